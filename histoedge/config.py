@@ -1,0 +1,241 @@
+"""Settings, frozen: what to train, how to make it smaller, what to measure.
+
+``resolve`` builds them in one order: defaults, then a TOML file, then options given by hand.
+"""
+
+import dataclasses
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from histoedge.edge.errors import ConfigError
+
+Device = Literal["auto", "gpu", "cpu"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+DEFAULT_RECIPES = ("fp32", "fp16", "int8", "prune50", "prune50_int8")
+FORMATS = ("tflite", "onnx")
+
+
+def nearest(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that does not exist: it names the nearest one and lists all."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return ConfigError(f"no {kind} is called {name!r}; {hint}known: {', '.join(known)}")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the source network is trained.
+
+    ``learning_rate`` is AdamW's peak; it rises over the first ``warmup`` share of all steps and then
+    falls to zero along a cosine. ``stain_jitter`` is the spread of the per-channel gain and offset in
+    optical density; 0 turns the stain augmentation off.
+    """
+
+    network: str = "edge"
+    epochs: int = 12
+    batch: int = 128
+    learning_rate: float = 2e-3
+    warmup: float = 0.05
+    weight_decay: float = 1e-3
+    label_smoothing: float = 0.0
+    stain_jitter: float = 0.1
+    flips: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
+        _require(self.batch >= 1, f"batch must be at least 1, got {self.batch}")
+        _require(self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}")
+        _require(0 <= self.warmup < 1, f"warmup is a share of all steps from 0 to below 1, got {self.warmup}")
+        _require(self.weight_decay >= 0, f"weight_decay must be at least 0, got {self.weight_decay}")
+        _require(0 <= self.label_smoothing < 1, f"label_smoothing must be in 0..1, got {self.label_smoothing}")
+        _require(self.stain_jitter >= 0, f"stain_jitter must be at least 0, got {self.stain_jitter}")
+        _require(0 <= self.seed < 2**31, f"seed must be from 0 to {2**31 - 1}, got {self.seed}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompressConfig:
+    """How a trained network is fine-tuned while it is pruned or quantised.
+
+    Lengths are optimiser steps. ``teacher_share`` is the part of the training target that comes from
+    the source network's probability; the rest is the label. ``calibration_patches`` training patches
+    set the activation ranges before quantisation-aware training starts.
+    """
+
+    prune_steps: int = 600
+    prune_learning_rate: float = 5e-4
+    quantise_steps: int = 200
+    quantise_learning_rate: float = 2e-5
+    batch: int = 128
+    teacher_share: float = 0.7
+    calibration_patches: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("prune_steps", "quantise_steps"):
+            _require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("batch", "calibration_patches"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("prune_learning_rate", "quantise_learning_rate"):
+            _require(getattr(self, name) > 0, f"{name} must be above 0, got {getattr(self, name)}")
+        _require(0 <= self.teacher_share <= 1, f"teacher_share must be in 0..1, got {self.teacher_share}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchPlan:
+    """What to measure: every file on every runtime named, with these threads and this batch.
+
+    Timing runs in ``rounds``: in each, every cell makes ``runs_per_round`` timed calls, cells in random
+    order, so that a drift of the machine hits all alike. ``timeout_s`` bounds one request to one cell.
+    """
+
+    runtimes: tuple[str, ...] = ()
+    threads: int = 1
+    batch: int = 1
+    rounds: int = 10
+    runs_per_round: int = 50
+    warmup_runs: int = 20
+    timeout_s: float = 600.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "batch", "rounds", "runs_per_round"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        _require(self.warmup_runs >= 0, f"warmup_runs must be at least 0, got {self.warmup_runs}")
+        _require(self.timeout_s > 0, f"timeout_s must be above 0, got {self.timeout_s}")
+
+
+_RECIPE = re.compile(r"(?:prune(?P<percent>[1-9]0)(?P<pruned_int8>_int8)?|(?P<plain>fp32|fp16|int8))")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is made smaller; the name says it all and parses back.
+
+    ``sparsity`` is the share of zeros in every convolution kernel but the stem and the one-channel head.
+    """
+
+    name: str
+    precision: Precision
+    sparsity: float
+
+    @classmethod
+    def parse(cls, name: str) -> "Recipe":
+        """The recipe of that name: ``fp32``, ``fp16``, ``int8``, ``pruneNN`` or ``pruneNN_int8`` (NN: 10 .. 90).
+
+        Raises:
+            ConfigError: no such recipe; the nearest one is named.
+        """
+        match = _RECIPE.fullmatch(name)
+        if match is None:
+            raise nearest("recipe", name, RECIPES)
+        if match["plain"]:
+            return cls(name=name, precision=match["plain"], sparsity=0.0)
+        precision: Precision = "int8" if match["pruned_int8"] else "fp32"
+        return cls(name=name, precision=precision, sparsity=int(match["percent"]) / 100)
+
+    @property
+    def parent(self) -> str | None:
+        """The recipe whose weights this one starts from; None for the trained network itself."""
+        if self.name == "fp32":
+            return None
+        if self.sparsity and self.precision == "int8":
+            return self.name.removesuffix("_int8")
+        return "fp32"
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        what = {
+            "fp32": "32-bit floats",
+            "fp16": "weights stored as 16-bit floats, computed in 32",
+            "int8": "8-bit integers throughout, quantisation-aware trained",
+        }[self.precision]
+        zeros = f"; {self.sparsity:.0%} zeros in the kernels (a smaller compressed file, not a faster one)"
+        return what + (zeros if self.sparsity else "")
+
+
+RECIPES = DEFAULT_RECIPES
+
+
+def recipes(names: Iterable[str]) -> tuple[Recipe, ...]:
+    """The recipes of these names, each once, parents before children; no name means the default five, ``all`` all.
+
+    Raises:
+        ConfigError: a name that is no recipe.
+    """
+    wanted = list(names) or list(DEFAULT_RECIPES)
+    if "all" in wanted:
+        wanted = list(RECIPES)
+    parsed = {name: Recipe.parse(name) for name in wanted}
+    return tuple(sorted(parsed.values(), key=lambda recipe: (ancestry(recipe)[1:] != (), recipe.precision, recipe.name)))
+
+
+def ancestry(recipe: Recipe) -> tuple[Recipe, ...]:
+    """The recipe and all it builds on, itself last."""
+    chain = [recipe]
+    while (parent := chain[0].parent) is not None:
+        chain.insert(0, Recipe.parse(parent))
+    return tuple(chain)
+
+
+Settings = TypeVar("Settings", TrainConfig, CompressConfig, BenchPlan)
+
+
+def resolve(kind: type[Settings], *, file: Path | None = None, options: Mapping[str, Any]) -> Settings:
+    """Settings of this kind: defaults, overridden by the file's table, overridden by options that are not None.
+
+    The TOML file holds one table per kind: ``[train]``, ``[compress]``, ``[bench]``.
+
+    Raises:
+        ConfigError: the file cannot be read, or names a setting that does not exist or has the wrong type.
+    """
+    table = {TrainConfig: "train", CompressConfig: "compress", BenchPlan: "bench"}[kind]
+    chosen: dict[str, Any] = {}
+    if file is not None:
+        chosen = dict(read_toml(file).get(table, {}))
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        for name, value in chosen.items():
+            if name not in fields:
+                raise ConfigError(f"{file}: [{table}] {nearest('setting', name, fields)}")
+            default = fields[name].default
+            if isinstance(default, tuple) and isinstance(value, list):
+                chosen[name] = value = tuple(value)
+            if isinstance(default, float) and type(value) is int:
+                chosen[name] = value = float(value)
+            if type(value) is not type(default):
+                expected = type(default).__name__
+                raise ConfigError(f"{file}: [{table}] {name} must be of type {expected}, got {value!r}")
+    chosen.update({name: value for name, value in options.items() if value is not None})
+    return kind(**chosen)
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """The tables of a settings file.
+
+    Raises:
+        ConfigError: missing, not TOML, or with a table that is none of train, compress, bench.
+    """
+    try:
+        tables = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such settings file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file}: not a readable TOML file ({error})") from error
+    for name, value in tables.items():
+        if name not in ("train", "compress", "bench"):
+            raise ConfigError(f"{file}: {nearest('table', name, ('train', 'compress', 'bench'))}")
+        if not isinstance(value, dict):
+            raise ConfigError(f"{file}: {name} must be a table like [{name}], got {value!r}")
+    return tables

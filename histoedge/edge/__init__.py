@@ -1,0 +1,123 @@
+"""The part that ships: raw pixels in, one tumour logit out.
+
+Needs the standard library, numpy and one interpreter, which is imported when a model is opened.
+This folder can be copied by itself under any name.
+
+    runner = load("int8.onnx")
+    logits = runner.predict(patches)          # uint8 (N, 96, 96, 3) RGB -> float32 (N, 1, 1, 1)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from . import manifest as _manifest
+from .errors import DataError, RuntimeUnavailable
+from .manifest import Manifest
+
+__all__ = ["RUNTIMES", "Manifest", "Runner", "Runtime", "load"]
+
+
+class Runner(Protocol):
+    """A loaded model, the same on every runtime. Not to be shared between threads.
+
+    ``runtime`` is the runtime's name, ``version`` its release, ``kernels`` the path that computes
+    (``xnnpack``, ``mlas`` ...), named with every number.
+    """
+
+    runtime: str
+    version: str
+    kernels: str
+
+    def predict(self, patches: np.ndarray) -> np.ndarray:
+        """Tumour logits of uint8 (N, H, W, 3) RGB raw pixels, as float32 (N, h, w, 1); h = w = 1 for 96 x 96.
+
+        Raises:
+            DataError: the array is not uint8, not (N, H, W, 3), or smaller than 96 x 96.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One row of ``RUNTIMES``: a runtime and what it opens."""
+
+    name: str
+    formats: tuple[str, ...]
+    module: str
+    """The module that must be importable."""
+    install: str
+    """What to tell someone who lacks it."""
+    opener: str
+    """The submodule of this package whose ``open_model(content, threads=)`` gives a ``Runner``."""
+
+    def installed(self) -> bool:
+        """Whether its module can be found (it is not imported)."""
+        return find_spec(self.module) is not None
+
+
+RUNTIMES = {
+    runtime.name: runtime
+    for runtime in (
+        Runtime("litert", ("tflite",), "ai_edge_litert", "pip install ai-edge-litert", "litert"),
+        Runtime("onnxruntime", ("onnx",), "onnxruntime", "pip install onnxruntime", "ort"),
+        Runtime("openvino", ("onnx", "tflite"), "openvino", "pip install openvino", "openvino"),
+    )
+}
+
+
+def load(model: str | Path, *, runtime: str | None = None, threads: int = 1) -> Runner:
+    """Open an exported file after checking it against its manifest.
+
+    Args:
+        model: path of a ``.tflite`` or ``.onnx`` file with its ``.json`` manifest beside it.
+        runtime: a name of ``RUNTIMES``; without it the first installed one that opens the format.
+        threads: how many threads the interpreter may use.
+
+    Raises:
+        ModelError: file or manifest missing, unreadable, or not matching each other.
+        RuntimeUnavailable: the runtime is unknown, not installed, or does not open this format.
+    """
+    path = Path(model)
+    checked = _manifest.read(path)
+    content = _manifest.checked_bytes(path, checked)
+    return _choose(path.name, checked.format, runtime)(content, threads=threads)
+
+
+def _choose(name: str, format_: str, runtime: str | None) -> Callable[..., Runner]:
+    fitting = [row for row in RUNTIMES.values() if format_ in row.formats]
+    if runtime is not None:
+        if runtime not in RUNTIMES:
+            raise RuntimeUnavailable(f"no runtime is called {runtime!r}; known: {', '.join(RUNTIMES)}")
+        if RUNTIMES[runtime] not in fitting:
+            names = ", ".join(row.name for row in fitting)
+            raise RuntimeUnavailable(f"{name}: {runtime} does not open {format_} files; {names} can")
+        fitting = [RUNTIMES[runtime]]
+    for row in fitting:
+        if row.installed():
+            return import_module(f".{row.opener}", __name__).open_model  # type: ignore[no-any-return]
+    hints = " or ".join(row.install for row in fitting)
+    raise RuntimeUnavailable(f"{name}: {' and '.join(row.name for row in fitting)} not installed; {hints}")
+
+
+def check_patches(patches: np.ndarray, *, patch_px: int = 96) -> np.ndarray:
+    """The patches as a contiguous array, or the one line that says what is wrong with them.
+
+    Raises:
+        DataError: not uint8, not (N, H, W, 3), or smaller than a patch.
+    """
+    expected = f"expected uint8 (N, {patch_px}, {patch_px}, 3), raw RGB pixels"
+    if not isinstance(patches, np.ndarray):
+        raise DataError(f"patches are {type(patches).__name__}; {expected}")
+    if patches.dtype != np.uint8:
+        raise DataError(f"patches are {patches.dtype}; {expected}: do not divide, normalise or convert them")
+    if patches.ndim != 4 or patches.shape[-1] != 3:
+        raise DataError(f"patches have shape {patches.shape}; {expected}")
+    if min(patches.shape[1:3]) < patch_px:
+        raise DataError(f"patches are {patches.shape[1]} x {patches.shape[2]} px; {expected} or a larger field")
+    return np.ascontiguousarray(patches)

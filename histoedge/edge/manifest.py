@@ -1,0 +1,167 @@
+"""The sidecar of an exported file: what it is, how to feed it, how to read its answer, and its hashes."""
+
+import dataclasses
+import hashlib
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import ModelError
+
+CONTRACT = 1
+LARGEST_MODEL_BYTES = 1 << 30
+LARGEST_SIDECAR_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything a host needs beside the model file. Read from ``<model file name>.json``.
+
+    Output (i, j) of a field belongs to the ``patch_px`` patch whose corner is at (i, j) x ``stride_px``;
+    the label speaks of the ``label_px`` square in the middle of that patch. The probability is
+    ``1 / (1 + exp(-logit / temperature))`` and the verdict is positive at ``threshold`` or above.
+    ``parents`` holds the SHA-256 of what the file was made from. ``tolerance`` is the largest
+    difference in logits to the golden ones that a correct runtime shows.
+    """
+
+    contract: int
+    format: str
+    recipe: str
+    network: str
+    params: int
+    macs: int
+    sha256: str
+    golden_sha256: str
+    parents: dict[str, str]
+    fp32: str
+    stride_px: int
+    receptive_field_px: int
+    centre_offset_px: float
+    label_px: int
+    patch_px: int
+    um_per_px: float
+    edge_mode: str
+    temperature: float
+    threshold: float
+    golden_runtime: str
+    tolerance: float
+    tolerance_reason: str
+    output_quantum: float | None
+    tools: dict[str, str]
+
+    def probability(self, logits: np.ndarray) -> np.ndarray:
+        """The probability of tumour in the centre, float64, for logits of any shape."""
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits, np.float64) / self.temperature)))
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON document, ``digest`` included."""
+        body = dataclasses.asdict(self)
+        return {**body, "digest": digest(body)}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Synthetic patches, uint8 (N, 96, 96, 3), with labels, uint8 (N,), and expected logits, float32 (N,)."""
+
+    patches: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+
+
+def digest(body: dict[str, Any]) -> str:
+    """SHA-256 of the canonical JSON (sorted keys, no white space) of a manifest without its ``digest``."""
+    rest = {key: value for key, value in body.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def manifest_path(model: Path) -> Path:
+    """``int8.onnx`` -> ``int8.onnx.json``."""
+    return model.with_name(f"{model.name}.json")
+
+
+def golden_path(model: Path) -> Path:
+    """``int8.onnx`` -> ``int8.onnx.golden.npz``."""
+    return model.with_name(f"{model.name}.golden.npz")
+
+
+def verdict_path(model: Path) -> Path:
+    """``int8.onnx`` -> ``int8.onnx.verdict.json``."""
+    return model.with_name(f"{model.name}.verdict.json")
+
+
+def read(model: Path) -> Manifest:
+    """The manifest beside ``model``.
+
+    Raises:
+        ModelError: no model or no manifest there, not JSON, altered, or of another contract.
+    """
+    path = manifest_path(model)
+    if not model.is_file():
+        also = " (its manifest is there)" if path.is_file() else ""
+        raise ModelError(f"{model}: no such model file{also}; expected a .tflite or .onnx file made by histoedge export")
+    if not path.is_file():
+        raise ModelError(f"{path}: the manifest is missing; copy the model together with its .json and .golden.npz files")
+    try:
+        body = json.loads(_bounded(path, LARGEST_SIDECAR_BYTES))
+    except ValueError as error:
+        raise ModelError(f"{path}: not a JSON document ({error}); export the model again") from error
+    if not isinstance(body, dict) or body.get("contract") != CONTRACT:
+        found = body.get("contract") if isinstance(body, dict) else type(body).__name__
+        raise ModelError(f"{path}: contract version {found!r}, expected {CONTRACT}; use the histoedge that made it")
+    if body.get("digest") != digest(body):
+        raise ModelError(f"{path}: altered after it was written (its digest does not match); export the model again")
+    body = {key: value for key, value in body.items() if key != "digest"}
+    names = {field.name for field in dataclasses.fields(Manifest)}
+    if missing := sorted(names - body.keys()) + sorted(body.keys() - names):
+        raise ModelError(f"{path}: keys missing or unknown: {', '.join(missing)}; export the model again")
+    return Manifest(**body)
+
+
+def checked_bytes(model: Path, manifest: Manifest) -> bytes:
+    """The bytes of the model file, hashed before any interpreter sees them.
+
+    Raises:
+        ModelError: too large, or not the bytes that the manifest names.
+    """
+    content = _bounded(model, LARGEST_MODEL_BYTES)
+    found = hashlib.sha256(content).hexdigest()
+    if found != manifest.sha256:
+        raise ModelError(
+            f"{model}: changed after its manifest was written (SHA-256 {found[:12]}, "
+            f"the manifest says {manifest.sha256[:12]}); copy or export it again"
+        )
+    return content
+
+
+def read_golden(model: Path, manifest: Manifest) -> Golden:
+    """The golden patches beside ``model``, hash and shapes checked.
+
+    Raises:
+        ModelError: missing, altered, or not arrays of the expected shapes.
+    """
+    path = golden_path(model)
+    if not path.is_file():
+        raise ModelError(f"{path}: the golden patches are missing; copy them together with the model")
+    found = hashlib.sha256(_bounded(path, LARGEST_SIDECAR_BYTES)).hexdigest()
+    if found != manifest.golden_sha256:
+        raise ModelError(f"{path}: changed after the manifest was written; copy or export the model again")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            golden = Golden(*(arrays[name] for name in ("patches", "labels", "logits")))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: not a golden file ({error}); export the model again") from error
+    count, side = len(golden.labels), manifest.patch_px
+    if golden.patches.shape != (count, side, side, 3) or golden.logits.shape != (count,):
+        raise ModelError(f"{path}: shapes {golden.patches.shape} and {golden.logits.shape} do not fit; export again")
+    return golden
+
+
+def _bounded(path: Path, limit: int) -> bytes:
+    size = path.stat().st_size
+    if size > limit:
+        raise ModelError(f"{path}: {size} bytes, expected at most {limit}; this is not a file of ours")
+    return path.read_bytes()

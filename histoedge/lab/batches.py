@@ -1,0 +1,37 @@
+"""Batches of patches in an order that (seed, epoch) alone decides."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from histoedge.data import Split
+
+
+def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of ``range(count)``, the same for the same seed and epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def dataset(keras: Any, split: Split, *, batch: int, seed: int, epoch: int) -> Any:
+    """A ``PyDataset`` of (uint8 (n, 96, 96, 3), float32 (n, 1)) over one epoch; read from disk batch by batch."""
+    indices = order(len(split.labels), seed=seed, epoch=epoch)
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
+        def __len__(self) -> int:
+            return math.ceil(len(indices) / batch)
+
+        def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+            chosen = np.sort(indices[number * batch : (number + 1) * batch])
+            return split.patches[chosen], split.labels[chosen, None].astype(np.float32)
+
+    return Batches()
+
+
+def logits(model: Any, split: Split, *, batch: int = 256) -> np.ndarray:
+    """The logits, float32 (N,), of a model of pixels in 0..1 over a whole split."""
+    parts = []
+    for start in range(0, len(split.labels), batch):
+        pixels = split.patches[start : start + batch].astype(np.float32) / 255.0
+        parts.append(np.asarray(model.predict_on_batch(pixels)).reshape(len(pixels)))
+    return np.concatenate(parts).astype(np.float32)

@@ -1,0 +1,83 @@
+"""A trained or compressed network on disk: weights as data, with the settings and inputs they came from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histoedge.data import hdf5
+from histoedge.edge.errors import ModelError
+from histoedge.lab import network as networks
+from histoedge.lab.network import Arrays, Network
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights by ``layer/weight`` name, their network, and what they were made from.
+
+    ``inputs`` is a JSON object: the settings and the SHA-256 of everything that went in. Weights of the
+    recipe ``fp32`` hold batch norm as trained; those of the other recipes are folded, and ``int8`` ones add
+    ``layer/range`` (minimum, maximum of the activation) for the input and every layer that has one.
+    """
+
+    network: Network
+    recipe: str
+    arrays: Arrays
+    inputs: Mapping[str, Any]
+    valid_auc: float
+
+    @property
+    def folded(self) -> Arrays:
+        """Kernels and biases with batch norm folded in."""
+        return networks.fold(self.network, self.arrays)
+
+
+def path_of(run: Path, recipe: str) -> Path:
+    """``RUN/<recipe>.weights.h5``."""
+    return run / f"{recipe}.weights.h5"
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint, whole or not at all; the same content gives the same bytes."""
+    attributes = {
+        "format": 1,
+        "network": json.dumps(checkpoint.network.as_json(), sort_keys=True),
+        "recipe": checkpoint.recipe,
+        "inputs": json.dumps(checkpoint.inputs, sort_keys=True),
+        "valid_auc": checkpoint.valid_auc,
+    }
+    hdf5.write_arrays(path, checkpoint.arrays, attributes)
+
+
+def read(path: Path) -> Checkpoint:
+    """The checkpoint at ``path``.
+
+    Raises:
+        ModelError: missing, not a checkpoint of ours, or not fitting its own network.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such weights; make them with histoedge train or histoedge compress")
+    arrays, attributes = hdf5.read_arrays(path)
+    try:
+        network = networks.from_json(json.loads(attributes["network"]), where=path)
+        inputs = json.loads(attributes["inputs"])
+        recipe, valid_auc = str(attributes["recipe"]), float(attributes["valid_auc"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: not weights of ours ({error!r} among the attributes)") from error
+    for name, shape in network.kernel_shapes.items():
+        found = np.shape(arrays.get(f"{name}/kernel"))
+        if found != shape:
+            raise ModelError(f"{path}: {name}/kernel has shape {found}, its network expects {shape}")
+    return Checkpoint(network, recipe, arrays, inputs, valid_auc)
+
+
+def is_current(path: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether ``path`` already holds weights made from exactly these inputs.
+
+    Raises:
+        ModelError: there is a file, and it cannot be read.
+    """
+    return path.is_file() and read(path).inputs == json.loads(json.dumps(inputs))

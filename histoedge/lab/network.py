@@ -1,0 +1,302 @@
+"""The CNNs, as data, and the one function that builds them under any Keras.
+
+Every network is fully convolutional with valid padding and takes float pixels in 0..1 (raw / 255), so a
+larger field gives a map whose values equal patch-by-patch prediction.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from histoedge import files
+from histoedge.config import nearest
+from histoedge.edge.errors import ModelError
+
+PATCH_PX = 96
+LABEL_PX = 32
+BATCH_NORM_EPSILON = 1e-3  # Keras' default, in Keras 3 and tf_keras alike
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One layer. ``conv`` is convolution, batch norm, ReLU; ``maxpool`` pools; ``head`` is the plain last convolution.
+
+    ``channels`` is 0 for a pool. ``bias`` says whether the convolution has one before its batch norm.
+    ``dropout`` is the share dropped after the row while training.
+    """
+
+    kind: Literal["conv", "maxpool", "head"]
+    channels: int = 0
+    kernel: int = 1
+    stride: int = 1
+    bias: bool = False
+    dropout: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """An architecture: a name and its rows, the head last."""
+
+    name: str
+    rows: tuple[Row, ...]
+
+    @property
+    def layers(self) -> tuple[tuple[str, Row], ...]:
+        """Each row with its layer name: ``stem``, ``conv2`` ..., ``pool3`` ..., ``head``."""
+        names = []
+        for number, row in enumerate(self.rows, start=1):
+            names.append({"conv": f"conv{number}", "maxpool": f"pool{number}", "head": "head"}[row.kind])
+        names[0] = "stem"
+        return tuple(zip(names, self.rows, strict=True))
+
+    @property
+    def convolutions(self) -> tuple[str, ...]:
+        """The names of the layers that have a kernel, in order."""
+        return tuple(name for name, row in self.layers if row.kind != "maxpool")
+
+    @property
+    def prunable(self) -> tuple[str, ...]:
+        """The layers that are pruned: every convolution but the stem and those with one output channel."""
+        channels = {name: row.channels for name, row in self.layers}
+        return tuple(name for name in self.convolutions if name != "stem" and channels[name] > 1)
+
+    @property
+    def stride_px(self) -> int:
+        """Pixels between neighbouring outputs."""
+        return math.prod(row.stride for row in self.rows)
+
+    @property
+    def receptive_field_px(self) -> int:
+        """Side of the square of pixels that one output sees."""
+        field, step = 1, 1
+        for row in self.rows:
+            field += (row.kernel - 1) * step
+            step *= row.stride
+        return field
+
+    def output_px(self, field_px: int) -> int:
+        """How many outputs a field of this side gives along one side (0 when it is too small)."""
+        size = field_px
+        for row in self.rows:
+            size = (size - row.kernel) // row.stride + 1
+        return max(size, 0)
+
+    @property
+    def params(self) -> int:
+        """Parameters of the deployed network: kernels and biases, batch norm folded in."""
+        return sum(math.prod(shape) + shape[-1] for shape in self.kernel_shapes.values())
+
+    @property
+    def kernel_shapes(self) -> dict[str, tuple[int, int, int, int]]:
+        """Kernel shape (height, width, in, out) of every convolution."""
+        shapes, channels = {}, 3
+        for name, row in self.layers:
+            if row.kind != "maxpool":
+                shapes[name] = (row.kernel, row.kernel, channels, row.channels)
+                channels = row.channels
+        return shapes
+
+    def macs(self, field_px: int = PATCH_PX) -> int:
+        """Multiply-accumulates for one square field of this side."""
+        total, size = 0, field_px
+        for name, row in self.layers:
+            size = (size - row.kernel) // row.stride + 1
+            if row.kind != "maxpool":
+                total += size * size * math.prod(self.kernel_shapes[name])
+        return total
+
+    def __post_init__(self) -> None:
+        if not self.rows or self.rows[-1].kind != "head" or self.rows[-1].channels != 1:
+            raise ModelError(f"network {self.name}: the last row must be a head with 1 channel")
+        if any(row.kind == "conv" and row.channels % 4 for row in self.rows):
+            raise ModelError(f"network {self.name}: channel counts must be multiples of 4")
+        if any(min(row.kernel, row.stride) < 1 or max(row.kernel, row.stride) > PATCH_PX for row in self.rows):
+            raise ModelError(f"network {self.name}: kernels and strides must lie in 1..{PATCH_PX}")
+        if LABEL_PX % self.stride_px:
+            raise ModelError(f"network {self.name}: the total stride {self.stride_px} must divide {LABEL_PX}")
+        if self.output_px(PATCH_PX) != 1:
+            found = self.output_px(PATCH_PX)
+            raise ModelError(f"network {self.name}: a {PATCH_PX} px patch must give one output, not {found} x {found}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The network as a JSON document."""
+        return dataclasses.asdict(self)
+
+
+def from_json(document: Mapping[str, Any], *, where: Path) -> Network:
+    """The network that ``Network.as_json`` wrote.
+
+    Raises:
+        ModelError: not such a document.
+    """
+    try:
+        return Network(document["name"], tuple(Row(**row) for row in document["rows"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{where}: not a network description ({error!r})") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a run's small file.
+
+    Raises:
+        ModelError: missing or not a JSON object.
+    """
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file; is {path.parent} a run? make one with histoedge train") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(document, dict):
+        raise ModelError(f"{path}: expected a JSON object, found {type(document).__name__}")
+    return document
+
+
+def _conv(channels: int, kernel: int = 3, stride: int = 1, **rest: Any) -> Row:
+    return Row(kind="conv", channels=channels, kernel=kernel, stride=stride, **rest)
+
+
+def _pool(dropout: float) -> Row:
+    return Row(kind="maxpool", kernel=2, stride=2, dropout=dropout)
+
+
+def _head(kernel: int) -> Row:
+    return Row(kind="head", channels=1, kernel=kernel, bias=True)
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network("edge", (_conv(24, 5, 4), _conv(32), _conv(48, stride=2), _conv(64), _conv(80), _head(6))),
+        # The plain Keras CNN every comparison starts from. Its "flatten, dense 256" is the 8 x 8 convolution.
+        # 2,386,817 parameters with batch norm: only the first convolution and the head carry a bias.
+        Network(
+            "baseline",
+            (
+                *(_conv(32, bias=True), _conv(32), _pool(0.3)),
+                *(_conv(64), _conv(64), _pool(0.3)),
+                *(_conv(128), _conv(128), _pool(0.3)),
+                _conv(256, 8, dropout=0.5),
+                _head(1),
+            ),
+        ),
+    )
+}
+
+
+def named(name: str) -> Network:
+    """The network of that name.
+
+    Raises:
+        ConfigError: no such network; the nearest name is told.
+    """
+    if name not in NETWORKS:
+        raise nearest("network", name, NETWORKS)
+    return NETWORKS[name]
+
+
+def build(keras: Any, network: Network, *, folded: bool = False, field_px: int | None = PATCH_PX) -> Any:
+    """A Keras model of the network: float32 (N, field, field, 3) pixels in 0..1 -> float32 (N, h, w, 1) logits.
+
+    Args:
+        keras: the module to build with, Keras 3 or ``tf_keras``; the same rows give the same function in both.
+        network: the architecture.
+        folded: with batch norm folded into the convolutions and no dropout: the form that is deployed.
+        field_px: side of the input; None for any.
+    """
+    layers = keras.layers
+    tensor = inputs = keras.Input((field_px, field_px, 3), name="pixels")
+    for name, row in network.layers:
+        if row.kind == "maxpool":
+            tensor = layers.MaxPooling2D(row.kernel, row.stride, name=name)(tensor)
+        elif row.kind == "head":
+            tensor = layers.Conv2D(1, row.kernel, row.stride, name=name)(tensor)
+        elif folded:
+            tensor = layers.Conv2D(row.channels, row.kernel, row.stride, activation="relu", name=name)(tensor)
+        else:
+            convolution = layers.Conv2D(row.channels, row.kernel, row.stride, use_bias=row.bias, name=name)
+            norm = layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, name=f"{name}_norm")
+            tensor = layers.Activation("relu", name=f"{name}_relu")(norm(convolution(tensor)))
+        if row.dropout and not folded:
+            tensor = layers.Dropout(row.dropout, name=f"{name}_dropout")(tensor)
+    return keras.Model(inputs, tensor, name=network.name)
+
+
+Arrays = dict[str, np.ndarray]
+
+
+def weights_of(model: Any) -> Arrays:
+    """All weights of a built model by ``layer/weight`` name (``stem/kernel``, ``stem_norm/gamma``), float32."""
+    arrays: Arrays = {}
+    for layer in model.layers:
+        for weight, value in zip(layer.weights, layer.get_weights(), strict=True):
+            arrays[f"{layer.name}/{weight.name.split('/')[-1].split(':')[0]}"] = np.asarray(value)
+    return arrays
+
+
+def set_weights(model: Any, arrays: Mapping[str, np.ndarray], *, where: str) -> None:
+    """Put arrays named as by ``weights_of`` into a built model.
+
+    Raises:
+        ModelError: a name or a shape that does not fit the network.
+    """
+    expected = {name: value.shape for name, value in weights_of(model).items()}
+    found = {name: arrays[name].shape for name in arrays if name in expected}
+    if found != expected:
+        wrong = sorted(name for name in expected if found.get(name) != expected[name])
+        raise ModelError(f"{where}: weights do not fit the network {model.name}: {', '.join(wrong[:4])}")
+    for layer in model.layers:
+        prefix = f"{layer.name}/"
+        names = [name for name in expected if name.startswith(prefix)]
+        if names:
+            layer.set_weights([arrays[name] for name in names])
+
+
+def fold(network: Network, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """Kernels and biases of the deployed form: each batch norm folded into the convolution before it.
+
+    With gain ``g = gamma / sqrt(variance + epsilon)`` the kernel becomes ``kernel * g`` and the bias
+    ``(bias - mean) * g + beta`` (Jacob et al. 2018, section 3.2). Computed in float64.
+    """
+    folded: Arrays = {}
+    for name in network.convolutions:
+        kernel = arrays[f"{name}/kernel"].astype(np.float64)
+        bias = np.asarray(arrays.get(f"{name}/bias", np.zeros(kernel.shape[-1])), np.float64)
+        if f"{name}_norm/gamma" in arrays:
+            norm = {key: arrays[f"{name}_norm/{key}"].astype(np.float64) for key in _NORM}
+            gain = norm["gamma"] / np.sqrt(norm["moving_variance"] + BATCH_NORM_EPSILON)
+            kernel, bias = kernel * gain, (bias - norm["moving_mean"]) * gain + norm["beta"]
+        folded[f"{name}/kernel"], folded[f"{name}/bias"] = kernel.astype(np.float32), bias.astype(np.float32)
+    return folded
+
+
+_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+def zeros(network: Network, arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The share of zeros in the kernel of every prunable layer."""
+    return {name: float(np.mean(arrays[f"{name}/kernel"] == 0)) for name in network.prunable}
+
+
+def write(path: Path, network: Network, settings: Mapping[str, Any]) -> None:
+    """Write ``RUN/network.json``: the architecture and the settings that the run holds for."""
+    files.write_json(path, {"format": 1, "network": network.as_json(), **settings})
+
+
+def describe(networks: Sequence[Network] = tuple(NETWORKS.values())) -> list[dict[str, Any]]:
+    """A row per network: name, params, MACs, stride and receptive field."""
+    return [
+        {
+            "network": network.name,
+            "params": network.params,
+            "mmac": round(network.macs() / 1e6, 1),
+            "stride_px": network.stride_px,
+            "receptive_field_px": network.receptive_field_px,
+        }
+        for network in networks
+    ]

@@ -1,0 +1,213 @@
+"""A network to the bytes of an ONNX file, by way of its TFLite file, so that both hold the same numbers.
+
+``tf2onnx.convert.from_keras`` would fold quantised weights back to floats; ``from_tflite`` keeps int8 weights
+and every scale. What it leaves to clean up is done here by small passes over the graph.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from histoedge.config import Precision
+from histoedge.edge.errors import ConfigError, ModelError
+from histoedge.lab import backend, to_tflite
+from histoedge.lab.network import Network
+
+OPSET, IR_VERSION = 17, 8
+DEFAULT_TARGET = "1.15"  # the oldest ONNX Runtime wheel for Python 3.11
+# The newest opset and IR version that a release of ONNX Runtime reads (its "versioning" page), up to what we write.
+_READS = {(1, 7): (13, 7), (1, 8): (14, 7), (1, 9): (15, 8), (1, 10): (15, 8), (1, 11): (16, 8), (1, 12): (17, 8)}
+
+
+def target(ort_version: str) -> tuple[int, int]:
+    """The opset and IR version for an ONNX Runtime release ``X.Y``.
+
+    Raises:
+        ConfigError: not a release number, or one older than 1.7, which has no per-channel quantisation.
+    """
+    try:
+        major, minor = (int(part) for part in ort_version.split(".")[:2])
+    except ValueError:
+        raise ConfigError(f"--target-ort expects a release like {DEFAULT_TARGET}, got {ort_version!r}") from None
+    if (major, minor) < min(_READS):
+        raise ConfigError(f"--target-ort {ort_version}: releases before 1.7 do not read per-channel int8; use 1.7 or newer")
+    return _READS.get((major, minor), (OPSET, IR_VERSION))
+
+
+def convert(
+    network: Network, arrays: Mapping[str, np.ndarray], *, precision: Precision, target_ort: str = DEFAULT_TARGET
+) -> bytes:
+    """The file for folded weights (for int8 with ranges); batch, height and width are free. Same input, same bytes."""
+    opset, ir_version = target(target_ort)
+    # a second TFLite of the same weights: a fixed field would leave Reshapes that refuse other sizes
+    model = _from_tflite(to_tflite.convert(network, arrays, precision=precision, field_px=None), opset)
+    for clean in PASSES:
+        clean(model.graph)
+    if precision == "fp16":
+        store_half_precision(model.graph)
+    model = canonical(model, ir_version=ir_version)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _from_tflite(content: bytes, opset: int) -> onnx.ModelProto:
+    backend.tensorflow()
+    with tempfile.TemporaryDirectory() as folder, backend.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tf2onnx
+
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(content)
+        model, _ = tf2onnx.convert.from_tflite(str(path), opset=opset)
+    return model
+
+
+# ---- passes: each changes the graph in place and leaves alone what it does not recognise -------------------------
+
+
+def absorb_relu(graph: onnx.GraphProto) -> None:
+    """Drop a Relu whose only consumer quantises with a range that starts at exactly 0: the clipping is the same.
+
+    A Relu whose quantisation reaches below 0 stays.
+    """
+    for relu in [node for node in graph.node if node.op_type == "Relu"]:
+        consumers = _consumers(graph, relu.output[0])
+        if len(consumers) != 1 or consumers[0].op_type != "QuantizeLinear":
+            continue
+        zero_point = _constant(graph, consumers[0].input[2])
+        if zero_point is not None and zero_point == np.iinfo(zero_point.dtype).min:
+            consumers[0].input[0] = relu.input[0]
+            graph.node.remove(relu)
+
+
+def activations_to_uint8(graph: onnx.GraphProto) -> None:
+    """Turn int8 activations into uint8 by adding 128 to codes and zero points; weights stay int8.
+
+    ONNX Runtime's x86 kernels are u8 x s8; int8 activations keep it from fusing.
+    """
+    for node in graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 3:
+            continue
+        zero_point = _constant(graph, node.input[2])
+        if _constant(graph, node.input[0]) is None and zero_point is not None and zero_point.dtype == np.int8:
+            shifted = (zero_point.astype(np.int16) + 128).astype(np.uint8)
+            node.input[2] = _add_constant(graph, f"{node.output[0]}_zero_point", shifted)
+
+
+def drop_requantisation(graph: onnx.GraphProto) -> None:
+    """Drop DequantizeLinear followed by QuantizeLinear with the same scale and zero point."""
+    producers = {output: node for node in graph.node for output in node.output}
+    for quantize in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
+        dequantize = producers.get(quantize.input[0])
+        if dequantize is None or dequantize.op_type != "DequantizeLinear":
+            continue
+        pairs = zip(dequantize.input[1:3], quantize.input[1:3], strict=True)
+        constants = [(_constant(graph, ours), _constant(graph, theirs)) for ours, theirs in pairs]
+        if all(a is not None and b is not None and a.dtype == b.dtype and np.array_equal(a, b) for a, b in constants):
+            for consumer in _consumers(graph, quantize.output[0]):
+                consumer.input[:] = [
+                    dequantize.input[0] if name == quantize.output[0] else name for name in consumer.input
+                ]
+            graph.node.remove(quantize)
+            if not _consumers(graph, dequantize.output[0]):
+                graph.node.remove(dequantize)
+
+
+def transpose_at_the_end(graph: onnx.GraphProto) -> None:
+    """Replace the Reshape and Squeeze that move the one channel last by one Transpose, which takes any batch."""
+    producers = {output: node for node in graph.node for output in node.output}
+    for squeeze in [node for node in graph.node if node.op_type == "Squeeze"]:
+        reshape = producers.get(squeeze.input[0])
+        if reshape is None or reshape.op_type != "Reshape":
+            continue
+        transpose = helper.make_node("Transpose", [reshape.input[0]], [squeeze.output[0]], perm=[0, 2, 3, 1])
+        place = list(graph.node).index(reshape)
+        graph.node.remove(reshape)
+        graph.node.remove(squeeze)
+        graph.node.insert(place, transpose)
+
+
+PASSES: tuple[Callable[[onnx.GraphProto], None], ...] = (
+    absorb_relu,
+    activations_to_uint8,
+    drop_requantisation,
+    transpose_at_the_end,
+)
+
+
+def store_half_precision(graph: onnx.GraphProto) -> None:
+    """Store float32 kernels and biases as float16 with a Cast back, which a runtime does once when it loads."""
+    for node in [node for node in graph.node if node.op_type == "Conv"]:
+        for position in range(1, len(node.input)):
+            value = _constant(graph, node.input[position])
+            if value is None or value.dtype != np.float32:
+                raise ModelError(f"float16: {node.name or node.op_type} has no float32 constant at input {position}")
+            half = _add_constant(graph, f"{node.output[0]}_half{position}", value.astype(np.float16))
+            cast = helper.make_node("Cast", [half], [f"{half}_cast"], to=TensorProto.FLOAT)
+            graph.node.insert(list(graph.node).index(node), cast)
+            node.input[position] = cast.output[0]
+
+
+def canonical(model: onnx.ModelProto, *, ir_version: int) -> onnx.ModelProto:
+    """The same model with nodes in the order in which the output needs them, and names made from that order.
+
+    tf2onnx numbers names with counters and orders nodes by chance; this form depends on the content alone.
+    """
+    graph = model.graph
+    producers = {output: node for node in graph.node for output in node.output}
+    constants = {initializer.name: initializer for initializer in graph.initializer}
+    names = {graph.input[0].name: to_tflite.INPUT}
+    nodes: list[onnx.NodeProto] = []
+    initializers: list[onnx.TensorProto] = []
+
+    def visit(value: str) -> None:
+        if value in names or value in constants:
+            return
+        node = producers[value]
+        for needed in node.input:
+            visit(needed)
+        label = f"{node.op_type}_{len(nodes)}"
+        inputs = []
+        for position, needed in enumerate(node.input):
+            if needed in constants:  # every use gets a copy of its own: what was shared is an accident
+                copied = onnx.TensorProto()
+                copied.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constants[needed]), f"{label}_{position}"))
+                initializers.append(copied)
+                inputs.append(copied.name)
+            else:
+                inputs.append(names[needed])
+        fresh = helper.make_node(node.op_type, inputs, [label], name=label)
+        fresh.attribute.extend(sorted(node.attribute, key=lambda attribute: attribute.name))
+        nodes.append(fresh)
+        names[value] = label
+
+    output = graph.output[0].name
+    visit(output)
+    nodes[-1].output[0] = to_tflite.OUTPUT
+    patches = helper.make_tensor_value_info(to_tflite.INPUT, TensorProto.UINT8, ["batch", "height", "width", 3])
+    logit = helper.make_tensor_value_info(to_tflite.OUTPUT, TensorProto.FLOAT, ["batch", "rows", "columns", 1])
+    rebuilt = helper.make_graph(nodes, "histoedge", [patches], [logit], initializers)
+    opset = next(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return helper.make_model(rebuilt, opset_imports=[opset], ir_version=ir_version, producer_name="histoedge")
+
+
+def _consumers(graph: onnx.GraphProto, value: str) -> list[onnx.NodeProto]:
+    return [node for node in graph.node if value in node.input]
+
+
+def _constant(graph: onnx.GraphProto, name: str) -> Any:
+    for initializer in graph.initializer:
+        if initializer.name == name:
+            return numpy_helper.to_array(initializer)
+    return None
+
+
+def _add_constant(graph: onnx.GraphProto, name: str, value: np.ndarray) -> str:
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return name

@@ -1,0 +1,200 @@
+"""Training the source network in Keras 3, on any backend, so that it can be killed at any moment."""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histoedge import files, metrics
+from histoedge.config import TrainConfig
+from histoedge.data import Split, hdf5
+from histoedge.edge.errors import ConfigError
+from histoedge.lab import augment, backend, batches, checkpoint
+from histoedge.lab import network as networks
+from histoedge.lab.checkpoint import Checkpoint
+from histoedge.lab.network import Arrays, Network
+from histoedge.progress import Progress, silent
+
+STATE = ".train.state.h5"
+
+
+def inputs_of(config: TrainConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
+    """Everything that decides the weights: settings, architecture, training and validation data."""
+    return {
+        "train": dataclasses.asdict(config),
+        "network": networks.named(config.network).as_json(),
+        "data": {name: splits[name].content_hash for name in ("train", "valid")},
+    }
+
+
+def claim(run: Path, inputs: Mapping[str, Any]) -> None:
+    """Make ``run`` the folder of these settings, or refuse one that holds a run with others.
+
+    Raises:
+        ConfigError: the folder holds other settings, or files that are no run of ours.
+    """
+    path = run / "network.json"
+    if path.is_file():
+        held = networks.read_json(path)
+        for table in ("train", "data"):
+            was, asked = held.get(table, {}), json.loads(json.dumps(inputs[table]))
+            for key in sorted(was.keys() | asked.keys()):
+                if was.get(key) != asked.get(key):
+                    raise ConfigError(
+                        f"{run} holds a run with other settings: {table}.{key} is {was.get(key)!r} there and "
+                        f"{asked.get(key)!r} now; give the same settings or another --out"
+                    )
+        if held.get("network") != json.loads(json.dumps(inputs["network"])):
+            raise ConfigError(f"{run} holds a run of another network of that name; give another --out")
+        return
+    if run.is_dir() and any(not entry.name.startswith(".") for entry in run.iterdir()):
+        raise ConfigError(f"{run} is not empty and holds no run of histoedge; give another --out")
+    settings = {"train": inputs["train"], "data": inputs["data"]}
+    networks.write(path, networks.named(inputs["train"]["network"]), settings)
+
+
+def train(
+    splits: Mapping[str, Split], config: TrainConfig, out: Path, *, inputs: Mapping[str, Any], progress: Progress = silent
+) -> Checkpoint:
+    """Train ``config.network`` on the training split and write ``OUT/fp32.weights.h5``, best epoch by validation AUC.
+
+    Killed and called again it goes on after the last whole epoch. Also writes ``history.json`` and ``curves.png``.
+
+    Raises:
+        ConfigError: ``out`` holds a run with other settings.
+    """
+    claim(out, inputs)
+    path = checkpoint.path_of(out, "fp32")
+    if not checkpoint.is_current(path, inputs):
+        _train(splits, config, out, inputs=inputs, progress=progress)
+    return checkpoint.read(path)
+
+
+def _train(
+    splits: Mapping[str, Split], config: TrainConfig, out: Path, *, inputs: Mapping[str, Any], progress: Progress
+) -> None:
+    keras = backend.keras()
+    keras.utils.set_random_seed(config.seed)
+    network = networks.named(config.network)
+    steps = math.ceil(len(splits["train"].labels) / config.batch)
+    trainee = _Trainee(keras, network, config, steps=steps)
+    state = trainee.restored(out / STATE, inputs)
+    seconds: list[float] = []
+    for epoch in range(len(state.history), config.epochs):
+        started = time.monotonic()
+        loss = trainee.epoch(splits["train"], epoch)
+        auc = metrics.auc(splits["valid"].labels, batches.logits(trainee.network, splits["valid"]))
+        state = trainee.after_epoch(state, loss=loss, auc=auc)
+        trainee.save(out / STATE, state, inputs)
+        seconds.append(time.monotonic() - started)
+        left = (config.epochs - epoch - 1) * float(np.median(seconds))
+        note = f"loss {loss:.4f}, valid AUC {auc:.4f} (best {state.best_auc:.4f}), about {left:.0f} s left"
+        progress(f"train {network.name}, epochs", epoch + 1, config.epochs, note)
+    files.write_json(out / "history.json", list(state.history))
+    _draw(out / "curves.png", state.history)
+    checkpoint.write(checkpoint.path_of(out, "fp32"), Checkpoint(network, "fp32", state.best, inputs, state.best_auc))
+    (out / STATE).unlink(missing_ok=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _State:
+    """What is known after an epoch: a row of history per epoch, and the best weights so far."""
+
+    history: tuple[dict[str, float], ...]
+    best: Arrays
+    best_auc: float
+
+
+class _Trainee:
+    """The network, its training wrapper (augmentation, loss, optimiser), and their state on disk."""
+
+    def __init__(self, keras: Any, network: Network, config: TrainConfig, *, steps: int) -> None:
+        self.config, self.steps = config, steps
+        self.keras = keras
+        self.network = networks.build(keras, network)
+        self.augment = augment.layer(keras, config)
+        patches = keras.Input((networks.PATCH_PX, networks.PATCH_PX, 3), dtype="uint8")
+        logit = keras.layers.Flatten(dtype="float32")(self.network(self.augment(patches)))
+        self.model = keras.Model(patches, logit)
+        total = steps * config.epochs
+        rising = int(config.warmup * total)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0 if rising else config.learning_rate,
+            max(total - rising, 1),
+            warmup_target=config.learning_rate if rising else None,
+            warmup_steps=rising,
+        )
+        self.optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
+        self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        self.optimizer.build(self.model.trainable_variables)  # before any state is loaded, else Keras restarts it
+        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+        self.model.compile(self.optimizer, loss, jit_compile=False if _on_tensorflow_cpu(keras) else "auto")
+
+    def epoch(self, split: Split, epoch: int) -> float:
+        """One pass over the split; every draw of it is decided by (seed, epoch). Returns the mean loss."""
+        self.augment.reseed(epoch)
+        for number, layer in enumerate(self.network.layers):
+            if hasattr(layer, "seed_generator"):
+                state = layer.seed_generator.state
+                fresh = [self.config.seed + 1000 * (number + 1), epoch]
+                state.assign(self.keras.ops.convert_to_tensor(fresh, dtype=state.dtype))
+        data = batches.dataset(self.keras, split, batch=self.config.batch, seed=self.config.seed, epoch=epoch)
+        return float(self.model.fit(data, epochs=1, verbose=0, shuffle=False).history["loss"][0])
+
+    def after_epoch(self, state: _State, *, loss: float, auc: float) -> _State:
+        row = {"epoch": len(state.history) + 1, "loss": round(loss, 6), "valid_auc": round(auc, 6)}
+        if auc > state.best_auc:
+            state = dataclasses.replace(state, best=networks.weights_of(self.network), best_auc=auc)
+        return dataclasses.replace(state, history=(*state.history, row))
+
+    def save(self, path: Path, state: _State, inputs: Mapping[str, Any]) -> None:
+        """Last weights, best weights, optimiser and history in one file, so that they can never disagree."""
+        arrays = {f"last/{name}": value for name, value in networks.weights_of(self.network).items()}
+        arrays |= {f"best/{name}": value for name, value in state.best.items()}
+        for number, variable in enumerate(self.optimizer.variables):
+            arrays[f"optimizer/{number:04d}"] = np.asarray(self.keras.ops.convert_to_numpy(variable.value))
+        history = json.dumps(state.history)
+        described = {"inputs": json.dumps(inputs, sort_keys=True), "history": history, "best_auc": state.best_auc}
+        hdf5.write_arrays(path, arrays, described)
+
+    def restored(self, path: Path, inputs: Mapping[str, Any]) -> _State:
+        """The state that ``save`` wrote for these inputs, put back into network and optimiser; else a fresh one."""
+        if not path.is_file():
+            return _State((), {}, -1.0)
+        arrays, described = hdf5.read_arrays(path)
+        if json.loads(described["inputs"]) != json.loads(json.dumps(inputs)):
+            raise ConfigError(f"{path}: an unfinished training with other settings; remove it or give another --out")
+        networks.set_weights(self.network, _below("last", arrays), where=str(path))
+        for number, variable in enumerate(self.optimizer.variables):
+            variable.assign(arrays[f"optimizer/{number:04d}"])
+        history = tuple(json.loads(described["history"]))
+        return _State(history, _below("best", arrays), float(described["best_auc"]))
+
+
+def _below(folder: str, arrays: Arrays) -> Arrays:
+    prefix = f"{folder}/"
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def _on_tensorflow_cpu(keras: Any) -> bool:
+    """XLA makes convolutions slower on the CPU under TensorFlow; elsewhere Keras' own choice is right."""
+    return keras.backend.backend() == "tensorflow" and not backend.tensorflow().config.list_physical_devices("GPU")
+
+
+def _draw(path: Path, history: tuple[dict[str, float], ...]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    for axes, key, label in ((left, "loss", "training loss"), (right, "valid_auc", "validation AUC")):
+        axes.plot(epochs, [row[key] for row in history], marker="o", markersize=3)
+        axes.set(xlabel="epoch", title=label)
+        axes.grid(alpha=0.3)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

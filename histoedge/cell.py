@@ -28,7 +28,7 @@ from typing import IO, Any
 import numpy as np
 
 from histoedge import edge
-from histoedge.edge.errors import HistoedgeError, RuntimeUnavailable
+from histoedge.edge.errors import HistoedgeError, ModelError
 
 Request = dict[str, Any]
 
@@ -123,7 +123,7 @@ class _Session:
 
     def _opened(self) -> edge.Runner:
         if self._runner is None:
-            raise RuntimeUnavailable("no model is loaded in this cell; ask for load first")
+            raise ModelError("no model is loaded in this cell; ask for load first")
         return self._runner
 
     def _time(self, request: Request) -> dict[str, Any]:

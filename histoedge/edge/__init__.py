@@ -10,6 +10,7 @@ This folder can be copied by itself under any name.
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -55,18 +56,29 @@ class Runtime:
     """What to tell someone who lacks it."""
     opener: str
     """The submodule of this package whose ``open_model(content, threads=)`` gives a ``Runner``."""
+    packages: tuple[str, ...]
+    """The distributions that may provide the module."""
 
     def installed(self) -> bool:
         """Whether its module can be found (it is not imported)."""
         return find_spec(self.module) is not None
 
+    def installed_version(self) -> str | None:
+        """The release that is installed, without importing it; None when it is not."""
+        for package in self.packages if self.installed() else ():
+            try:
+                return version(package)
+            except PackageNotFoundError:
+                continue
+        return None
+
 
 RUNTIMES = {
     runtime.name: runtime
     for runtime in (
-        Runtime("litert", ("tflite",), "ai_edge_litert", "pip install ai-edge-litert", "litert"),
-        Runtime("onnxruntime", ("onnx",), "onnxruntime", "pip install onnxruntime", "ort"),
-        Runtime("openvino", ("onnx", "tflite"), "openvino", "pip install openvino", "openvino"),
+        Runtime("litert", ("tflite",), "ai_edge_litert", "pip install ai-edge-litert", "litert", ("ai-edge-litert",)),
+        Runtime("onnxruntime", ("onnx",), "onnxruntime", "pip install onnxruntime", "ort", ("onnxruntime", "onnxruntime-gpu")),
+        Runtime("openvino", ("onnx", "tflite"), "openvino", "pip install openvino", "openvino", ("openvino",)),
     )
 }
 

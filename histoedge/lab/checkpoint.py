@@ -31,8 +31,9 @@ class Checkpoint:
 
     @property
     def folded(self) -> Arrays:
-        """Kernels and biases with batch norm folded in."""
-        return networks.fold(self.network, self.arrays)
+        """What is deployed: kernels and biases with batch norm folded in, and the ranges where there are any."""
+        ranges = {name: value for name, value in self.arrays.items() if name.endswith("/range")}
+        return networks.fold(self.network, self.arrays) | ranges
 
 
 def path_of(run: Path, recipe: str) -> Path:

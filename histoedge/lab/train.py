@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from histoedge import files, metrics
-from histoedge.config import TrainConfig
+from histoedge.config import Device, TrainConfig
 from histoedge.data import Split, hdf5
 from histoedge.edge.errors import ConfigError
 from histoedge.lab import augment, backend, batches, checkpoint
@@ -59,18 +59,25 @@ def claim(run: Path, inputs: Mapping[str, Any]) -> None:
 
 
 def train(
-    splits: Mapping[str, Split], config: TrainConfig, out: Path, *, inputs: Mapping[str, Any], progress: Progress = silent
+    splits: Mapping[str, Split],
+    config: TrainConfig,
+    out: Path,
+    *,
+    device: Device = "auto",
+    progress: Progress = silent,
 ) -> Checkpoint:
     """Train ``config.network`` on the training split and write ``OUT/fp32.weights.h5``, best epoch by validation AUC.
 
     Killed and called again it goes on after the last whole epoch. Also writes ``history.json`` and ``curves.png``.
 
     Raises:
-        ConfigError: ``out`` holds a run with other settings.
+        ConfigError: ``out`` holds a run with other settings, or ``device`` is not there.
     """
+    inputs = inputs_of(config, splits)
     claim(out, inputs)
     path = checkpoint.path_of(out, "fp32")
     if not checkpoint.is_current(path, inputs):
+        progress("device", 1, 1, backend.use_device(device))
         _train(splits, config, out, inputs=inputs, progress=progress)
     return checkpoint.read(path)
 

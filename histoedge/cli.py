@@ -1,0 +1,494 @@
+"""The command line: a command parses, calls one function, prints.
+
+Exit codes: 0 done; 1 a deliberate error, one line on stderr; 2 wrong usage; 3 a comparison failed.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from histoedge import __version__, config, edge
+from histoedge.edge.errors import ComparisonFailed, HistoedgeError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class _Group(click.Group):
+    """Turns deliberate errors into one line and an exit code; anything else is a bug and keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HistoedgeError as error:
+            click.echo(f"histoedge: {' '.join(str(error).split())}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("histoedge: stopped; run the same command again to go on", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"histoedge {__version__}")
+        for row in edge.RUNTIMES.values():
+            click.echo(f"{row.name} {row.installed_version() or f'not installed ({row.install})'}")
+        ctx.exit()
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Versions found here.")
+def main() -> None:
+    """Find metastatic tissue in lymph-node patches with a CNN that is small, fast and proven.
+
+    DATA is a folder with PatchCamelyon's HDF5 files or the Kaggle competition's images, or the word `synthetic`.
+    RUN is the folder of a run.
+    """
+
+
+PATH = click.Path(path_type=Path)
+
+data_option = click.option("--data", "source", required=True, metavar="DATA", help="Folder of a data set, or `synthetic`.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
+config_option = click.option("--config", "file", type=PATH, metavar="F.toml", help="Settings: [train], [compress], [bench].")
+device_option = click.option("--device", type=click.Choice(["auto", "gpu", "cpu"]), default="auto", show_default=True)
+threads_option = click.option("--threads", type=click.IntRange(1), help="Threads of the runtime.  [default: 1]")
+recipe_option = click.option(
+    "--recipe", "recipe_names", multiple=True, metavar="R", help=f"Repeatable, or `all`; default: {' '.join(config.DEFAULT_RECIPES)}."
+)
+
+
+def _train_options(command: Command) -> Command:
+    for option in (
+        click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: 0]"),
+        click.option("--epochs", type=int, help="Passes over the training patches.  [default: 12]"),
+        click.option("--network", metavar="NAME", help="See `histoedge list networks`.  [default: edge]"),
+        click.option("--out", required=True, type=PATH, metavar="RUN", help="Folder to write."),
+        data_option,
+    ):
+        command = option(command)
+    return command
+
+
+def _print_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=1, default=str))
+
+
+def _train_config(file: Path | None, network: str | None, epochs: int | None, seed: int | None) -> config.TrainConfig:
+    from histoedge.lab import network as networks
+
+    settings = config.resolve(
+        config.TrainConfig, file=file, options={"network": network, "epochs": epochs, "seed": seed}
+    )
+    networks.named(settings.network)
+    return settings
+
+
+@main.command()
+@_train_options
+@recipe_option
+@device_option
+@threads_option
+@config_option
+@json_option
+def run(
+    source: str,
+    out: Path,
+    network: str | None,
+    epochs: int | None,
+    seed: int | None,
+    recipe_names: tuple[str, ...],
+    device: config.Device,
+    threads: int | None,
+    file: Path | None,
+    as_json: bool,
+) -> None:
+    """All stages: train, compress, export, verify, bench, report. Started again, it goes on where it stopped."""
+    from histoedge import bench, progress, report
+    from histoedge import run as main_job
+
+    recipes = config.recipes(recipe_names)
+    train_config = _train_config(file, network, epochs, seed)
+    compress_config = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
+    plan = config.resolve(config.BenchPlan, file=file, options={"threads": threads})
+    with progress.on_terminal() as show:
+        outcome = main_job.run(
+            source,
+            out,
+            train_config=train_config,
+            compress_config=compress_config,
+            plan=plan,
+            recipes=recipes,
+            device=device,
+            progress=show,
+        )
+    results = bench.read(outcome.results)
+    if as_json:
+        _print_json({"run": str(out), "models": outcome.models, "results": outcome.results, "page": outcome.page})
+        return
+    report.print_table(results)
+    click.echo(f"models   {outcome.models[0].parent}{_separator()}")
+    click.echo(f"results  {outcome.results}\nreport   {outcome.page}")
+
+
+def _separator() -> str:
+    import os
+
+    return os.sep
+
+
+@main.group()
+def data() -> None:
+    """Make a synthetic data set, or check one."""
+
+
+@data.command()
+@click.argument("out", type=PATH)
+@click.option("--patches", type=click.IntRange(16), default=4000, show_default=True, help="Training patches.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@json_option
+def synth(out: Path, patches: int, seed: int, as_json: bool) -> None:
+    """Write synthetic stained-tissue patches to OUT, in PatchCamelyon's layout."""
+    from histoedge import progress
+    from histoedge.data import synthetic
+
+    with progress.on_terminal() as show:
+        written = synthetic.synth(out, patches=patches, seed=seed, progress=show)
+    if as_json:
+        _print_json({"out": str(out), "patches": {name: len(split.labels) for name, split in written.items()}})
+    else:
+        for name, split in written.items():
+            click.echo(f"{name}: {len(split.labels)} patches, {int(split.labels.sum())} with tumour")
+
+
+@data.command()
+@click.argument("source", metavar="DATA")
+@click.option("--picture", type=PATH, metavar="F.png", help="Draw label balance, patches, brightness and stain.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the split of a Kaggle folder.")
+@json_option
+def check(source: str, picture: Path | None, seed: int, as_json: bool) -> None:
+    """Check DATA: counts, positives, duplicates inside and across splits, content hashes."""
+    from histoedge import progress
+    from histoedge.data import check as checks
+
+    with progress.on_terminal() as show:
+        found = checks.check(source, seed=seed, progress=show)
+    if picture is not None:
+        from histoedge.data import picture as pictures
+
+        pictures.picture(source, picture, seed=seed)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        _print_rows(found.rows())
+        if picture is not None:
+            click.echo(f"picture  {picture}")
+
+
+@main.command()
+@_train_options
+@device_option
+@config_option
+@json_option
+def train(
+    source: str,
+    out: Path,
+    network: str | None,
+    epochs: int | None,
+    seed: int | None,
+    device: config.Device,
+    file: Path | None,
+    as_json: bool,
+) -> None:
+    """Train the source network; killed and started again, it goes on after the last whole epoch."""
+    from histoedge import data as sources
+    from histoedge import progress
+    from histoedge.lab import checkpoint
+    from histoedge.lab import train as training
+
+    settings = _train_config(file, network, epochs, seed)
+    with progress.on_terminal() as show:
+        splits = sources.load(source, splits=("train", "valid"), seed=settings.seed)
+        trained = training.train(splits, settings, out, device=device, progress=show)
+    weights = checkpoint.path_of(out, "fp32")
+    document = {"weights": str(weights), "valid_auc": trained.valid_auc, "epochs": settings.epochs}
+    if as_json:
+        _print_json(document)
+    else:
+        click.echo(f"{weights}: valid AUC {trained.valid_auc:.4f}")
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=PATH)
+@data_option
+@recipe_option
+@device_option
+@config_option
+@json_option
+def compress(
+    run_folder: Path,
+    source: str,
+    recipe_names: tuple[str, ...],
+    device: config.Device,
+    file: Path | None,
+    as_json: bool,
+) -> None:
+    """Prune and quantise the network of RUN, fine-tuning on the training split."""
+    from histoedge import data as sources
+    from histoedge import progress
+    from histoedge.lab import checkpoint
+    from histoedge.lab import compress as compressing
+
+    recipes = config.recipes(recipe_names)
+    held = checkpoint.read(checkpoint.path_of(run_folder, "fp32"))
+    seed = held.inputs["train"]["seed"]
+    settings = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
+    rows = []
+    with progress.on_terminal() as show:
+        splits = sources.load(source, splits=("train", "valid"), seed=seed)
+        needed = {step.name: step for recipe in recipes for step in config.ancestry(recipe)}
+        for recipe in needed.values():
+            made = compressing.compress(run_folder, recipe, splits, settings, device=device, progress=show)
+            weights = checkpoint.path_of(run_folder, recipe.name)
+            rows.append({"recipe": recipe.name, "weights": str(weights), "valid_auc": round(made.valid_auc, 6)})
+    _print_rows(rows, as_json=as_json)
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=PATH)
+@recipe_option
+@click.option("--format", "formats", multiple=True, type=click.Choice(config.FORMATS), help="Repeatable; default: both.")
+@click.option("--target-ort", default="1.15", show_default=True, metavar="X.Y", help="Oldest ONNX Runtime to serve.")
+@json_option
+def export(
+    run_folder: Path, recipe_names: tuple[str, ...], formats: tuple[str, ...], target_ort: str, as_json: bool
+) -> None:
+    """Write TFLite and ONNX files of RUN's recipes, each with its manifest and golden patches."""
+    from histoedge.lab import export as exporting
+
+    rows = []
+    for recipe in config.recipes(recipe_names):
+        for made in exporting.export(run_folder, recipe, formats=formats or config.FORMATS, target_ort=target_ort):
+            size = made.model.stat().st_size
+            rows.append({"model": str(made.model), "size_bytes": size, "written": made.written})
+    _print_rows(rows, as_json=as_json)
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.option("--data", "source", metavar="DATA", help="Also compare with the source network on the test split.")
+@json_option
+def verify(model: Path, source: str | None, as_json: bool) -> None:
+    """Recompute the golden patches of MODEL on every runtime installed; exit code 3 when an answer is wrong."""
+    from histoedge import verify as verifying
+
+    split = None
+    if source is not None:
+        from histoedge import data as sources
+
+        split = sources.load(source, splits=("test",))["test"]
+    verdict = verifying.verify(model, split=split)
+    if as_json:
+        _print_json(verdict.as_json())
+    else:
+        rows = [dataclasses.asdict(check) for check in verdict.golden]
+        _print_rows([{key: value for key, value in row.items() if value is not None} for row in rows])
+        if verdict.comparison is not None:
+            _print_rows([dataclasses.asdict(verdict.comparison)])
+        click.echo(f"{verdict.model}: {'passed' if verdict.passed else 'FAILED'} (tolerance {verdict.tolerance:.4g})")
+    if not verdict.passed:
+        raise ComparisonFailed(f"{model}: verification failed; do not ship this file")
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.argument("places", nargs=-1, required=True, type=PATH, metavar="IMAGE|FOLDER...")
+@click.option("--csv", "csv_file", type=PATH, metavar="F", help="Write the columns id,label (probability) to this file.")
+@click.option("--runtime", type=click.Choice(list(edge.RUNTIMES)), help="Default: the first installed.")
+@threads_option
+@json_option
+def predict(
+    model: Path,
+    places: tuple[Path, ...],
+    csv_file: Path | None,
+    runtime: str | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Tumour probability of single patches and folders of them: as given, a folder's files by name."""
+    from histoedge import predict as predicting
+
+    paths = predicting.images(places)
+    predictions = predicting.predict(model, paths, runtime=runtime, threads=threads or 1)
+    if csv_file is not None:
+        rows = predicting.write_csv(csv_file, predictions)
+        if as_json:
+            _print_json({"csv": str(csv_file), "images": rows})
+        else:
+            click.echo(f"{csv_file}: {rows} images")
+    elif as_json:
+        _print_json([{**dataclasses.asdict(one), "id": one.id} for one in predictions])
+    else:
+        for one in predictions:
+            click.echo(f"{one.probability:.4f}  {'tumour' if one.positive else 'normal'}  {one.path}")
+
+
+@main.command()
+@click.argument("places", nargs=-1, required=True, type=PATH, metavar="RUN|MODEL...")
+@data_option
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Repeatable; default: all that open the file.")
+@threads_option
+@click.option("--batch", type=click.IntRange(1), help="Patches per call.  [default: 1]")
+@click.option("--out", required=True, type=PATH, metavar="RESULTS.json")
+@config_option
+@json_option
+def bench(
+    places: tuple[Path, ...],
+    source: str,
+    runtimes: tuple[str, ...],
+    threads: int | None,
+    batch: int | None,
+    out: Path,
+    file: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure latency, size, memory and test AUC of every file on every runtime, each in a process of its own."""
+    from histoedge import bench as benches
+    from histoedge import data as sources
+    from histoedge import progress, report
+
+    options = {"runtimes": runtimes or None, "threads": threads, "batch": batch}
+    plan = config.resolve(config.BenchPlan, file=file, options=options)
+    models, reference = benches.find(places)
+    with progress.on_terminal() as show:
+        split = sources.load(source, splits=("test",))["test"]
+        measured = benches.bench(models, plan=plan, split=split, reference=reference, progress=show)
+        benches.write(out, measured, inputs=benches.inputs_of(models, plan=plan, split=split, reference=reference))
+    if as_json:
+        click.echo(out.read_text(), nl=False)
+    else:
+        report.print_table(benches.read(out))
+        click.echo(f"results  {out}")
+
+
+@main.command()
+@click.argument("results", type=PATH, metavar="RESULTS.json")
+@click.option("--html", type=PATH, metavar="F", help="One self-contained page.")
+@click.option("--csv", "csv_file", type=PATH, metavar="F")
+@click.option("--md", type=PATH, metavar="F", help="A Markdown table.")
+@json_option
+def report(results: Path, html: Path | None, csv_file: Path | None, md: Path | None, as_json: bool) -> None:
+    """Show measured results as a table, a page, CSV or Markdown."""
+    from histoedge import bench as benches
+    from histoedge import files
+    from histoedge import report as reports
+
+    measured = benches.read(results)
+    makers = ((html, reports.html), (csv_file, reports.csv_text), (md, reports.markdown))
+    written = []
+    for place, render in makers:
+        if place is not None:
+            files.write_text(place, render(measured))
+            written.append(str(place))
+    if as_json:
+        _print_json({"written": written})
+        return
+    if not written:
+        reports.print_table(measured)
+    for place_written in written:
+        click.echo(place_written)
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["networks", "recipes", "runtimes"]))
+@json_option
+def list_(what: str, as_json: bool) -> None:
+    """What can be asked for: networks, recipes, runtimes."""
+    _print_rows(_LISTS[what](), as_json=as_json)
+
+
+def _networks() -> list[dict[str, Any]]:
+    from histoedge.lab import network as networks
+
+    return networks.describe()
+
+
+def _recipes() -> list[dict[str, Any]]:
+    return [{"recipe": name, "what": config.Recipe.parse(name).summary} for name in config.RECIPES]
+
+
+def _runtimes() -> list[dict[str, Any]]:
+    return [
+        {
+            "runtime": row.name,
+            "opens": ", ".join(row.formats),
+            "version": row.installed_version(),
+            "install": None if row.installed() else row.install,
+        }
+        for row in edge.RUNTIMES.values()
+    ]
+
+
+_LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "networks": _networks,
+    "recipes": _recipes,
+    "runtimes": _runtimes,
+}
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@json_option
+def info(model: Path, as_json: bool) -> None:
+    """What MODEL's manifest says, after checking its hashes, and whether a passing verdict lies beside it."""
+    from histoedge import verify as verifying
+    from histoedge.edge import manifest as manifests
+
+    manifest = manifests.read(model)
+    content = manifests.checked_bytes(model, manifest)
+    manifests.read_golden(model, manifest)
+    document = {
+        "model": str(model),
+        "size_bytes": len(content),
+        "verified": verifying.is_current(model),
+        **manifest.as_json(),
+    }
+    if as_json:
+        _print_json(document)
+        return
+    for key, value in document.items():
+        nested = isinstance(value, dict)
+        click.echo(f"{key:20} {', '.join(f'{name} {item}' for name, item in value.items()) if nested else value}")
+
+
+def _print_rows(rows: Iterable[dict[str, Any]], *, as_json: bool = False) -> None:
+    """Rows as an aligned table, or as JSON."""
+    rows = list(rows)
+    if as_json:
+        _print_json(rows)
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = [columns] + [[_shown(row.get(column)) for column in columns] for row in rows]
+    for line in _aligned(table):
+        click.echo(line)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

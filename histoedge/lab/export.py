@@ -1,0 +1,156 @@
+"""Exporting a run's recipes under the file contract: model, golden patches, manifest, in that order."""
+
+import hashlib
+import importlib.metadata
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from histoedge import __version__, files
+from histoedge.config import FORMATS, Recipe
+from histoedge.data import synthetic
+from histoedge.edge import Manifest, litert
+from histoedge.edge import manifest as manifests
+from histoedge.edge.errors import ModelError
+from histoedge.lab import checkpoint, to_onnx, to_tflite
+from histoedge.lab.checkpoint import Checkpoint
+from histoedge.lab.network import LABEL_PX, PATCH_PX
+
+UM_PER_PX = 0.972  # PatchCamelyon: 10x, from slides scanned at 0.243
+GOLDEN_PATCHES = 16
+TOOLS = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "tf2onnx", "onnx", "ai-edge-litert")
+FLOAT_TOLERANCE = {
+    "fp32": (1e-4, "sums of float32 in another order"),
+    "fp16": (2e-2, "weights rounded to float16, sums in another order"),
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model file and whether it was written now or was there already."""
+
+    model: Path
+    written: bool
+
+
+def export(
+    run: Path,
+    recipe: Recipe,
+    *,
+    formats: Sequence[str] = FORMATS,
+    target_ort: str = to_onnx.DEFAULT_TARGET,
+) -> list[Exported]:
+    """Write ``RUN/models/<recipe>.<format>`` with its sidecars from ``RUN/<recipe>.weights.h5``.
+
+    A file whose manifest names the same parents and tools is left as it is.
+
+    Raises:
+        ModelError: the weights are missing or unreadable.
+        ConfigError: ``target_ort`` is no release that can be served.
+    """
+    to_onnx.target(target_ort)
+    weights = checkpoint.path_of(run, recipe.name)
+    saved = checkpoint.read(weights)
+    parents = {
+        "weights": files.sha256(weights),
+        "source": files.sha256(checkpoint.path_of(run, "fp32")),
+        **{f"data {name}": value for name, value in saved.inputs["data"].items()},
+    }
+    made: list[Exported] = []
+    tflite: bytes | None = None
+    for name in formats:
+        model = run / "models" / f"{recipe.name}.{name}"
+        tools = _tools(target_ort if name == "onnx" else None)
+        if _is_current(model, parents, tools):
+            made.append(Exported(model, written=False))
+            continue
+        if tflite is None:  # the golden logits of both formats come from it
+            tflite = to_tflite.convert(saved.network, saved.folded, precision=recipe.precision)
+            golden = _golden(tflite)
+        content = _CONVERTERS[name](saved, recipe, target_ort) if name != "tflite" else tflite
+        described = _manifest(saved, recipe, name, content=content, golden=golden, parents=parents, tools=tools)
+        manifests.verdict_path(model).unlink(missing_ok=True)
+        files.write_bytes(model, content)
+        files.write_bytes(manifests.golden_path(model), golden)
+        files.write_json(manifests.manifest_path(model), described.as_json())
+        made.append(Exported(model, written=True))
+    return made
+
+
+def _onnx(saved: Checkpoint, recipe: Recipe, target_ort: str) -> bytes:
+    return to_onnx.convert(saved.network, saved.folded, precision=recipe.precision, target_ort=target_ort)
+
+
+_CONVERTERS: dict[str, Callable[[Checkpoint, Recipe, str], bytes]] = {"onnx": _onnx}
+
+
+def _is_current(model: Path, parents: dict[str, str], tools: dict[str, str]) -> bool:
+    try:
+        held = manifests.read(model)
+        manifests.checked_bytes(model, held)
+        manifests.read_golden(model, held)
+    except ModelError:
+        return False
+    return held.parents == parents and held.tools == tools
+
+
+def _tools(target_ort: str | None) -> dict[str, str]:
+    versions = {"histoedge": __version__, **{name: importlib.metadata.version(name) for name in TOOLS}}
+    return versions if target_ort is None else {**versions, "target onnxruntime": target_ort}
+
+
+def _golden(tflite: bytes) -> bytes:
+    """The golden file: synthetic patches, and what LiteRT answers to them."""
+    patches, labels = synthetic.golden(GOLDEN_PATCHES)
+    logits = litert.open_model(tflite).predict(patches).reshape(len(patches))
+    content = io.BytesIO()
+    np.savez_compressed(content, patches=patches, labels=labels, logits=logits)
+    return content.getvalue()
+
+
+def _manifest(
+    saved: Checkpoint,
+    recipe: Recipe,
+    format_: str,
+    *,
+    content: bytes,
+    golden: bytes,
+    parents: dict[str, str],
+    tools: dict[str, str],
+) -> Manifest:
+    network = saved.network
+    quantum = None
+    tolerance, reason = FLOAT_TOLERANCE.get(recipe.precision, (0.0, ""))
+    if recipe.precision == "int8":
+        low, high = (float(bound) for bound in saved.arrays["head/range"])
+        quantum = (high - low) / 255
+        tolerance, reason = 1.01 * quantum, "one output quantum is rounding, two are a wrong scale"
+    return Manifest(
+        contract=manifests.CONTRACT,
+        format=format_,
+        recipe=recipe.name,
+        network=network.name,
+        params=network.params,
+        macs=network.macs(),
+        sha256=hashlib.sha256(content).hexdigest(),
+        golden_sha256=hashlib.sha256(golden).hexdigest(),
+        parents=parents,
+        fp32=f"fp32.{format_}",
+        stride_px=network.stride_px,
+        receptive_field_px=network.receptive_field_px,
+        centre_offset_px=PATCH_PX / 2,
+        label_px=LABEL_PX,
+        patch_px=PATCH_PX,
+        um_per_px=UM_PER_PX,
+        edge_mode="valid",
+        temperature=1.0,
+        threshold=0.5,
+        golden_runtime="litert",
+        tolerance=tolerance,
+        tolerance_reason=reason,
+        output_quantum=quantum,
+        tools=tools,
+    )

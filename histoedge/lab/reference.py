@@ -1,0 +1,61 @@
+"""The source network as one more runtime: ``python -m histoedge.lab.reference`` answers like any other cell.
+
+Patches in, logits out, through a compiled function (``model.predict`` on one patch is mostly overhead).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histoedge import cell, edge
+from histoedge.lab import backend, checkpoint
+from histoedge.lab import network as networks
+
+
+class KerasRunner:
+    """A ``Runner`` over a checkpoint, built in Keras 3 as it was trained, batch norm and all."""
+
+    runtime = "keras"
+
+    def __init__(self, weights: Path) -> None:
+        keras = backend.keras()
+        saved = checkpoint.read(weights)
+        self.version = str(keras.__version__)
+        self.kernels = f"{keras.backend.backend()}, compiled"
+        model = networks.build(keras, saved.network, field_px=None)
+        networks.set_weights(model, saved.arrays, where=str(weights))
+        self._answer = _compiled(keras, model)
+
+    def predict(self, patches: np.ndarray) -> np.ndarray:
+        """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels."""
+        pixels = edge.check_patches(patches).astype(np.float32) / np.float32(255)
+        return np.asarray(self._answer(pixels))
+
+
+def _compiled(keras: Any, model: Any) -> Callable[[np.ndarray], Any]:
+    backend_name = keras.backend.backend()
+    if backend_name == "tensorflow":
+        tf = backend.tensorflow()
+        spec = tf.TensorSpec((None, None, None, 3), tf.float32)
+        function = tf.function(lambda pixels: model(pixels, training=False)).get_concrete_function(spec)
+        return lambda pixels: function(tf.constant(pixels)).numpy()
+    if backend_name == "jax":
+        import jax
+
+        trainable, rest = [[v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables)]
+        return jax.jit(lambda pixels: model.stateless_call(trainable, rest, pixels, training=False)[0])
+    return lambda pixels: keras.ops.convert_to_numpy(model(pixels, training=False))
+
+
+def _open(request: cell.Request) -> KerasRunner:
+    return KerasRunner(Path(request["model"]))
+
+
+def _prepare(request: cell.Request) -> None:
+    backend.keras()
+
+
+if __name__ == "__main__":
+    cell.serve(_open, prepare=_prepare)

@@ -1,0 +1,87 @@
+"""Tumour probabilities of image files, streamed: as many images as there are, in the memory of one batch."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from histoedge import edge, files
+from histoedge.data import image
+from histoedge.edge import manifest as manifests
+from histoedge.edge.errors import DataError
+from histoedge.progress import Progress, silent
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's answer. ``positive`` is the verdict at the manifest's threshold."""
+
+    path: Path
+    logit: float
+    probability: float
+    positive: bool
+
+    @property
+    def id(self) -> str:
+        """The file name without its suffix, the competition's id."""
+        return self.path.stem
+
+
+def images(places: Sequence[Path]) -> list[Path]:
+    """The image files: each file as given, each folder's files sorted by name (not those in its folders).
+
+    Raises:
+        DataError: a place that does not exist, or a folder without images.
+    """
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            inside = sorted(path for path in place.iterdir() if path.suffix.lower() in image.SUFFIXES)
+            if not inside:
+                raise DataError(f"{place}: no images here; expected files ending in {', '.join(image.SUFFIXES)}")
+            found += inside
+        elif place.is_file():
+            found.append(place)
+        else:
+            raise DataError(f"{place}: no such image or folder")
+    return found
+
+
+def predict(
+    model: Path, paths: Sequence[Path], *, runtime: str | None = None, threads: int = 1, progress: Progress = silent
+) -> Iterator[Prediction]:
+    """The prediction of each image, in the order of ``paths``; one batch is in memory at a time.
+
+    Raises:
+        ModelError, RuntimeUnavailable: the model cannot be opened.
+        DataError: an image that is not a 96 x 96 RGB patch; the message names it.
+    """
+    manifest = manifests.read(model)
+    runner = edge.load(model, runtime=runtime, threads=threads)
+    done = 0
+    for start in range(0, len(paths), BATCH):
+        group = paths[start : start + BATCH]
+        patches = np.stack([image.read_patch(path) for path in group])
+        logits = runner.predict(patches).reshape(-1)
+        probabilities = manifest.probability(logits)
+        done += len(group)
+        progress("predict, images", done, len(paths))
+        for path, logit, probability in zip(group, logits, probabilities, strict=True):
+            positive = bool(probability >= manifest.threshold)
+            yield Prediction(path, float(logit), float(probability), positive)
+
+
+def write_csv(path: Path, predictions: Iterable[Prediction]) -> int:
+    """Write the competition's submission columns ``id,label`` (label: the probability); returns the number of rows."""
+    rows = 0
+    with files.replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("id", "label"))
+        for prediction in predictions:
+            table.writerow((prediction.id, f"{prediction.probability:.9g}"))
+            rows += 1
+    return rows

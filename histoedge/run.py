@@ -1,0 +1,74 @@
+"""The main job: train, compress, export, verify, bench and report, each stage skipped when it is done already.
+
+Stages talk through the files of the run, which name what they were made from; there is no other record. A run
+that was killed is started again with the same arguments.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from histoedge import bench, data, files, report, verify
+from histoedge.config import BenchPlan, CompressConfig, Device, Recipe, TrainConfig, ancestry
+from histoedge.edge.errors import ComparisonFailed
+from histoedge.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a run's files are: exported models, the results, the page."""
+
+    models: tuple[Path, ...]
+    results: Path
+    page: Path
+
+
+def run(
+    source: str,
+    out: Path,
+    *,
+    train_config: TrainConfig,
+    compress_config: CompressConfig,
+    plan: BenchPlan,
+    recipes: Sequence[Recipe],
+    device: Device = "auto",
+    progress: Progress = silent,
+) -> Outcome:
+    """Do all stages for these recipes and write ``OUT/bench.json`` and ``OUT/report.html``.
+
+    Raises:
+        DataError, ConfigError, ModelError: something that cannot be used; what was done stays and is not done again.
+        ComparisonFailed: a file fails verification (everything is written all the same).
+    """
+    from histoedge.lab import compress, export, train
+
+    splits = data.load(source, seed=train_config.seed)
+    for done, split in enumerate(splits.values(), start=1):
+        progress("data, splits", done, len(splits), f"{split.name}: {len(split.labels)} patches, {split.content_hash[:12]}")
+    trained = train.train(splits, train_config, out, device=device, progress=progress)
+    files.sweep(out)
+    progress("train", 1, 1, f"valid AUC {trained.valid_auc:.4f}")
+    needed = {step.name: step for recipe in recipes for step in ancestry(recipe)}
+    for done, recipe in enumerate(needed.values(), start=1):
+        made = compress.compress(out, recipe, splits, compress_config, device=device, progress=progress)
+        progress("compress, recipes", done, len(needed), f"{recipe.name}: valid AUC {made.valid_auc:.4f}")
+    models: list[Path] = []
+    for done, recipe in enumerate(recipes, start=1):
+        models += [exported.model for exported in export.export(out, recipe)]
+        progress("export, recipes", done, len(recipes), recipe.name)
+    failed = []
+    for done, model in enumerate(models, start=1):
+        if not verify.is_current(model) and not verify.verify(model).passed:
+            failed.append(model.name)
+        progress("verify, files", done, len(models), model.name)
+    results = out / "bench.json"
+    reference = out / verify.SOURCE
+    inputs = bench.inputs_of(models, plan=plan, split=splits["test"], reference=reference)
+    if not bench.is_current(results, inputs):
+        measured = bench.bench(models, plan=plan, split=splits["test"], reference=reference, progress=progress)
+        bench.write(results, measured, inputs=inputs)
+    page = out / "report.html"
+    files.write_text(page, report.html(bench.read(results)))
+    if failed:
+        raise ComparisonFailed(f"{len(failed)} of {len(models)} files fail verification: {', '.join(failed)}")
+    return Outcome(tuple(models), results, page)

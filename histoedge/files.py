@@ -16,6 +16,7 @@ from typing import Any
 from histoedge.edge.errors import HistoedgeError
 
 TEMPORARY_SUFFIX = ".part"
+LARGEST_JSON_BYTES = 16 << 20
 
 
 class WriteError(HistoedgeError):

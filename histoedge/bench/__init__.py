@@ -1,0 +1,6 @@
+"""Latency, memory, size and AUC of every file on every runtime, each cell in a process of its own."""
+
+from histoedge.bench.measure import bench, find, inputs_of
+from histoedge.bench.results import STATUSES, Measurement, Results, is_current, read, write
+
+__all__ = ["STATUSES", "Measurement", "Results", "bench", "find", "inputs_of", "is_current", "read", "write"]

@@ -1,0 +1,73 @@
+"""What the numbers were measured on. No host name, no user, no paths: results files are published."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from histoedge import __version__
+
+INTERESTING_FLAGS = (
+    *("sse4_1", "ssse3", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni"),
+    *("avx512_bf16", "amx_int8", "amx_bf16", "asimd", "asimddp", "asimdhp", "i8mm", "sve"),
+)
+PACKAGES = ("numpy", "ai-edge-litert", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorflow", "keras", "jax")
+
+
+def describe() -> dict[str, Any]:
+    """CPU and its flags, memory, what the container allows, system, versions, load averages; None where not told."""
+    cpu = _cpuinfo(Path("/proc/cpuinfo"))
+    return {
+        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
+        "cpu_flags": [flag for flag in INTERESTING_FLAGS if flag in cpu.get("flags", cpu.get("Features", "")).split()],
+        "cpus_in_machine": psutil.cpu_count(),
+        "cpus_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cpu_quota": _cpu_quota(Path("/sys/fs/cgroup/cpu.max")),
+        "cpu_governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        "memory_bytes": psutil.virtual_memory().total,
+        "memory_limit_bytes": _number(_read(Path("/sys/fs/cgroup/memory.max"))),
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "histoedge": __version__,
+        "packages": packages(),
+        "load_average": [round(load, 2) for load in psutil.getloadavg()],
+    }
+
+
+def packages() -> dict[str, str]:
+    """The versions of the installed packages that compute."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpuinfo(file: Path) -> dict[str, str]:
+    """The first processor's entries; empty where there is no such file."""
+    first = (_read(file) or "").split("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _cpu_quota(file: Path) -> float | None:
+    """CPUs that the control group may use at once (``quota period`` in microseconds); None without a limit."""
+    quota, _, period = (_read(file) or "").partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text(errors="replace").strip()
+    except OSError:
+        return None

@@ -1,0 +1,161 @@
+"""One measured cell as data, and ``bench.json``: what was measured, on what, from what."""
+
+import dataclasses
+import json
+import math
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, NoReturn
+
+from histoedge import files
+from histoedge.bench import environment
+from histoedge.edge.errors import DataError
+
+FORMAT = 1
+STATUSES = ("ok", "unsettled", "unavailable", "failed")
+LARGEST_RESULTS_BYTES = 1 << 26
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One file on one runtime. Times are milliseconds per call of ``batch`` patches; None where not measured.
+
+    ``status``: ``ok``; ``unsettled``: measured, but the 95 % interval of p50 is wider than a tenth of p50 (or
+    there was one round only); ``unavailable``: the runtime is not here; ``failed``. All but ``ok`` have a ``reason``.
+
+    ``load_ms`` opens the file (the runtime's modules imported before), ``first_ms`` is the first call after it.
+    ``p50_lo`` and ``p50_hi`` bound ``p50_ms``. ``peak_rss_bytes`` is the whole process, interpreter included.
+    ``reference`` is what ``d_auc`` (this AUC less the reference's, paired DeLong) and ``p50_ratio`` (this p50 over the
+    reference's, interleaved rounds) compare with: the fp32 file of the same format on the same runtime; for fp32
+    files the source network, with no ratio. All intervals are 95 %. ``sha256`` is the model file's.
+    """
+
+    model: str
+    recipe: str
+    format: str
+    network: str | None = None
+    runtime: str
+    runtime_version: str | None = None
+    kernels: str | None = None
+    threads: int
+    cpus: int | None = None
+    batch: int
+    field_px: int
+    status: str
+    reason: str | None = None
+    size_bytes: int | None = None
+    params: int | None = None
+    macs: int | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
+    p50_ms: float | None = None
+    p50_lo: float | None = None
+    p50_hi: float | None = None
+    p90_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    n_calls: int | None = None
+    patches_per_s: float | None = None
+    peak_rss_bytes: int | None = None
+    auc: float | None = None
+    auc_lo: float | None = None
+    auc_hi: float | None = None
+    n_patches: int | None = None
+    reference: str | None = None
+    d_auc: float | None = None
+    d_auc_lo: float | None = None
+    d_auc_hi: float | None = None
+    p50_ratio: float | None = None
+    p50_ratio_lo: float | None = None
+    p50_ratio_hi: float | None = None
+    sha256: str | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether it has figures: ``ok`` or ``unsettled``."""
+        return self.status in ("ok", "unsettled")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The content of a ``bench.json``."""
+
+    environment: dict[str, Any]
+    inputs: dict[str, Any]
+    measurements: tuple[Measurement, ...]
+
+
+def write(path: Path, measurements: Sequence[Measurement], *, inputs: dict[str, Any]) -> None:
+    """Write ``bench.json`` with a description of this machine, whole or not at all.
+
+    Raises:
+        WriteError: the place cannot be written.
+    """
+    rows = [dataclasses.asdict(measurement) for measurement in measurements]
+    document = {"format": FORMAT, "environment": environment.describe(), "inputs": inputs, "measurements": rows}
+    files.write_json(path, document)
+
+
+def read(path: Path) -> Results:
+    """The results in a ``bench.json``, every key and type checked.
+
+    Raises:
+        DataError: missing, not JSON, of another format, or with keys or values that do not belong.
+    """
+    try:
+        if path.stat().st_size > LARGEST_RESULTS_BYTES:
+            raise DataError(f"{path}: larger than {LARGEST_RESULTS_BYTES >> 20} MB; this is not a results file")
+        document = json.loads(path.read_text(), parse_constant=_refuse)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such results file; histoedge bench writes one") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a JSON document ({error}); measure again") from error
+    if not isinstance(document, dict) or "measurements" not in document:
+        raise DataError(f"{path}: not a results file of histoedge bench")
+    if document.get("format") != FORMAT:
+        raise DataError(f"{path}: results format {document.get('format')!r}, expected {FORMAT}; measure again")
+    rows, about, inputs = document["measurements"], document.get("environment"), document.get("inputs")
+    if not isinstance(rows, list) or not isinstance(about, dict) or not isinstance(inputs, dict):
+        raise DataError(f"{path}: environment, inputs or measurements missing; measure again")
+    checked = tuple(_measurement(row, f"{path}: measurement {number}") for number, row in enumerate(rows, start=1))
+    return Results(about, inputs, checked)
+
+
+def is_current(path: Path, inputs: dict[str, Any]) -> bool:
+    """Whether ``path`` holds readable results measured from these inputs."""
+    try:
+        return read(path).inputs == inputs
+    except DataError:
+        return False
+
+
+_TYPES = {
+    name: typing.get_args(hint) or (hint,) for name, hint in typing.get_type_hints(Measurement).items()
+}  # such as p50_ms: (float, NoneType)
+
+
+def _measurement(row: Any, where: str) -> Measurement:
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is {type(row).__name__}, expected an object")
+    if odd := sorted(row.keys() ^ _TYPES.keys()):
+        raise DataError(f"{where}: keys missing or unknown: {', '.join(odd[:5])}; measure again")
+    for name, value in row.items():
+        if not _fits(value, _TYPES[name]):
+            expected = " or ".join("null" if kind is NoneType else kind.__name__ for kind in _TYPES[name])
+            raise DataError(f"{where}: {name} is {str(value)[:40]!r}, expected {expected}")
+    if row["status"] not in STATUSES:
+        raise DataError(f"{where}: status {row['status']!r}, expected one of {', '.join(STATUSES)}")
+    return Measurement(**row)
+
+
+def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+    if type(value) in kinds:
+        return not isinstance(value, float) or math.isfinite(value)
+    return type(value) is int and float in kinds
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")

@@ -1,0 +1,102 @@
+"""Patches and labels from PatchCamelyon's files, the Kaggle competition's folder, or a generator.
+
+Patches stay where they are until they are asked for, so that a data set larger than memory can be used.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from histoedge.edge.errors import DataError
+
+SPLITS = ("train", "valid", "test")
+PATCH_PX = 96
+LABEL_PX = 32
+CHUNK_PATCHES = 512  # 14 MB
+
+
+class Patches(Protocol):
+    """uint8 (N, 96, 96, 3) RGB pixels that can be indexed like an array; an ndarray is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set, checked.
+
+    ``patches`` uint8 (N, 96, 96, 3), read when indexed; ``labels`` uint8 (N,) of 0 and 1, both present; ``ids`` a
+    name per patch; ``slides`` the slide each patch comes from, where known; ``bytes_`` on disk (0 for none).
+    """
+
+    name: str
+    patches: Patches
+    labels: np.ndarray
+    ids: Sequence[str]
+    slides: Sequence[str] | None = None
+    bytes_: int = 0
+    known_digests: tuple[bytes, ...] | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.labels)
+        if self.patches.shape != (count, PATCH_PX, PATCH_PX, 3):
+            expected = (count, PATCH_PX, PATCH_PX, 3)
+            raise DataError(f"{self.name}: patches of shape {self.patches.shape}, expected {expected}")
+        if np.unique(self.labels).tolist() != [0, 1]:
+            held = ", ".join(map(str, np.unique(self.labels)[:5])) or "no patch"
+            raise DataError(f"{self.name}: labels hold only {held}, expected both 0 and 1: a split needs both classes")
+
+    @cached_property
+    def digests(self) -> tuple[bytes, ...]:
+        """SHA-1 of each patch's raw RGB bytes, as the Kaggle competition makes its ids; reads every patch once."""
+        if self.known_digests is not None:
+            return self.known_digests
+        found: list[bytes] = []
+        for start in range(0, len(self.labels), CHUNK_PATCHES):
+            found += [hashlib.sha1(patch.tobytes()).digest() for patch in self.patches[start : start + CHUNK_PATCHES]]
+        return tuple(found)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of labels and patches in order, the same however they are stored."""
+        content = hashlib.sha256(self.labels.astype(np.uint8).tobytes())
+        for digest in self.digests:
+            content.update(digest)
+        return content.hexdigest()
+
+
+def load(source: str, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict[str, Split]:
+    """The splits of DATA: a folder in PatchCamelyon's or the Kaggle layout, or the word ``synthetic``.
+
+    Args:
+        source: a folder or ``synthetic``.
+        splits: which of ``SPLITS``.
+        seed: of the split of a Kaggle folder, and of the synthetic patches.
+
+    Raises:
+        DataError: not a data set, or one with a fault; the message says where.
+    """
+    from histoedge.data import kaggle, pcam, synthetic
+
+    if source == "synthetic":
+        return {name: synthetic.generate(name, patches=synthetic.PATCHES[name], seed=seed) for name in splits}
+    folder = Path(source)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give a folder with a data set, or the word synthetic")
+    if (folder / kaggle.LABELS).is_file() or (folder / "train").is_dir():
+        return kaggle.load(folder, splits=splits, seed=seed)
+    if any(folder.glob("camelyonpatch_level_2_split_*")):
+        return {name: pcam.load(folder, name) for name in splits}
+    raise DataError(
+        f"{folder}: no data set here; expected camelyonpatch_level_2_split_*.h5 or {kaggle.LABELS} with train/*.tif"
+    )

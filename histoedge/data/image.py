@@ -1,0 +1,41 @@
+"""One patch from one image file, its header checked before a pixel is decoded."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from histoedge.data import PATCH_PX
+from histoedge.edge.errors import DataError
+
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+LARGEST_FILE_BYTES = 1 << 22
+_FORMATS = ("TIFF", "PNG", "JPEG")
+
+
+def read_patch(path: Path) -> np.ndarray:
+    """The patch as uint8 (96, 96, 3) RGB.
+
+    Raises:
+        DataError: missing, too large, cut short, not an image, not 96 x 96, or not 8-bit RGB.
+    """
+    expected = f"expected a {PATCH_PX} x {PATCH_PX} RGB image of 8 bits"
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE_BYTES:
+            raise DataError(f"{path}: {size} bytes, {expected}, at most {LARGEST_FILE_BYTES} bytes")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd tags and of large images; both are refused below
+            with Image.open(path, formats=_FORMATS) as image:
+                if image.size != (PATCH_PX, PATCH_PX):
+                    raise DataError(f"{path}: {image.size[0]} x {image.size[1]} px, {expected}")
+                if image.mode != "RGB":
+                    raise DataError(f"{path}: colour mode {image.mode}, {expected}; convert it first")
+                return np.asarray(image)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not a TIFF, PNG or JPEG image, {expected}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as cause:
+        raise DataError(f"{path}: cannot be decoded ({' '.join(str(cause).split())[:80]}); copy it again") from cause

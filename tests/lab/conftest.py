@@ -1,0 +1,70 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("tensorflow", reason="the lab is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _frameworks_may_warn() -> Iterator[None]:
+    """TensorFlow's and tf2onnx's own deprecation warnings are not ours to mend."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+SETTINGS = """
+[train]
+epochs = 2
+batch = 32
+[compress]
+prune_steps = 12
+quantise_steps = 4
+batch = 32
+calibration_patches = 64
+[bench]
+rounds = 2
+runs_per_round = 3
+warmup_runs = 1
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic data set in PatchCamelyon's layout, 192 training patches."""
+    from histoedge.data import synthetic
+
+    folder = tmp_path_factory.mktemp("data") / "pcam"
+    synthetic.synth(folder, patches=192, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Settings that make every stage short."""
+    path = tmp_path_factory.mktemp("settings") / "tiny.toml"
+    path.write_text(SETTINGS)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_data: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with all default recipes, made by the command itself."""
+    import warnings
+
+    from histoedge.cli import main
+
+    out = tmp_path_factory.mktemp("run") / "run"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = CliRunner().invoke(
+            main, ["run", "--data", str(tiny_data), "--out", str(out), "--config", str(settings), "--json"]
+        )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["run"] == str(out)
+    return out

@@ -1,0 +1,260 @@
+"""The whole main job, small, on real files: what lies there afterwards, and that nothing is done twice."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from click.testing import CliRunner
+from onnx import numpy_helper
+from PIL import Image
+
+from histoedge import edge
+from histoedge.cli import main
+from histoedge.edge import manifest as manifests
+
+pytestmark = pytest.mark.lab
+
+RECIPES = ("fp32", "fp16", "int8", "prune50", "prune50_int8")
+FILES = [f"{recipe}.{format_}" for recipe in RECIPES for format_ in ("tflite", "onnx")]
+
+
+def invoke(*arguments: object) -> "CliRunner.invoke":  # type: ignore[name-defined]
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def snapshot(run: Path) -> dict[str, bytes]:
+    """All files but the measured ones and the page and picture made from them."""
+    skip = {"bench.json", "report.html", "curves.png"}
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in sorted(run.rglob("*"))
+        if path.is_file() and path.name not in skip
+    }
+
+
+def test_a_run_leaves_every_file_of_the_design(finished_run: Path) -> None:
+    assert (finished_run / "network.json").is_file()
+    for recipe in RECIPES:
+        assert (finished_run / f"{recipe}.weights.h5").is_file()
+    for name in FILES:
+        model = finished_run / "models" / name
+        assert model.is_file()
+        for sidecar in (manifests.manifest_path, manifests.golden_path, manifests.verdict_path):
+            assert sidecar(model).is_file()
+    assert (finished_run / "bench.json").is_file()
+    assert (finished_run / "report.html").is_file()
+    assert not [path for path in finished_run.rglob(".*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_keeps_the_contract(finished_run: Path, name: str) -> None:
+    model = finished_run / "models" / name
+    runner = edge.load(model)
+    golden = manifests.read_golden(model, manifests.read(model))
+    logits = runner.predict(golden.patches)
+    assert logits.shape == (16, 1, 1, 1)
+    assert logits.dtype == np.float32
+    field = np.concatenate([golden.patches[0], golden.patches[1]], axis=1)[None]
+    answers = runner.predict(field)
+    stride = manifests.read(model).stride_px
+    assert answers.shape == (1, 1, 96 // stride + 1, 1)
+    ends = answers[0, 0, [0, -1], 0]
+    # int8 is the same integers in the same order; floats may be summed in another
+    np.testing.assert_allclose(ends, logits[:2, 0, 0, 0], atol=0 if "int8" in name else 1e-4)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_onnx_inputs_and_outputs_are_named_and_free(finished_run: Path, recipe: str) -> None:
+    graph = onnx.load(finished_run / "models" / f"{recipe}.onnx").graph
+    (patches,), (logit,) = graph.input, graph.output
+    shape = [dimension.dim_value or dimension.dim_param for dimension in patches.type.tensor_type.shape.dim]
+    assert (patches.name, patches.type.tensor_type.elem_type) == ("patches", onnx.TensorProto.UINT8)
+    assert shape == ["batch", "height", "width", 3]
+    assert logit.name == "tumour_logit"
+    interpreter = Interpreter(str(finished_run / "models" / f"{recipe}.tflite"))
+    signature = interpreter.get_signature_list()["serving_default"]
+    assert signature == {"inputs": ["patches"], "outputs": ["tumour_logit"]}
+    assert list(interpreter.get_input_details()[0]["shape"]) == [1, 96, 96, 3]
+
+
+def test_both_formats_of_int8_answer_equally(finished_run: Path) -> None:
+    for recipe in ("int8", "prune50_int8"):
+        models = [finished_run / "models" / f"{recipe}.{format_}" for format_ in ("tflite", "onnx")]
+        patches = manifests.read_golden(models[0], manifests.read(models[0])).patches
+        tflite, onnx_ = (edge.load(model).predict(patches) for model in models)
+        np.testing.assert_array_equal(tflite, onnx_)
+
+
+def test_int8_files_hold_int8_kernels_and_no_relu(finished_run: Path) -> None:
+    graph = onnx.load(finished_run / "models" / "int8.onnx").graph
+    operators = {node.op_type for node in graph.node}
+    assert operators == {"Transpose", "DequantizeLinear", "Conv", "QuantizeLinear"}
+    kernels = [numpy_helper.to_array(value) for value in graph.initializer if len(value.dims) == 4]
+    assert len(kernels) == 6
+    assert all(kernel.dtype == np.int8 for kernel in kernels)
+
+
+def tflite_kernels(path: Path) -> list[np.ndarray]:
+    interpreter = Interpreter(str(path), experimental_op_resolver_type=_no_delegate())
+    interpreter.allocate_tensors()
+    kernels = []
+    for operator in interpreter._get_ops_details():
+        if operator["op_name"] == "CONV_2D":
+            kernels.append(interpreter.get_tensor(operator["inputs"][1]))
+    return kernels
+
+
+def _no_delegate() -> object:
+    from ai_edge_litert.interpreter import OpResolverType
+
+    return OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+
+@pytest.mark.parametrize("recipe", ["prune50", "prune50_int8"])
+def test_pruned_kernels_are_half_zero_in_both_files(finished_run: Path, recipe: str) -> None:
+    graph = onnx.load(finished_run / "models" / f"{recipe}.onnx").graph
+    in_onnx = [numpy_helper.to_array(value) for value in graph.initializer if len(value.dims) == 4]
+    in_tflite = tflite_kernels(finished_run / "models" / f"{recipe}.tflite")
+    assert len(in_onnx) == len(in_tflite) == 6
+    for kernels in (in_onnx, in_tflite):
+        for kernel in kernels[1:-1]:  # all but the stem and the head
+            assert np.mean(kernel == 0) >= 0.49
+
+
+def test_the_results_hold_a_row_per_file_and_runtime(finished_run: Path) -> None:
+    results = json.loads((finished_run / "bench.json").read_text())
+    assert results["format"] == 1
+    rows = results["measurements"]
+    for name in FILES:
+        runtimes = {row["runtime"] for row in rows if row["model"] == name and row["status"] in ("ok", "unsettled")}
+        assert runtimes == ({"litert", "openvino"} if name.endswith("tflite") else {"onnxruntime", "openvino"})
+    assert any(row["runtime"] == "keras" for row in rows)
+    for row in rows:
+        assert 0 <= row["auc_lo"] <= row["auc"] <= row["auc_hi"] <= 1
+        assert 0 < row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
+
+
+def test_a_second_run_does_nothing_again(finished_run: Path, tiny_data: Path, settings: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != "report.html"}
+    result = invoke("run", "--data", tiny_data, "--out", finished_run, "--config", settings)
+    assert result.exit_code == 0, result.output
+    folders = {path for path in before if path.is_dir()}
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert {path for path in before if before[path] != after[path]} <= folders
+
+
+def test_a_run_with_other_settings_is_refused(finished_run: Path, tiny_data: Path, settings: Path) -> None:
+    result = invoke("run", "--data", tiny_data, "--out", finished_run, "--config", settings, "--epochs", 3)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "train.epochs is 2 there and 3 now" in result.stderr
+
+
+def test_a_killed_run_ends_with_the_same_bytes(
+    finished_run: Path, tiny_data: Path, settings: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "histoedge", "run", "--data", tiny_data, "--out", out, "--config", settings]
+    command += ["--recipe", "fp32", "--recipe", "int8"]
+    moments = random.Random(5)
+    for _ in range(3):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(moments.uniform(4, 14))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, capture_output=True)
+    made, expected = snapshot(out), snapshot(finished_run)
+    wanted = {name for name in expected if "prune" not in name and "fp16" not in name}
+    assert made.keys() == wanted
+    assert [name for name in sorted(made) if made[name] != expected[name]] == []
+
+
+def test_verify_compares_with_the_source_network(finished_run: Path, tiny_data: Path) -> None:
+    model = finished_run / "models" / "fp32.onnx"
+    result = invoke("verify", model, "--data", tiny_data, "--json")
+    assert result.exit_code == 0, result.output
+    comparison = json.loads(result.stdout)["comparison"]
+    assert comparison["reference"] == "fp32.weights.h5 @ keras"
+    assert comparison["largest"] <= 1e-4
+    assert comparison["flips"] == 0
+    assert abs(comparison["d_auc"]) < 1e-6
+
+
+def copied(finished_run: Path, to: Path, name: str) -> Path:
+    shutil.copytree(finished_run / "models", to / "models")
+    return to / "models" / name
+
+
+def test_one_flipped_weight_fails_verification(finished_run: Path, tmp_path: Path) -> None:
+    model = copied(finished_run, tmp_path, "int8.onnx")
+    changed = onnx.load(model)
+    kernel = next(value for value in changed.graph.initializer if len(value.dims) == 4)
+    codes = numpy_helper.to_array(kernel).copy()
+    codes[0, 0] = -codes[0, 0]
+    kernel.CopyFrom(numpy_helper.from_array(codes, kernel.name))
+    model.write_bytes(changed.SerializeToString())
+    refused = invoke("verify", model)
+    assert refused.exit_code == 1
+    assert "changed after its manifest was written" in refused.stderr
+    body = json.loads(manifests.manifest_path(model).read_text())
+    body["sha256"] = edge.manifest.hashlib.sha256(model.read_bytes()).hexdigest()  # a manifest forged to fit
+    body["digest"] = manifests.digest(body)
+    manifests.manifest_path(model).write_text(json.dumps(body))
+    failed = invoke("verify", model)
+    assert failed.exit_code == 3
+    assert "FAILED" in failed.stdout
+    assert not manifests.verdict_path(model).exists()
+
+
+def test_predict_writes_the_submission_columns(finished_run: Path, tmp_path: Path) -> None:
+    model = finished_run / "models" / "int8.onnx"
+    golden = manifests.read_golden(model, manifests.read(model))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, patch in enumerate(golden.patches):
+        Image.fromarray(patch).save(folder / f"{number:02d}.tif")
+    table = tmp_path / "submission.csv"
+    result = invoke("predict", model, folder, "--csv", table)
+    assert result.exit_code == 0, result.output
+    rows = list(csv.reader(table.open()))
+    assert rows[0] == ["id", "label"]
+    assert [row[0] for row in rows[1:]] == [f"{number:02d}" for number in range(16)]
+    expected = 1 / (1 + np.exp(-golden.logits.astype(np.float64)))
+    np.testing.assert_allclose([float(row[1]) for row in rows[1:]], expected, rtol=1e-6)
+
+
+def test_predict_leaves_no_table_when_an_image_is_wrong(finished_run: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (95, 96)).save(tmp_path / "a.png")
+    table = tmp_path / "submission.csv"
+    result = invoke("predict", finished_run / "models" / "int8.onnx", tmp_path / "a.png", "--csv", table)
+    assert result.exit_code == 1
+    assert "a.png" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]
+
+
+def test_info_tells_the_manifest_and_the_verdict(finished_run: Path) -> None:
+    result = invoke("info", finished_run / "models" / "int8.onnx", "--json")
+    document = json.loads(result.stdout)
+    assert document["verified"] is True
+    assert document["um_per_px"] == 0.972
+    assert document["recipe"] == "int8"
+
+
+def test_exporting_again_gives_the_same_bytes(finished_run: Path, tmp_path: Path) -> None:
+    for name in ("network.json", "fp32.weights.h5", "int8.weights.h5"):
+        shutil.copy(finished_run / name, tmp_path / name)
+    result = invoke("export", tmp_path, "--recipe", "int8")
+    assert result.exit_code == 0, result.output
+    for name in ("int8.tflite", "int8.onnx", "int8.onnx.json", "int8.onnx.golden.npz"):
+        assert (tmp_path / "models" / name).read_bytes() == (finished_run / "models" / name).read_bytes()

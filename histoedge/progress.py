@@ -1,8 +1,12 @@
 """Saying how far long work is: one callable that stages call and that a terminal, a log or a test can be."""
 
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+QUIET_S = 30.0
 
 
 class Progress(Protocol):
@@ -17,7 +21,7 @@ def silent(what: str, done: int, total: int, note: str = "") -> None:
 
 @contextmanager
 def on_terminal() -> Iterator[Progress]:
-    """Bars with the time left on stderr; where stderr is no terminal, one line when a unit of work ends."""
+    """Bars with the time left on stderr; where stderr is no terminal, a line at the end and at most one in 30 s."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -34,11 +38,14 @@ def on_terminal() -> Iterator[Progress]:
     )
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
+        printed = time.monotonic()
 
         def show(what: str, done: int, total: int, note: str = "") -> None:
+            nonlocal printed
             if not console.is_terminal:
-                if done == total:
-                    console.print(f"{what}: {done}/{total} {note}".rstrip(), markup=False, highlight=False)
+                if done == total or time.monotonic() - printed > QUIET_S:
+                    printed = time.monotonic()
+                    print(f"{what}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
                 return
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, note=note)

@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histoedge import edge
+from histoedge.edge import manifest as manifests
+from histoedge.edge.errors import DataError, ModelError, RuntimeUnavailable
+
+def test_the_mean_red_value_comes_out(mean_red: Path) -> None:
+    patches = np.zeros((3, 96, 96, 3), np.uint8)
+    patches[1, :, :, 0], patches[2, :, :, 2] = 255, 255
+    logits = edge.load(mean_red).predict(patches)
+    np.testing.assert_allclose(logits.reshape(-1), [0, 1, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("patches", "message"),
+    [
+        (np.zeros((1, 96, 96, 3), np.float32), "do not divide, normalise"),
+        (np.zeros((1, 3, 96, 96), np.uint8), r"shape \(1, 3, 96, 96\)"),
+        (np.zeros((96, 96, 3), np.uint8), r"shape \(96, 96, 3\)"),
+        (np.zeros((1, 95, 96, 3), np.uint8), "95 x 96 px"),
+        ([[1]], "patches are list"),
+    ],
+)
+def test_wrong_pixels_are_refused_in_one_line(mean_red: Path, patches: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        edge.load(mean_red).predict(patches)
+
+
+def test_a_changed_model_file_is_refused_before_any_interpreter_sees_it(mean_red: Path) -> None:
+    mean_red.write_bytes(mean_red.read_bytes() + b"\0")
+    with pytest.raises(ModelError, match="changed after its manifest was written"):
+        edge.load(mean_red)
+
+
+def test_a_changed_manifest_is_refused(mean_red: Path) -> None:
+    path = manifests.manifest_path(mean_red)
+    body = json.loads(path.read_text())
+    body["threshold"] = 0.1
+    path.write_text(json.dumps(body))
+    with pytest.raises(ModelError, match="its digest does not match"):
+        edge.load(mean_red)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "not a JSON document"), ("[]", "contract version"), ('{"contract": 99}', "contract version 99, expected 1")],
+)
+def test_a_manifest_that_is_none_is_refused(mean_red: Path, content: str, message: str) -> None:
+    manifests.manifest_path(mean_red).write_text(content)
+    with pytest.raises(ModelError, match=message):
+        edge.load(mean_red)
+
+
+def test_a_model_without_manifest_and_the_reverse_are_told_apart(mean_red: Path) -> None:
+    manifest = manifests.manifest_path(mean_red)
+    kept = manifest.read_text()
+    manifest.unlink()
+    with pytest.raises(ModelError, match="the manifest is missing"):
+        edge.load(mean_red)
+    manifest.write_text(kept)
+    mean_red.unlink()
+    with pytest.raises(ModelError, match=r"no such model file \(its manifest is there\)"):
+        edge.load(mean_red)
+
+
+def test_a_runtime_that_does_not_open_the_format_is_named(mean_red: Path) -> None:
+    with pytest.raises(RuntimeUnavailable, match="litert does not open onnx files"):
+        edge.load(mean_red, runtime="litert")
+    with pytest.raises(RuntimeUnavailable, match="no runtime is called"):
+        edge.load(mean_red, runtime="tensorrt9")
+
+
+def test_garbage_with_a_fitting_manifest_is_one_line(mean_red: Path) -> None:
+    mean_red.write_bytes(b"garbage")
+    path = manifests.manifest_path(mean_red)
+    body = json.loads(path.read_text())
+    body["sha256"] = manifests.hashlib.sha256(b"garbage").hexdigest()
+    body["digest"] = manifests.digest(body)
+    path.write_text(json.dumps(body))
+    with pytest.raises(ModelError, match="ONNX Runtime cannot open this file") as caught:
+        edge.load(mean_red)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_golden_file_with_pickled_objects_is_refused(mean_red: Path) -> None:
+    golden = manifests.golden_path(mean_red)
+    np.savez(golden, patches=np.array([object()]), labels=[0], logits=[0.0])
+    path = manifests.manifest_path(mean_red)
+    body = json.loads(path.read_text())
+    body["golden_sha256"] = manifests.hashlib.sha256(golden.read_bytes()).hexdigest()
+    body["digest"] = manifests.digest(body)
+    path.write_text(json.dumps(body))
+    with pytest.raises(ModelError, match="not a golden file"):
+        manifests.read_golden(mean_red, manifests.read(mean_red))
+
+
+def test_probability_uses_the_temperature(mean_red: Path) -> None:
+    manifest = manifests.read(mean_red)
+    np.testing.assert_allclose(manifest.probability(np.array([0.0, 2.0])), [0.5, 1 / (1 + np.exp(-2.0))])

@@ -1,0 +1,45 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from histoedge import files
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"old": 1})
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == '{\n "old": 1\n}\n'
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(files.WriteError, match="the disk is full"), files.replacing(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_device_that_is_really_full_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(files.WriteError, match="the disk is full"), files.replacing(tmp_path / "a") as temporary:
+        temporary.symlink_to("/dev/full")
+        temporary.write_text("x")
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(files.WriteError, match="cannot be written"):
+        files.write_text(tmp_path / "file" / "a", "x")
+
+
+def test_sweep_removes_what_killed_writers_left(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for left in (tmp_path / ".a.part", tmp_path / "models" / ".b.part", tmp_path / "kept"):
+        left.write_text("")
+    files.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", "models"]

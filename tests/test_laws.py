@@ -1,0 +1,75 @@
+"""What a fresh interpreter loads, and what the edge folder needs."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import histoedge
+
+HEAVY = {"tensorflow", "keras", "tf_keras", "tf2onnx", "tensorflow_model_optimization", "jax", "torch"}
+EDGE_MAY = {"numpy", "histoedge"}
+
+
+def loaded_after(code: str, *, cwd: Path | None = None) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after running ``code``."""
+    program = f"import sys; {code}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=cwd)
+    return set(done.stdout.split())
+
+
+def test_the_edge_needs_numpy_alone() -> None:
+    bare = loaded_after("pass")
+    strangers = loaded_after("import histoedge.edge") - loaded_after("import numpy") - bare
+    strangers -= set(sys.stdlib_module_names)
+    assert {name for name in strangers if not name.startswith("_")} <= EDGE_MAY
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import histoedge.edge",
+        "import histoedge.cli",
+        "import histoedge.verify, histoedge.bench, histoedge.report, histoedge.predict",
+        "import histoedge.data.kaggle, histoedge.data.pcam, histoedge.metrics",
+    ],
+)
+def test_nothing_outside_the_lab_loads_tensorflow(code: str) -> None:
+    assert not loaded_after(code) & HEAVY
+
+
+def test_help_loads_no_tensorflow_and_no_numpy_free_ride() -> None:
+    code = "from click.testing import CliRunner; from histoedge.cli import main; CliRunner().invoke(main, ['--help'])"
+    assert not loaded_after(code) & (HEAVY | {"scipy", "h5py", "matplotlib", "onnx"})
+
+
+def test_the_edge_folder_works_under_another_name(mean_red: Path, tmp_path: Path) -> None:
+    shutil.copytree(Path(histoedge.__file__).parent / "edge", tmp_path / "scanner")
+    np.save(tmp_path / "patches.npy", np.full((2, 96, 96, 3), 51, np.uint8))
+    code = (
+        "import numpy, scanner; "
+        f"answer = scanner.load({str(mean_red)!r}).predict(numpy.load('patches.npy')); "
+        "assert answer.shape == (2, 1, 1, 1), answer.shape; assert abs(answer - 0.2).max() < 1e-6, answer"
+    )
+    assert "histoedge" not in loaded_after(code, cwd=tmp_path)
+
+
+def test_import_contracts_hold() -> None:
+    pytest.importorskip("importlinter")
+    root = Path(histoedge.__file__).parents[1]
+    if not (root / "pyproject.toml").is_file():
+        pytest.skip("not a checkout")
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_version_names_every_runtime() -> None:
+    done = subprocess.run([sys.executable, "-m", "histoedge", "--version"], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"histoedge {histoedge.__version__}"
+    assert [line.split()[0] for line in lines[1:]] == ["litert", "onnxruntime", "openvino"]

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock clean
+.PHONY: help setup demo test check format tables lock clean
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -32,6 +32,9 @@ check: setup ## Formatter, linter, type checker, import contracts
 format: setup ## Format the code and sort its imports
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
+
+tables: setup ## Write benchmarks/README.md from the committed results
+	$(BIN)/python benchmarks/tables.py
 
 lock: setup ## Write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > constraints.txt

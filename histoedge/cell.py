@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -203,7 +204,7 @@ class Cell:
         """
         self.threads = threads
         self.timeout_s = timeout_s
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (kill closes it)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         try:
             self._process = subprocess.Popen(
@@ -218,10 +219,8 @@ class Cell:
             self._errors.close()
             raise CellFailed(f"{command[0]} cannot be started ({error.strerror})") from error
         if hasattr(os, "sched_setaffinity"):
-            try:
+            with suppress(ProcessLookupError):  # where it has ended already, the first question tells why
                 os.sched_setaffinity(self._process.pid, sorted(os.sched_getaffinity(0))[:threads])
-            except ProcessLookupError:
-                pass  # it has ended already; the first question tells why
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._reader = threading.Thread(target=_read_lines, args=(self._process.stdout, self._answers), daemon=True)
         self._reader.start()
@@ -313,11 +312,9 @@ class Cell:
         """End the child politely; kill it when it does not go. Never raises for what the child does."""
         if self._process.poll() is None:
             self.timeout_s = min(self.timeout_s, CLOSE_S)
-            try:
+            with suppress(CellFailed, subprocess.TimeoutExpired):
                 self.ask("close")
                 self._process.wait(CLOSE_S)
-            except (CellFailed, subprocess.TimeoutExpired):
-                pass
         self.kill()
 
     def kill(self) -> None:
@@ -327,10 +324,8 @@ class Cell:
         self._process.wait()
         self._reader.join()
         if self._process.stdin is not None:
-            try:
+            with suppress(BrokenPipeError):
                 self._process.stdin.close()
-            except BrokenPipeError:
-                pass
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._errors.close()

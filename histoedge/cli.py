@@ -43,7 +43,9 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Versions found here.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Versions found here."
+)
 def main() -> None:
     """Find metastatic tissue in lymph-node patches with a CNN that is small, fast and proven.
 
@@ -54,13 +56,21 @@ def main() -> None:
 
 PATH = click.Path(path_type=Path)
 
-data_option = click.option("--data", "source", required=True, metavar="DATA", help="Folder of a data set, or `synthetic`.")
+data_option = click.option(
+    "--data", "source", required=True, metavar="DATA", help="Folder of a data set, or `synthetic`."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
-config_option = click.option("--config", "file", type=PATH, metavar="F.toml", help="Settings: [train], [compress], [bench].")
+config_option = click.option(
+    "--config", "file", type=PATH, metavar="F.toml", help="Settings: [train], [compress], [bench]."
+)
 device_option = click.option("--device", type=click.Choice(["auto", "gpu", "cpu"]), default="auto", show_default=True)
 threads_option = click.option("--threads", type=click.IntRange(1), help="Threads of the runtime.  [default: 1]")
 recipe_option = click.option(
-    "--recipe", "recipe_names", multiple=True, metavar="R", help=f"Repeatable, or `all`; default: {' '.join(config.DEFAULT_RECIPES)}."
+    "--recipe",
+    "recipe_names",
+    multiple=True,
+    metavar="R",
+    help=f"Repeatable, or `all`; default: {' '.join(config.DEFAULT_RECIPES)}.",
 )
 
 
@@ -170,7 +180,9 @@ def synth(out: Path, patches: int, seed: int, as_json: bool) -> None:
 @data.command()
 @click.argument("source", metavar="DATA")
 @click.option("--picture", type=PATH, metavar="F.png", help="Draw label balance, patches, brightness and stain.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the split of a Kaggle folder.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the split of a Kaggle folder."
+)
 @json_option
 def check(source: str, picture: Path | None, seed: int, as_json: bool) -> None:
     """Check DATA: counts, positives, duplicates inside and across splits, content hashes."""
@@ -263,7 +275,9 @@ def compress(
 @main.command()
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @recipe_option
-@click.option("--format", "formats", multiple=True, type=click.Choice(config.FORMATS), help="Repeatable; default: both.")
+@click.option(
+    "--format", "formats", multiple=True, type=click.Choice(config.FORMATS), help="Repeatable; default: both."
+)
 @click.option("--target-ort", default="1.15", show_default=True, metavar="X.Y", help="Oldest ONNX Runtime to serve.")
 @json_option
 def export(
@@ -309,7 +323,9 @@ def verify(model: Path, source: str | None, as_json: bool) -> None:
 @main.command()
 @click.argument("model", type=PATH)
 @click.argument("places", nargs=-1, required=True, type=PATH, metavar="IMAGE|FOLDER...")
-@click.option("--csv", "csv_file", type=PATH, metavar="F", help="Write the columns id,label (probability) to this file.")
+@click.option(
+    "--csv", "csv_file", type=PATH, metavar="F", help="Write the columns id,label (probability) to this file."
+)
 @click.option("--runtime", type=click.Choice(list(edge.RUNTIMES)), help="Default: the first installed.")
 @threads_option
 @json_option
@@ -342,7 +358,9 @@ def predict(
 @main.command()
 @click.argument("places", nargs=-1, required=True, type=PATH, metavar="RUN|MODEL...")
 @data_option
-@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Repeatable; default: all that open the file.")
+@click.option(
+    "--runtime", "runtimes", multiple=True, metavar="NAME", help="Repeatable; default: all that open the file."
+)
 @threads_option
 @click.option("--batch", type=click.IntRange(1), help="Patches per call.  [default: 1]")
 @click.option("--out", required=True, type=PATH, metavar="RESULTS.json")

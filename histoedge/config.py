@@ -141,7 +141,8 @@ class Recipe:
         if match is None:
             raise nearest("recipe", name, RECIPES)
         if match["plain"]:
-            return cls(name=name, precision=match["plain"], sparsity=0.0)
+            plain: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
+            return cls(name=name, precision=plain[match["plain"]], sparsity=0.0)
         precision: Precision = "int8" if match["pruned_int8"] else "fp32"
         return cls(name=name, precision=precision, sparsity=int(match["percent"]) / 100)
 
@@ -179,7 +180,9 @@ def recipes(names: Iterable[str]) -> tuple[Recipe, ...]:
     if "all" in wanted:
         wanted = list(RECIPES)
     parsed = {name: Recipe.parse(name) for name in wanted}
-    return tuple(sorted(parsed.values(), key=lambda recipe: (ancestry(recipe)[1:] != (), recipe.precision, recipe.name)))
+    return tuple(
+        sorted(parsed.values(), key=lambda recipe: (ancestry(recipe)[1:] != (), recipe.precision, recipe.name))
+    )
 
 
 def ancestry(recipe: Recipe) -> tuple[Recipe, ...]:

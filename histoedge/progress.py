@@ -12,7 +12,9 @@ QUIET_S = 30.0
 class Progress(Protocol):
     """Called as ``progress(what, done, total, note)``: ``done`` of ``total`` units of ``what``; ``note`` is free."""
 
-    def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Tell that ``done`` of ``total`` are done."""
+        ...
 
 
 def silent(what: str, done: int, total: int, note: str = "") -> None:

@@ -44,7 +44,9 @@ def run(
 
     splits = data.load(source, seed=train_config.seed)
     for done, split in enumerate(splits.values(), start=1):
-        progress("data, splits", done, len(splits), f"{split.name}: {len(split.labels)} patches, {split.content_hash[:12]}")
+        progress(
+            "data, splits", done, len(splits), f"{split.name}: {len(split.labels)} patches, {split.content_hash[:12]}"
+        )
     trained = train.train(splits, train_config, out, device=device, progress=progress)
     files.sweep(out)
     progress("train", 1, 1, f"valid AUC {trained.valid_auc:.4f}")

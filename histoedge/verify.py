@@ -1,8 +1,8 @@
 """Does an exported file answer as it should, on every runtime there is?"""
 
 import dataclasses
-import json
 import importlib.util
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from histoedge import edge, files, metrics
+from histoedge import edge, files
 from histoedge.cell import Cell, CellFailed
 from histoedge.data import Split
 from histoedge.edge import manifest as manifests
@@ -127,9 +127,7 @@ def is_current(model: Path) -> bool:
         return False
 
 
-def _golden_check(
-    model: Path, manifest: Manifest, golden: manifests.Golden, row: edge.Runtime
-) -> GoldenCheck:
+def _golden_check(model: Path, manifest: Manifest, golden: manifests.Golden, row: edge.Runtime) -> GoldenCheck:
     def found(status: str, reason: str | None, runner: edge.Runner | None, largest: float | None) -> GoldenCheck:
         version, kernels = (runner.version, runner.kernels) if runner else (None, None)
         return GoldenCheck(
@@ -145,13 +143,17 @@ def _golden_check(
     logits = runner.predict(golden.patches).reshape(-1)
     largest = float(np.abs(logits - golden.logits).max())
     if not largest <= manifest.tolerance:  # a NaN fails too
-        reason = f"logits differ by {largest:.6g}, at most {manifest.tolerance:.6g} allowed ({manifest.tolerance_reason})"
+        reason = (
+            f"logits differ by {largest:.6g}, at most {manifest.tolerance:.6g} allowed ({manifest.tolerance_reason})"
+        )
         return found("failed", reason, runner, largest if np.isfinite(largest) else None)
     return found("ok", None, runner, largest)
 
 
 def _compare(model: Path, manifest: Manifest, split: Split) -> Comparison:
     """The file on its first installed runtime against its source on the whole split."""
+    from histoedge import metrics  # needs scipy, which a machine that only verifies golden patches may lack
+
     runner = edge.load(model)
     ours = _logits(runner, split)
     name, theirs = _reference_logits(model, manifest, split)

@@ -30,7 +30,7 @@ def describe() -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "memory_limit_bytes": _number(_read(Path("/sys/fs/cgroup/memory.max"))),
         "machine": platform.machine(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "histoedge": __version__,
         "packages": packages(),

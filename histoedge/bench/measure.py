@@ -20,7 +20,7 @@ from histoedge.cell import CHUNK_PATCHES, EDGE_COMMAND, Cell, CellFailed
 from histoedge.config import BenchPlan
 from histoedge.data import Split
 from histoedge.edge import manifest as manifests
-from histoedge.edge.errors import ConfigError, DataError, ModelError
+from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.edge.manifest import Manifest
 from histoedge.progress import Progress, silent
 
@@ -29,7 +29,7 @@ KERAS_COMMAND = (sys.executable, "-m", "histoedge.lab.reference")
 KERAS_MISSING = "the lab is not installed; pip install 'histoedge[lab]'"
 SOURCE = "fp32.weights.h5"
 TIMED_PATCHES = 256  # 7 MB of real pixels: enough that no branch predictor or cache learns them by heart
-SETTLED_WIDTH = 0.10  # fact: p50 repeats to 1 % on a shared machine, so a tenth means that something disturbed it
+SETTLED_WIDTH = 0.10  # p50 repeats to about 1 % even on a shared machine: a tenth means that something disturbed it
 
 
 @dataclass
@@ -282,14 +282,15 @@ def _answer(contenders: Sequence[_Contender], split: Split, file: Path, progress
 
 def _judge(contenders: Sequence[_Contender], labels: np.ndarray, plan: BenchPlan) -> None:
     """Turn times and logits into figures, and compare each file with its reference."""
-    done = {(one.path, one.row.runtime): one for one in contenders if one.row.status == "ok"}
-    for contender in done.values():
+    done = [contender for contender in contenders if contender.row.status == "ok"]
+    places = {(contender.path, contender.row.runtime): contender for contender in done}
+    for contender in done:
         contender.set(**_speed(np.stack(contender.rounds_ms), plan))
         area = metrics.delong(labels, np.concatenate(contender.logits))
         contender.set(auc=area.value, auc_lo=area.lo, auc_hi=area.hi, n_patches=len(labels))
-    source = next((one for one in done.values() if one.row.runtime == KERAS), None)
-    for contender in done.values():
-        reference = source if contender.fp32 is None else done.get((contender.fp32, contender.row.runtime))
+    source = next((contender for contender in done if contender.row.runtime == KERAS), None)
+    for contender in done:
+        reference = source if contender.fp32 is None else places.get((contender.fp32, contender.row.runtime))
         if reference is None or reference is contender or reference.source != contender.source:
             continue
         logits = np.concatenate(contender.logits), np.concatenate(reference.logits)

@@ -4,7 +4,7 @@ Patches stay where they are until they are asked for, so that a data set larger 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,8 @@ class Split:
     """One part of a data set, checked.
 
     ``patches`` uint8 (N, 96, 96, 3), read when indexed; ``labels`` uint8 (N,) of 0 and 1, both present; ``ids`` a
-    name per patch; ``slides`` the slide each patch comes from, where known; ``bytes_`` on disk (0 for none).
+    name per patch; ``slides`` the slide each patch comes from, where known; ``size_bytes`` on disk, or in memory
+    where there is no file.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Split:
     labels: np.ndarray
     ids: Sequence[str]
     slides: Sequence[str] | None = None
-    bytes_: int = 0
+    size_bytes: int = 0
     known_digests: tuple[bytes, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -68,11 +69,26 @@ class Split:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of labels and patches in order, the same however they are stored."""
+        """SHA-256, in hexadecimal, of labels and patches in order: the same however they are stored."""
         content = hashlib.sha256(self.labels.astype(np.uint8).tobytes())
         for digest in self.digests:
             content.update(digest)
         return content.hexdigest()
+
+
+def read_rows(patches: Patches, index: Any, read: Callable[[int], np.ndarray]) -> np.ndarray:
+    """What ``patches[index]`` means, by an array's own rules, where ``read(row)`` gives one patch.
+
+    Returns:
+        uint8 (96, 96, 3) for an int, else (n, 96, 96, 3) for a slice, an array of ints or a mask.
+    """
+    rows = np.arange(len(patches))[index]
+    if rows.ndim == 0:
+        return read(int(rows))
+    found = np.empty((len(rows), *patches.shape[1:]), np.uint8)
+    for place, row in enumerate(rows):
+        found[place] = read(int(row))
+    return found
 
 
 def load(source: str, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict[str, Split]:
@@ -86,17 +102,24 @@ def load(source: str, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict[
     Raises:
         DataError: not a data set, or one with a fault; the message says where.
     """
-    from histoedge.data import kaggle, pcam, synthetic
-
     if source == "synthetic":
+        from histoedge.data import synthetic
+
         return {name: synthetic.generate(name, patches=synthetic.PATCHES[name], seed=seed) for name in splits}
+    from histoedge.data import kaggle, pcam
+
     folder = Path(source)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give a folder with a data set, or the word synthetic")
-    if (folder / kaggle.LABELS).is_file() or (folder / "train").is_dir():
-        return kaggle.load(folder, splits=splits, seed=seed)
-    if any(folder.glob("camelyonpatch_level_2_split_*")):
+        found = "is a file" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {found}; give a folder with a data set, or the word synthetic")
+    layouts = {
+        "PatchCamelyon": any(folder.glob(pcam.FILES)),
+        "Kaggle": (folder / kaggle.LABELS).exists() or any((folder / "train").glob("*.tif")),
+    }
+    if all(layouts.values()):
+        raise DataError(f"{folder}: holds both {pcam.FILES} and {kaggle.LABELS}; give each data set its own folder")
+    if layouts["PatchCamelyon"]:
         return {name: pcam.load(folder, name) for name in splits}
-    raise DataError(
-        f"{folder}: no data set here; expected camelyonpatch_level_2_split_*.h5 or {kaggle.LABELS} with train/*.tif"
-    )
+    if layouts["Kaggle"]:
+        return kaggle.load(folder, splits=splits, seed=seed)
+    raise DataError(f"{folder}: no data set here; expected {pcam.FILES} or {kaggle.LABELS} with train/*.tif")

@@ -17,45 +17,92 @@ from histoedge import files
 from histoedge.edge.errors import HistoedgeError, ModelError
 
 LARGEST_ARRAYS_BYTES = 4 << 30
+LARGEST_CHUNK_BYTES = 256 << 20  # HDF5 unpacks a whole chunk to read one patch of it
+MOST_ARRAYS = 10_000
+DEEPEST_GROUP = 8  # a group can hold itself
 _ATTRIBUTES = "attributes"  # a JSON document in a dataset: HDF5 attributes end at 64 KB
+_FORMAT = "earliest"  # from 1.8 on, HDF5 writes the time into the header of every group
+# What h5py 3.14 raised for 8,000 files with flipped bytes; ValueError also for a file closed by its own corruption.
+_FAULTS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
 
 @contextmanager
 def opened(path: Path, *, error: type[HistoedgeError]) -> Iterator[h5py.File]:
-    """The file, open for reading; every OSError of HDF5 inside the block becomes one line of ``error``."""
+    """The file, open for reading.
+
+    Raises:
+        HistoedgeError: of class ``error``: missing, a folder, cut short, or not HDF5.
+    """
+    file = open_file(path, error=error)
+    try:
+        yield file
+    finally:
+        with _whole(path, error):
+            file.close()
+
+
+def open_file(path: Path, *, error: type[HistoedgeError]) -> h5py.File:
+    """The file, open for reading until the caller closes it; raises as ``opened``."""
     if not path.is_file():
         raise error(f"{path}: no such file")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except OSError as cause:
-        raise error(f"{path}: not a whole HDF5 file ({_short(cause)}); download or write it again") from cause
+    with _whole(path, error):
+        return h5py.File(path, "r")
 
 
 def dataset(file: h5py.File, name: str, *, where: Path, error: type[HistoedgeError]) -> h5py.Dataset:
-    """A dataset that lies in this very file.
+    """A dataset that lies in this very file, with all its bytes written and no chunk too large to unpack.
 
     Raises:
-        HistoedgeError: of class ``error``: no such dataset, a link to elsewhere, external or virtual storage.
+        HistoedgeError: of class ``error``: no such dataset, a link to elsewhere, external or virtual storage, parts
+            never written, chunks above ``LARGEST_CHUNK_BYTES``, or a corrupt file.
     """
-    for depth in range(1, name.count("/") + 2):
-        part = "/".join(name.split("/")[:depth])
-        link = file.get(part, getlink=True)
-        if link is None:
-            raise error(f"{where}: no dataset {name!r}; found {', '.join(sorted(file)) or 'nothing'}")
-        if not isinstance(link, h5py.HardLink):
-            raise error(f"{where}: {part!r} is a link to elsewhere, which is never followed; store the data itself")
-    found = file[name]
-    if not isinstance(found, h5py.Dataset):
-        raise error(f"{where}: {name!r} is a group, expected a dataset")
-    if found.external or found.is_virtual:
-        raise error(f"{where}: {name!r} keeps its data in another file, which is never followed; store the data itself")
+    with _whole(where, error):
+        for depth in range(1, name.count("/") + 2):
+            part = "/".join(name.split("/")[:depth])
+            link = file.get(part, getlink=True)
+            if link is None:
+                raise error(f"{where}: no dataset {name!r}; found {_names(file)}")
+            if not isinstance(link, h5py.HardLink):
+                raise error(f"{where}: {part!r} is a link to elsewhere, which is never followed; store the data itself")
+        found = file[name]
+        if not isinstance(found, h5py.Dataset):
+            raise error(f"{where}: {name!r} is a group, expected a dataset")
+        if found.external or found.is_virtual:
+            raise error(
+                f"{where}: {name!r} keeps its data in another file, which is never followed; store the data itself"
+            )
+        if found.shape is None:
+            raise error(f"{where}: {name!r} is empty, expected an array")
+        _check_storage(found, name, where, error)
     return found
 
 
+def read(found: h5py.Dataset, index: Any = (), *, where: Path, error: type[HistoedgeError]) -> np.ndarray:
+    """The values at ``index``, all of them by default.
+
+    Raises:
+        HistoedgeError: of class ``error``: corrupt or cut short there.
+    """
+    with _whole(where, error):
+        return np.asarray(found[index])
+
+
+def write_dataset(path: Path, name: str, values: np.ndarray) -> None:
+    """Write one array as the one dataset of a file, contiguous and uncompressed; same content, same bytes."""
+    with files.replacing(path) as temporary, h5py.File(temporary, "w", libver=_FORMAT) as file:
+        file.create_dataset(name, data=values, track_times=False)
+
+
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-    """Write numeric arrays by name (``/`` makes groups) and JSON-able attributes; same content, same bytes."""
-    with files.replacing(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
+    """Write numeric arrays by name (``/`` makes groups) and JSON-able attributes; same content, same bytes.
+
+    Raises:
+        TypeError: an array that is not numeric, or an attribute that is not JSON.
+    """
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.kind not in "fiu":
+            raise TypeError(f"{name} is of type {np.asarray(array).dtype}, expected numbers")
+    with files.replacing(path) as temporary, h5py.File(temporary, "w", libver=_FORMAT) as file:
         file[_ATTRIBUTES] = np.frombuffer(json.dumps(dict(attributes), sort_keys=True).encode(), np.uint8)
         for name in sorted(arrays):
             file.create_dataset(f"arrays/{name}", data=arrays[name], track_times=False)
@@ -70,41 +117,73 @@ def read_arrays(
         ModelError: missing, cut short, not written by ``write_arrays``, not numeric, or above ``limit_bytes``.
     """
     with opened(path, error=ModelError) as file:
-        names: list[str] = []
         described = dataset(file, _ATTRIBUTES, where=path, error=ModelError)
-        if not isinstance(file.get("arrays", getlink=True), h5py.HardLink):
-            raise ModelError(f"{path}: holds no arrays of ours")
-        _collect(file["arrays"], "", names, path)
+        if described.dtype != np.uint8 or described.ndim != 1 or described.nbytes > files.LARGEST_JSON_BYTES:
+            raise ModelError(f"{path}: its attributes are not ours")
+        text = read(described, where=path, error=ModelError).tobytes()
+        names: list[str] = []
+        with _whole(path, ModelError):
+            if isinstance(file.get("arrays", getlink=True), h5py.HardLink):
+                _collect(file["arrays"], "arrays", names, path)
         left = limit_bytes
         arrays: dict[str, np.ndarray] = {}
         for name in names:
-            found = dataset(file, f"arrays/{name}", where=path, error=ModelError)
+            found = dataset(file, name, where=path, error=ModelError)
             if found.dtype.kind not in "fiu":
                 raise ModelError(f"{path}: {name} is of type {found.dtype}, expected numbers")
             left -= int(found.nbytes)
             if left < 0:
                 raise ModelError(f"{path}: more than {limit_bytes} bytes of arrays; this is not a file of ours")
-            arrays[name] = found[()]
-        if described.dtype != np.uint8 or described.ndim != 1 or described.nbytes > files.LARGEST_JSON_BYTES:
-            raise ModelError(f"{path}: its attributes are not ours")
-        try:
-            attributes = json.loads(described[()].tobytes())
-        except ValueError as cause:
-            raise ModelError(f"{path}: its attributes are not JSON ({cause})") from cause
+            arrays[name.removeprefix("arrays/")] = read(found, where=path, error=ModelError)
+    try:
+        attributes = json.loads(text)
+    except ValueError as cause:
+        raise ModelError(f"{path}: its attributes are not JSON ({cause})") from cause
     if not isinstance(attributes, dict):
         raise ModelError(f"{path}: its attributes are not a JSON object")
     return arrays, attributes
 
 
-def _collect(group: h5py.Group, prefix: str, names: list[str], where: Path) -> None:
+def _collect(group: Any, prefix: str, names: list[str], where: Path) -> None:
+    if not isinstance(group, h5py.Group) or prefix.count("/") > DEEPEST_GROUP:
+        raise ModelError(f"{where}: {prefix} is not a group of arrays of ours")
     for name in sorted(group):
+        place = f"{prefix}/{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ModelError(f"{where}: {prefix}{name} is a link to elsewhere, which is never followed")
+            raise ModelError(f"{where}: {place} is a link to elsewhere, which is never followed")
         if isinstance(group[name], h5py.Group):
-            _collect(group[name], f"{prefix}{name}/", names, where)
+            _collect(group[name], place, names, where)
         else:
-            names.append(f"{prefix}{name}")
+            names.append(place)
+        if len(names) > MOST_ARRAYS:
+            raise ModelError(f"{where}: more than {MOST_ARRAYS} arrays; this is not a file of ours")
 
 
-def _short(cause: OSError) -> str:
-    return " ".join(str(cause).split())[:120]
+def _check_storage(found: h5py.Dataset, name: str, where: Path, error: type[HistoedgeError]) -> None:
+    """HDF5 answers zeros for what was never written, and lets a small file claim any size: refuse both."""
+    if found.chunks is None:
+        stored = int(found.id.get_storage_size())
+        if stored < found.nbytes:
+            raise error(f"{where}: {name!r} claims {found.nbytes} bytes and holds {stored}; write it again")
+        return
+    chunk_bytes = int(np.prod(found.chunks, dtype=object)) * found.dtype.itemsize
+    if chunk_bytes > LARGEST_CHUNK_BYTES:
+        raise error(f"{where}: {name!r} has chunks of {chunk_bytes} bytes, at most {LARGEST_CHUNK_BYTES}; use smaller ones")
+    expected = int(np.prod([-(-size // part) for size, part in zip(found.shape, found.chunks, strict=True)], dtype=object))
+    there = found.id.get_num_chunks()
+    if there < expected:
+        raise error(f"{where}: {name!r} has {there} of {expected} chunks, the others were never written; write it again")
+
+
+@contextmanager
+def _whole(path: Path, error: type[HistoedgeError]) -> Iterator[None]:
+    """Around calls of h5py alone: whatever it raises for a corrupt file becomes one line of ``error``."""
+    try:
+        yield
+    except _FAULTS as cause:
+        line = " ".join(str(cause).split()).strip("'\"")[:120]
+        raise error(f"{path}: not a whole HDF5 file ({line}); download or write it again") from cause
+
+
+def _names(file: h5py.File) -> str:
+    return ", ".join(repr(name) for name in list(file)[:5]) or "nothing"

@@ -12,13 +12,14 @@ from histoedge.edge.errors import DataError
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 LARGEST_FILE_BYTES = 1 << 22
 _FORMATS = ("TIFF", "PNG", "JPEG")
+_MODES = {"RGBA": "RGB with transparency", "L": "grey levels", "LA": "grey levels", "P": "a palette", "1": "two colours"}
 
 
 def read_patch(path: Path) -> np.ndarray:
     """The patch as uint8 (96, 96, 3) RGB.
 
     Raises:
-        DataError: missing, too large, cut short, not an image, not 96 x 96, or not 8-bit RGB.
+        DataError: missing, too large, cut short, not an image, several images, not 96 x 96, or not 8-bit RGB.
     """
     expected = f"expected a {PATCH_PX} x {PATCH_PX} RGB image of 8 bits"
     try:
@@ -31,8 +32,14 @@ def read_patch(path: Path) -> np.ndarray:
                 if image.size != (PATCH_PX, PATCH_PX):
                     raise DataError(f"{path}: {image.size[0]} x {image.size[1]} px, {expected}")
                 if image.mode != "RGB":
-                    raise DataError(f"{path}: colour mode {image.mode}, {expected}; convert it first")
-                return np.asarray(image)
+                    found = _MODES.get(image.mode, f"colour mode {image.mode}")
+                    raise DataError(f"{path}: {found}, {expected}; convert it first")
+                # Pillow opens 16 bits per colour as RGB too, and would drop half of them
+                if any(";16" in str(tile[3]) for tile in image.tile):
+                    raise DataError(f"{path}: 16 bits per colour, {expected}; convert it first")
+                if getattr(image, "n_frames", 1) != 1:
+                    raise DataError(f"{path}: {getattr(image, 'n_frames', 1)} images in one file, {expected}")
+                return np.array(image)
     except FileNotFoundError:
         raise DataError(f"{path}: no such image") from None
     except UnidentifiedImageError:

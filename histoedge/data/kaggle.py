@@ -4,7 +4,6 @@ There is no official split, so one is made: 80/10/10, stratified and seeded, by 
 never with the same pixels in two splits.
 """
 
-import csv
 import hashlib
 import re
 from collections import defaultdict
@@ -14,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from histoedge.data import PATCH_PX, SPLITS, Split, image
+from histoedge.data import PATCH_PX, SPLITS, Split, image, read_rows, table
 from histoedge.edge.errors import DataError
 
 LABELS = "train_labels.csv"
-SLIDES = ("patch_id_wsi.csv", "patch_id_wsi_full.csv")
+SLIDES = ("patch_id_wsi_full.csv", "patch_id_wsi.csv")
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
 SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
 def load(folder: Path, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict[str, Split]:
-    """The seeded splits of the folder. Every image is decoded once to find equal ones; then patches are read on demand.
+    """The seeded splits of the folder; every image is decoded once to find equal ones, then again when it is asked for.
 
     Raises:
         DataError: a row without image or the reverse, a label other than 0 and 1, an image that is not a patch,
@@ -35,11 +34,15 @@ def load(folder: Path, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict
     patches = TiffPatches([folder / "train" / f"{name}.tif" for name in ids])
     digests = [hashlib.sha1(patches[index].tobytes()).digest() for index in range(len(ids))]
     y = np.array([labels[name] for name in ids], np.uint8)
-    known = [slides[name] for name in ids] if slides else None
-    groups: list[Hashable] = list(known) if known else list(digests)
-    if known:
-        groups = _joined(known, digests)
+    known = [slides[name] for name in ids] if slides is not None else None
+    groups: list[Hashable] = list(digests) if known is None else _joined(known, digests)
     parts = assign(y, groups, seed=seed)
+    for number, name in enumerate(SPLITS):
+        if len(np.unique(y[parts == number])) < 2:
+            raise DataError(
+                f"{folder}: {len(y)} patches in {len(set(groups))} groups (slides, or patches that are not equal) leave "
+                f"the {name} split without one of the classes; add patches or try another seed"
+            )
     chosen = {}
     for name in splits:
         indices = np.flatnonzero(parts == SPLITS.index(name))
@@ -48,7 +51,7 @@ def load(folder: Path, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict
             TiffPatches([patches.paths[index] for index in indices]),
             y[indices],
             [ids[index] for index in indices],
-            [known[index] for index in indices] if known else None,
+            None if known is None else [known[index] for index in indices],
             sum(patches.paths[index].stat().st_size for index in indices),
             tuple(digests[index] for index in indices),
         )
@@ -58,7 +61,8 @@ def load(folder: Path, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict
 def assign(labels: np.ndarray, groups: Sequence[Hashable], *, seed: int) -> np.ndarray:
     """A split number, int (N,), for every patch: whole groups, near 80/10/10, with the classes near alike.
 
-    Groups are shuffled by the seed, then go largest first to the split that lacks most of what the group holds.
+    The seed shuffles the groups; then, largest first, each goes where it leaves the split sizes, per class and
+    relative to what was wished, closest to 80/10/10.
     """
     members: dict[Hashable, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
@@ -66,15 +70,17 @@ def assign(labels: np.ndarray, groups: Sequence[Hashable], *, seed: int) -> np.n
     order = list(members.values())
     order = [order[at] for at in np.random.default_rng(seed).permutation(len(order))]
     order.sort(key=len, reverse=True)
-    totals = np.array([np.sum(labels == 0), np.sum(labels == 1)], float)
-    lacking = np.array([SHARES[name] for name in SPLITS])[:, None] * totals
+    shares = np.array([SHARES[name] for name in SPLITS])[:, None]
+    wished = np.maximum(shares * np.array([np.sum(labels == 0), np.sum(labels == 1)]), 1e-9)
+    held = np.zeros_like(wished)
     parts = np.zeros(len(labels), int)
     for indices in order:
-        held = np.array([np.sum(labels[indices] == 0), np.sum(labels[indices] == 1)], float)
-        # how much fuller, relative to its wish, the split would be: the emptiest takes the group
-        wishes = np.array([SHARES[name] for name in SPLITS])
-        part = int(np.argmax((lacking * held).sum(axis=1) / wishes))
-        lacking[part] -= held
+        positives = int(labels[indices].sum())
+        more = np.array([len(indices) - positives, positives])
+        # how much the sum of held^2 / wished would rise: least where the group fills what is emptiest
+        rise = (((held + more) ** 2 - held**2) / wished).sum(axis=1)
+        part = int(np.argmin(rise))
+        held[part] += more
         parts[indices] = part
     return parts
 
@@ -111,18 +117,15 @@ class TiffPatches:
         return len(self.paths)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        if isinstance(index, int | np.integer):
-            return image.read_patch(self.paths[int(index)])
-        wanted = range(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
-        patches = [image.read_patch(self.paths[int(at)]) for at in wanted]
-        return np.stack(patches) if patches else np.zeros((0, *self.shape[1:]), np.uint8)
+        return read_rows(self, index, lambda row: image.read_patch(self.paths[row]))
 
 
 def _table(folder: Path) -> tuple[dict[str, int], dict[str, str] | None]:
+    """Label and, where known, slide of every id; every id has an image and the reverse."""
     path = folder / LABELS
     if not path.is_file():
         raise DataError(f"{path}: no such file; the competition's folder has train/*.tif and {LABELS}")
-    rows = _rows(path, ("id", "label"))
+    rows = table.read(path, ("id", "label"))
     labels: dict[str, int] = {}
     for number, row in enumerate(rows, start=2):
         if row["label"] not in ("0", "1"):
@@ -136,22 +139,11 @@ def _table(folder: Path) -> tuple[dict[str, int], dict[str, str] | None]:
     if extra := sorted(there - labels.keys()):
         raise DataError(f"{folder / 'train' / extra[0]}.tif: no row in {LABELS} ({len(extra)} such images)")
     if rows and "wsi" in rows[0]:
-        return labels, {row["id"]: row["wsi"] for row in rows}
+        return labels, {row["id"]: row["wsi"] for row in table.read(path, ("id", "wsi"))}
     for name in SLIDES:
         if (folder / name).is_file():
-            slides = {row["id"]: row["wsi"] for row in _rows(folder / name, ("id", "wsi"))}
+            slides = {row["id"]: row["wsi"] for row in table.read(folder / name, ("id", "wsi"))}
             if lost := sorted(labels.keys() - slides.keys()):
                 raise DataError(f"{folder / name}: no slide for id {lost[0]} ({len(lost)} such ids)")
             return labels, slides
     return labels, None
-
-
-def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    try:
-        with open(path, newline="") as file:
-            table = csv.DictReader(file)
-            if missing := [name for name in columns if name not in (table.fieldnames or ())]:
-                raise DataError(f"{path}: no column {missing[0]}; found {', '.join(table.fieldnames or ()) or 'nothing'}")
-            return list(table)
-    except (UnicodeDecodeError, csv.Error) as cause:
-        raise DataError(f"{path}: not a CSV table ({cause})") from cause

@@ -3,24 +3,28 @@
 Veeling et al., Rotation Equivariant CNNs for Digital Pathology, 2018.
 """
 
-import csv
 import gzip
 import hashlib
 import os
 import shutil
 import threading
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-import h5py
 import numpy as np
 
 from histoedge import files
-from histoedge.data import PATCH_PX, Split, hdf5
+from histoedge.data import PATCH_PX, Split, hdf5, read_rows, table
 from histoedge.edge.errors import DataError
 
+FILES = "camelyonpatch_level_2_split_*.h5*"
+MOST_PATCHES = 1 << 24  # PatchCamelyon has 2**18 for training
 LARGEST_UNPACKED_BYTES = 64 << 30
+# gzip can pack zeros a thousandfold; stained tissue packs below twofold, labels tenfold.
+LARGEST_RATIO = 32
+SMALL_UNPACKED_BYTES = 1 << 28
 
 
 def load(folder: Path, split: str) -> Split:
@@ -33,36 +37,53 @@ def load(folder: Path, split: str) -> Split:
     stem = f"camelyonpatch_level_2_split_{split}"
     x_path, y_path = (_plain(folder, f"{stem}_{part}.h5") for part in ("x", "y"))
     patches = H5Patches(x_path)
-    with hdf5.opened(y_path, error=DataError) as file:
-        y = hdf5.dataset(file, "y", where=y_path, error=DataError)
-        if y.dtype.kind not in "ui" or y.ndim not in (1, 4) or y.shape[1:] not in ((), (1, 1, 1)):
-            raise DataError(f"{y_path}: y is {y.dtype} {y.shape}, expected unsigned integers (N, 1, 1, 1)")
-        if len(y) != len(patches):
-            raise DataError(f"{y_path}: {len(y)} labels for the {len(patches)} patches of {x_path.name}")
-        labels = y[()].reshape(-1)
-    if wrong := np.flatnonzero((labels != 0) & (labels != 1)).tolist():
-        raise DataError(f"{y_path}: label {labels[wrong[0]]} at index {wrong[0]}, expected 0 or 1")
+    labels = _labels(y_path)
+    if len(labels) != len(patches):
+        raise DataError(f"{y_path}: {len(labels)} labels for the {len(patches)} patches of {x_path.name}")
+    if len(np.unique(labels)) < 2:
+        held = f"only label {labels[0]}" if len(labels) else "no label at all"
+        raise DataError(f"{y_path}: {held} in {len(labels)} patches; a split needs both classes")
     slides = _slides(folder / f"{stem}_meta.csv", len(labels))
     size = sum(path.stat().st_size for path in (x_path, y_path))
-    ids = _Numbered(split, len(labels))
-    return Split(split, patches, labels.astype(np.uint8), ids, slides, size)
+    return Split(split, patches, labels, Numbered(split, len(labels)), slides, size)
 
 
-class _Numbered(tuple[str, ...]):
+class Numbered(Sequence[str]):
     """``train-000000``, ``train-000001`` ...: PatchCamelyon names its patches by position."""
 
-    def __new__(cls, split: str, count: int) -> "_Numbered":
-        return super().__new__(cls, (f"{split}-{index:06d}" for index in range(count)))
+    def __init__(self, split: str, count: int) -> None:
+        self._split, self._numbers = split, range(count)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [f"{self._split}-{number:06d}" for number in self._numbers[index]]
+        return f"{self._split}-{self._numbers[index]:06d}"
 
 
 class H5Patches:
-    """The dataset ``x`` of a PatchCamelyon file, read on demand; where it is contiguous, mapped into memory."""
+    """The dataset ``x`` of a PatchCamelyon file: uint8 (N, 96, 96, 3), read through HDF5 when it is indexed.
+
+    Memory holds what was asked for and nothing else. (A memory map would not be faster for patches of 27 kB, would
+    count every page once read, and would kill the process where a file is cut short under it.)
+
+    Raises:
+        DataError: when made: missing, corrupt, of another name, shape or type. When indexed: corrupt there.
+    """
+
+    dtype = np.dtype(np.uint8)
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._process = -1
         self._lock = threading.Lock()
-        self._file: h5py.File | None = None
+        self._file: Any = None
         with hdf5.opened(path, error=DataError) as file:
             x = hdf5.dataset(file, "x", where=path, error=DataError)
             expected = f"expected uint8 (N, {PATCH_PX}, {PATCH_PX}, 3)"
@@ -70,47 +91,59 @@ class H5Patches:
                 raise DataError(f"{path}: x is {x.dtype}, {expected}")
             if x.ndim != 4 or x.shape[1:] != (PATCH_PX, PATCH_PX, 3):
                 raise DataError(f"{path}: x has shape {x.shape}, {expected}")
+            if len(x) > MOST_PATCHES:
+                raise DataError(f"{path}: x claims {len(x)} patches, expected at most {MOST_PATCHES}")
             self.shape: tuple[int, ...] = x.shape
-            self._offset = x.id.get_offset() if x.chunks is None and x.compression is None else None
-        self._mapped: np.ndarray | None = None
-        if self._offset is not None:
-            if self._offset + int(np.prod(self.shape)) > path.stat().st_size:
-                raise DataError(f"{path}: cut short, x needs more bytes than the file has; download it again")
-            self._mapped = np.memmap(path, np.uint8, "r", self._offset, self.shape)
-        self.dtype = np.dtype(np.uint8)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        if self._mapped is not None:
-            return np.array(self._mapped[index])
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step == 1:
                 return self._rows(start, max(stop, start))
-            index = np.arange(start, stop, step)
-        if isinstance(index, int | np.integer):
-            at = int(index) % len(self) if -len(self) <= index < len(self) else int(index)
-            return self._rows(at, at + 1)[0]
-        wanted = np.asarray(index)
-        if len(wanted) == 0:
-            return np.zeros((0, *self.shape[1:]), np.uint8)
-        return np.stack([self._rows(int(at), int(at) + 1)[0] for at in wanted])
+        return read_rows(self, index, lambda row: self._rows(row, row + 1)[0])
 
     def _rows(self, start: int, stop: int) -> np.ndarray:
-        if not 0 <= start <= stop <= len(self):
-            raise IndexError(f"patch {start} of {len(self)}")
         with self._lock:
             if self._file is None or self._process != os.getpid():  # HDF5 handles do not survive a fork
-                self._file, self._process = h5py.File(self.path, "r"), os.getpid()
+                self._file, self._process = hdf5.open_file(self.path, error=DataError), os.getpid()
+                self._x = hdf5.dataset(self._file, "x", where=self.path, error=DataError)
             try:
-                return np.asarray(self._file["x"][start:stop])
-            except OSError as cause:
-                raise DataError(
-                    f"{self.path}: unreadable between patches {start} and {stop} ({' '.join(str(cause).split())[:80]}); "
-                    "download it again"
-                ) from cause
+                return hdf5.read(self._x, slice(start, stop), where=self.path, error=DataError)
+            except DataError as cause:
+                if stop - start == 1:
+                    raise DataError(f"{cause} [patch {start}]") from cause
+        for row in range(start, stop):  # one of them is unreadable: say which
+            self._rows(row, row + 1)
+        raise DataError(f"{self.path}: unreadable between patches {start} and {stop}; download it again")
+
+
+def _labels(path: Path) -> np.ndarray:
+    with hdf5.opened(path, error=DataError) as file:
+        y = hdf5.dataset(file, "y", where=path, error=DataError)
+        expected = "expected unsigned integers (N, 1, 1, 1)"
+        if y.dtype.kind not in "ui":
+            raise DataError(f"{path}: y is {y.dtype}, {expected}")
+        if y.ndim not in (1, 4) or y.shape[1:] not in ((), (1, 1, 1)):
+            raise DataError(f"{path}: y has shape {y.shape}, {expected}")
+        if len(y) > MOST_PATCHES:
+            raise DataError(f"{path}: y claims {len(y)} labels, expected at most {MOST_PATCHES}")
+        labels = hdf5.read(y, where=path, error=DataError).reshape(-1)
+    wrong = np.flatnonzero((labels != 0) & (labels != 1))
+    if len(wrong):
+        raise DataError(f"{path}: label {labels[wrong[0]]} at index {wrong[0]}, expected 0 or 1")
+    return labels.astype(np.uint8)
+
+
+def _slides(path: Path, count: int) -> list[str] | None:
+    if not path.is_file():
+        return None
+    slides = [row["wsi"] for row in table.read(path, ("wsi",))]
+    if len(slides) != count:
+        raise DataError(f"{path}: {len(slides)} rows for {count} patches; expected one row per patch, in order")
+    return slides
 
 
 def _plain(folder: Path, name: str) -> Path:
@@ -121,9 +154,11 @@ def _plain(folder: Path, name: str) -> Path:
     if not packed.is_file():
         raise DataError(f"{path}: no such file, nor {packed.name}; PatchCamelyon has an x and a y file per split")
     status = packed.stat()
-    key = hashlib.sha256(f"{packed.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()[:24]
-    unpacked = _cache() / f"{key}-{name}"
+    place = hashlib.sha256(os.fsencode(packed.resolve())).hexdigest()[:16]
+    unpacked = _cache() / f"{place}-{status.st_size:x}-{status.st_mtime_ns:x}-{name}"
     if not unpacked.is_file():
+        for older in _cache().glob(f"{place}-*-{name}"):
+            older.unlink(missing_ok=True)
         with files.replacing(unpacked) as temporary:
             _unpack(packed, temporary)
     return unpacked
@@ -134,28 +169,19 @@ def _cache() -> Path:
 
 
 def _unpack(packed: Path, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    limit = min(LARGEST_UNPACKED_BYTES, shutil.disk_usage(to.parent).free)
+    """Unpack block by block, and stop where it grows beyond what such a file can hold or the disk has room for."""
+    plausible = max(SMALL_UNPACKED_BYTES, LARGEST_RATIO * packed.stat().st_size)
+    limit = min(LARGEST_UNPACKED_BYTES, plausible)
+    room = shutil.disk_usage(to.parent).free
     written = 0
     try:
         with gzip.open(packed, "rb") as source, open(to, "wb") as target:
-            while block := source.read(1 << 22):
+            while block := source.read(1 << 20):
                 written += len(block)
                 if written > limit:
-                    raise DataError(f"{packed}: unpacks to more than {limit} bytes, more than there is room for")
+                    raise DataError(f"{packed}: unpacks to more than {limit} bytes; this is not PatchCamelyon's file")
+                if written > room:
+                    raise DataError(f"{packed}: no room to unpack it in {to.parent}; free some space or unpack it yourself")
                 target.write(block)
     except (EOFError, gzip.BadGzipFile, zlib.error) as cause:
         raise DataError(f"{packed}: not a whole gzip file ({cause}); download it again") from cause
-
-
-def _slides(path: Path, count: int) -> list[str] | None:
-    if not path.is_file():
-        return None
-    with open(path, newline="") as file:
-        table = csv.DictReader(file)
-        if "wsi" not in (table.fieldnames or ()):
-            raise DataError(f"{path}: no column wsi; found {', '.join(table.fieldnames or ()) or 'nothing'}")
-        slides = [row["wsi"] for row in table]
-    if len(slides) != count:
-        raise DataError(f"{path}: {len(slides)} rows for {count} patches")
-    return slides

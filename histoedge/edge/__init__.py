@@ -77,8 +77,15 @@ RUNTIMES = {
     runtime.name: runtime
     for runtime in (
         Runtime("litert", ("tflite",), "ai_edge_litert", "pip install ai-edge-litert", "litert", ("ai-edge-litert",)),
-        Runtime("onnxruntime", ("onnx",), "onnxruntime", "pip install onnxruntime", "ort", ("onnxruntime", "onnxruntime-gpu")),
-        Runtime("openvino", ("onnx", "tflite"), "openvino", "pip install openvino", "openvino", ("openvino",)),
+        Runtime(
+            "onnxruntime",
+            ("onnx",),
+            "onnxruntime",
+            "pip install onnxruntime",
+            "ort",
+            ("onnxruntime", "onnxruntime-gpu"),
+        ),
+        Runtime("openvino", ("onnx",), "openvino", "pip install openvino", "openvino", ("openvino",)),
     )
 }
 

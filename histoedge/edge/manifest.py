@@ -102,9 +102,13 @@ def read(model: Path) -> Manifest:
     path = manifest_path(model)
     if not model.is_file():
         also = " (its manifest is there)" if path.is_file() else ""
-        raise ModelError(f"{model}: no such model file{also}; expected a .tflite or .onnx file made by histoedge export")
+        raise ModelError(
+            f"{model}: no such model file{also}; expected a .tflite or .onnx file made by histoedge export"
+        )
     if not path.is_file():
-        raise ModelError(f"{path}: the manifest is missing; copy the model together with its .json and .golden.npz files")
+        raise ModelError(
+            f"{path}: the manifest is missing; copy the model together with its .json and .golden.npz files"
+        )
     try:
         body = json.loads(_bounded(path, LARGEST_SIDECAR_BYTES))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""OpenVINO: opens ``.onnx`` and ``.tflite`` files on the CPU."""
+"""OpenVINO: opens ``.onnx`` files on the CPU (it reads TFLite from a path alone, never from checked bytes)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from .errors import ModelError
 
 
 def open_model(content: bytes, *, threads: int = 1) -> "OpenVINORunner":
-    """A runner for the bytes of an ``.onnx`` or ``.tflite`` file, on OpenVINO's CPU plug-in, computing in float32.
+    """A runner for the bytes of an ``.onnx`` file, on OpenVINO's CPU plug-in, computing in float32.
 
     Raises:
         ModelError: not a file that OpenVINO can run.

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from histoedge.data import hdf5
 from histoedge.edge.errors import ModelError
 from histoedge.lab import network as networks
@@ -69,7 +67,7 @@ def read(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: not weights of ours ({error!r} among the attributes)") from error
     for name, shape in network.kernel_shapes.items():
-        found = np.shape(arrays.get(f"{name}/kernel"))
+        found = arrays[f"{name}/kernel"].shape if f"{name}/kernel" in arrays else "nothing"
         if found != shape:
             raise ModelError(f"{path}: {name}/kernel has shape {found}, its network expects {shape}")
     return Checkpoint(network, recipe, arrays, inputs, valid_auc)

@@ -63,7 +63,9 @@ def compress(
         lesson = _Lesson(source, splits["train"], config)
         make = _quantised if recipe.precision == "int8" else _pruned
         arrays = make(lesson, parent.folded, recipe, progress)
-    auc = metrics.auc(splits["valid"].labels, batches.logits(simulated(source.network, arrays, recipe), splits["valid"]))
+    auc = metrics.auc(
+        splits["valid"].labels, batches.logits(simulated(source.network, arrays, recipe), splits["valid"])
+    )
     result = Checkpoint(source.network, recipe.name, arrays, inputs, auc)
     checkpoint.write(path, result)
     return result
@@ -121,7 +123,7 @@ def _compiled(model: Any, *, learning_rate: float, steps: int) -> Any:
 
 
 def _pruned(lesson: _Lesson, folded: Arrays, recipe: Recipe, progress: Progress) -> Arrays:
-    """Magnitude pruning along a polynomial schedule (Zhu and Gupta 2017): full sparsity after two thirds of the steps."""
+    """Magnitude pruning, polynomial schedule (Zhu and Gupta 2017), full sparsity after two thirds of the steps."""
     toolkit, keras, network = backend.toolkit(), backend.tf_keras(), lesson.network
     config = lesson.config
     model = networks.build(keras, network, folded=True)

@@ -283,9 +283,9 @@ def zeros(network: Network, arrays: Mapping[str, np.ndarray]) -> dict[str, float
     return {name: float(np.mean(arrays[f"{name}/kernel"] == 0)) for name in network.prunable}
 
 
-def write(path: Path, network: Network, settings: Mapping[str, Any]) -> None:
+def write(run: Path, network: Network, settings: Mapping[str, Any]) -> None:
     """Write ``RUN/network.json``: the architecture and the settings that the run holds for."""
-    files.write_json(path, {"format": 1, "network": network.as_json(), **settings})
+    files.write_json(run / "network.json", {"format": 1, "network": network.as_json(), **settings})
 
 
 def describe(networks: Sequence[Network] = tuple(NETWORKS.values())) -> list[dict[str, Any]]:

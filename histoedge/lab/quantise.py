@@ -43,7 +43,7 @@ def wrap(folded: Any, *, preserve_zeros: bool) -> Any:
 
 
 def calibrate(folded: Any, network: Network, pixels: Iterable[np.ndarray]) -> Arrays:
-    """``layer/range``, float32 (minimum, maximum), of the input and every convolution, over batches of pixels in 0..1."""
+    """``layer/range``, float32 (minimum, maximum), of the input and every convolution, over batches of pixels."""
     keras = backend.tf_keras()
     names = network.convolutions
     watch = keras.Model(folded.input, [folded.get_layer(name).output for name in names])

@@ -45,7 +45,9 @@ def _compiled(keras: Any, model: Any) -> Callable[[np.ndarray], Any]:
         import jax
 
         trainable, rest = [[v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables)]
-        return jax.jit(lambda pixels: model.stateless_call(trainable, rest, pixels, training=False)[0])
+        jitted: Callable[[np.ndarray], Any]
+        jitted = jax.jit(lambda pixels: model.stateless_call(trainable, rest, pixels, training=False)[0])
+        return jitted
     return lambda pixels: keras.ops.convert_to_numpy(model(pixels, training=False))
 
 

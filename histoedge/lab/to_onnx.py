@@ -36,7 +36,9 @@ def target(ort_version: str) -> tuple[int, int]:
     except ValueError:
         raise ConfigError(f"--target-ort expects a release like {DEFAULT_TARGET}, got {ort_version!r}") from None
     if (major, minor) < min(_READS):
-        raise ConfigError(f"--target-ort {ort_version}: releases before 1.7 do not read per-channel int8; use 1.7 or newer")
+        raise ConfigError(
+            f"--target-ort {ort_version}: releases before 1.7 do not read per-channel int8; use 1.7 or newer"
+        )
     return _READS.get((major, minor), (OPSET, IR_VERSION))
 
 
@@ -64,6 +66,7 @@ def _from_tflite(content: bytes, opset: int) -> onnx.ModelProto:
 
         path = Path(folder) / "model.tflite"
         path.write_bytes(content)
+        model: onnx.ModelProto
         model, _ = tf2onnx.convert.from_tflite(str(path), opset=opset)
     return model
 
@@ -177,7 +180,9 @@ def canonical(model: onnx.ModelProto, *, ir_version: int) -> onnx.ModelProto:
         for position, needed in enumerate(node.input):
             if needed in constants:  # every use gets a copy of its own: what was shared is an accident
                 copied = onnx.TensorProto()
-                copied.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constants[needed]), f"{label}_{position}"))
+                copied.CopyFrom(
+                    numpy_helper.from_array(numpy_helper.to_array(constants[needed]), f"{label}_{position}")
+                )
                 initializers.append(copied)
                 inputs.append(copied.name)
             else:

@@ -32,8 +32,8 @@ def inputs_of(config: TrainConfig, splits: Mapping[str, Split]) -> dict[str, Any
     }
 
 
-def claim(run: Path, inputs: Mapping[str, Any]) -> None:
-    """Make ``run`` the folder of these settings, or refuse one that holds a run with others.
+def refuse_other_settings(run: Path, inputs: Mapping[str, Any]) -> None:
+    """Pass a folder that is empty, not there, or a run with these settings.
 
     Raises:
         ConfigError: the folder holds other settings, or files that are no run of ours.
@@ -54,8 +54,6 @@ def claim(run: Path, inputs: Mapping[str, Any]) -> None:
         return
     if run.is_dir() and any(not entry.name.startswith(".") for entry in run.iterdir()):
         raise ConfigError(f"{run} is not empty and holds no run of histoedge; give another --out")
-    settings = {"train": inputs["train"], "data": inputs["data"]}
-    networks.write(path, networks.named(inputs["train"]["network"]), settings)
 
 
 def train(
@@ -74,10 +72,11 @@ def train(
         ConfigError: ``out`` holds a run with other settings, or ``device`` is not there.
     """
     inputs = inputs_of(config, splits)
-    claim(out, inputs)
+    refuse_other_settings(out, inputs)
     path = checkpoint.path_of(out, "fp32")
     if not checkpoint.is_current(path, inputs):
         progress("device", 1, 1, backend.use_device(device))
+        networks.write(out, networks.named(config.network), {"train": inputs["train"], "data": inputs["data"]})
         _train(splits, config, out, inputs=inputs, progress=progress)
     return checkpoint.read(path)
 

@@ -8,6 +8,7 @@ from histoedge import edge
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import DataError, ModelError, RuntimeUnavailable
 
+
 def test_the_mean_red_value_comes_out(mean_red: Path) -> None:
     patches = np.zeros((3, 96, 96, 3), np.uint8)
     patches[1, :, :, 0], patches[2, :, :, 2] = 255, 255

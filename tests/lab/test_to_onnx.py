@@ -10,7 +10,9 @@ from histoedge.lab import to_onnx
 pytestmark = pytest.mark.lab
 
 
-def graph_of(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], *, to: int = TensorProto.FLOAT) -> onnx.GraphProto:
+def graph_of(
+    nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], *, to: int = TensorProto.FLOAT
+) -> onnx.GraphProto:
     initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])
     y = helper.make_tensor_value_info("y", to, ["n"])

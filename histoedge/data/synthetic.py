@@ -1,0 +1,222 @@
+"""Patches that look like stained lymph node and obey the data set's rule, drawn from a seed.
+
+Eosin stroma, haematoxylin nuclei: small round dark lymphocytes everywhere, larger irregular tumour nuclei in some.
+The label is 1 when the tumour mask has a pixel in the centre 32 x 32. Tumour in the outer ring alone is a hard
+negative. Stain and brightness vary by synthetic slide, no slide is in two splits, and lymphocytes are as dark as
+tumour, so colour alone does not tell the classes apart.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from histoedge import files
+from histoedge.data import LABEL_PX, PATCH_PX, SPLITS, Split, hdf5
+from histoedge.edge.errors import DataError
+from histoedge.progress import Progress, silent
+
+PATCHES: Mapping[str, int] = {"train": 4000, "valid": 800, "test": 1000}
+PATCHES_PER_SLIDE = 50
+GOLDEN_SEED = 20181
+
+# Optical density of the stains in red, green, blue (Ruifrok and Johnston 2001).
+HAEMATOXYLIN = np.array([0.650, 0.704, 0.286])
+EOSIN = np.array([0.072, 0.990, 0.105])
+_CELLS = {  # radius in px, roughness of the outline, coarseness of the chromatin
+    "lymphocyte": ((2.2, 3.6), (0.04, 0.10), 0.1),
+    "histiocyte": ((3.6, 5.6), (0.02, 0.08), 0.1),
+    "tumour": ((3.4, 6.0), (0.08, 0.26), 0.45),
+}
+_REACH = 10
+_STAMP = 2 * _REACH + 1
+_FIELD = 512
+_MARGIN = 16
+_CANVAS = PATCH_PX + 2 * _MARGIN
+_CENTRE = slice((PATCH_PX - LABEL_PX) // 2, (PATCH_PX + LABEL_PX) // 2)
+
+
+def generate(split: str, *, patches: int, seed: int) -> Split:
+    """``patches`` patches of a split. Patch i depends on (seed, split, i) alone, so a shorter set is a prefix."""
+    pixels = np.empty((patches, PATCH_PX, PATCH_PX, 3), np.uint8)
+    labels = np.empty(patches, np.uint8)
+    for index in range(patches):
+        pixels[index], labels[index] = _patch(split, index, seed)
+    ids = [f"{split}-{index:06d}" for index in range(patches)]
+    slides = [f"{split}-slide-{index // PATCHES_PER_SLIDE:03d}" for index in range(patches)]
+    return Split(split, pixels, labels, ids, slides, pixels.nbytes)
+
+
+def golden(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """``count`` patches, uint8 (count, 96, 96, 3), half of each class, and their labels; always the same ones."""
+    chosen: dict[int, list[np.ndarray]] = {0: [], 1: []}
+    index = 0
+    while min(map(len, chosen.values())) < count // 2:
+        pixels, label = _patch("golden", index * PATCHES_PER_SLIDE, GOLDEN_SEED)  # every one from another slide
+        chosen[label].append(pixels)
+        index += 1
+    half = count // 2
+    labels = np.array([0] * half + [1] * half, np.uint8)
+    return np.stack(chosen[0][:half] + chosen[1][:half]), labels
+
+
+def synth(out: Path, *, patches: int, seed: int, progress: Progress = silent) -> dict[str, Split]:
+    """Write three splits to ``out`` in PatchCamelyon's layout, with slide ids; valid and test are a quarter of train.
+
+    Raises:
+        DataError: a file of that name lies there already.
+    """
+    written = {}
+    for done, split in enumerate(SPLITS, start=1):
+        stem = f"camelyonpatch_level_2_split_{split}"
+        places = {part: out / f"{stem}_{part}" for part in ("x.h5", "y.h5", "meta.csv")}
+        for place in places.values():
+            if place.exists():
+                raise DataError(f"{place}: exists already; choose another folder or remove it")
+        made = generate(split, patches=patches if split == "train" else max(patches // 4, 16), seed=seed)
+        hdf5.write_dataset(places["x.h5"], "x", np.asarray(made.patches[:]))
+        hdf5.write_dataset(places["y.h5"], "y", made.labels.reshape(-1, 1, 1, 1))
+        rows = "".join(f"{index},{slide}\n" for index, slide in enumerate(made.slides or ()))
+        files.write_text(places["meta.csv"], ",wsi\n" + rows)
+        progress("write, splits", done, len(SPLITS), split)
+        written[split] = made
+    return written
+
+
+def _random(*keys: object) -> np.random.Generator:
+    return np.random.default_rng([int.from_bytes(str(key).encode()[-8:], "big") for key in keys])
+
+
+def _patch(split: str, index: int, seed: int) -> tuple[np.ndarray, int]:
+    slide = _random(seed, split, "slide", index // PATCHES_PER_SLIDE)
+    haematoxylin = (_stain(HAEMATOXYLIN, slide) * slide.uniform(0.8, 1.25)).astype(np.float32)
+    eosin = (_stain(EOSIN, slide) * slide.uniform(0.7, 1.3)).astype(np.float32)
+    light = slide.uniform(0.9, 1.0, 3)
+    random = _random(seed, split, "patch", index)
+    nuclei, tissue, tumour = _tissue(random)
+    label = int(tumour[_CENTRE, _CENTRE].any())
+    focus = random.uniform(0.3, 0.9)
+    nuclei, tissue = (ndimage.gaussian_filter(stain, focus, truncate=2.5) for stain in (nuclei, tissue))
+    density = nuclei[..., None] * haematoxylin + tissue[..., None] * eosin
+    grain = random.standard_normal(density.shape, np.float32)
+    pixels = (255 * light).astype(np.float32) * np.exp(-density) + 3 * grain
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8), label
+
+
+def _stain(vector: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    tilted = np.clip(vector + random.normal(0, 0.05, 3), 0.02, None)
+    return np.asarray(tilted / np.linalg.norm(tilted))
+
+
+def _tissue(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Densities of nuclei and of eosin, float32 (96, 96), and the tumour mask, bool (96, 96)."""
+    kind = random.random()
+    nuclei = np.zeros((_CANVAS, _CANVAS), np.float32)
+    tumour = np.zeros((_CANVAS, _CANVAS), bool)
+    texture = _noise(random, 6) * 0.12 + _noise(random, 2) * 0.06
+    tissue = np.clip(random.uniform(0.25, 0.5) + texture, 0.02, None)
+    if kind < 0.04:  # glass
+        return _cropped(nuclei, np.clip(0.02 + 0.02 * texture, 0, None), tumour)
+    if kind < 0.10:  # fat: empty vacuoles between thin walls
+        tissue = np.where(np.abs(_noise(random, 10)) < 0.25, tissue, 0.03)
+        _scatter(random, nuclei, "lymphocyte", random.uniform(0, _CANVAS, (random.integers(0, 8), 2)), (0.7, 1.1))
+        return _cropped(nuclei, tissue, tumour)
+    loose = random.uniform(0, _CANVAS, (int(random.uniform(5, 60)), 2))
+    _scatter(random, nuclei, "lymphocyte", loose, (0.6, 1.2))
+    if random.random() < 0.9:  # a crowd of lymphocytes, as dark and as dense as a nest of tumour
+        spread = random.uniform(5, 26)
+        at = _CANVAS / 2 + random.uniform(-18, 18, 2) + random.normal(0, spread / 2, (int(spread**2 / 7), 2))
+        _scatter(random, nuclei, "lymphocyte", at, (0.5, 1.1))
+    if random.random() < 0.4:  # histiocytes: as large as tumour cells, but smooth, pale and oval
+        at = random.uniform(0, _CANVAS, (random.integers(3, 16), 2))
+        _scatter(random, nuclei, "histiocyte", at, (0.4, 0.8))
+    if kind < 0.60:
+        centre = _CANVAS / 2 + random.uniform(-18, 18, 2)
+        _nest(random, nuclei, tumour, centre=centre, spread=random.uniform(4, 26))
+    elif kind < 0.76:  # hard negative: a nest that stays outside the centre square
+        angle = random.uniform(0, 2 * np.pi)
+        centre = _CANVAS / 2 + 44 * np.array([np.sin(angle), np.cos(angle)])
+        _nest(random, nuclei, tumour, centre=centre, spread=random.uniform(6, 20), keep_out=True)
+    return _cropped(nuclei, tissue, tumour)
+
+
+def _nest(
+    random: np.random.Generator,
+    nuclei: np.ndarray,
+    tumour: np.ndarray,
+    *,
+    centre: np.ndarray,
+    spread: float,
+    keep_out: bool = False,
+) -> None:
+    """Tumour cells around a centre: large, irregular, unequal nuclei with coarse chromatin."""
+    at = centre + random.normal(0, spread / 2, (max(2, int(spread**2 / 20)), 2))
+    if keep_out:
+        at = at[np.abs(at - _CANVAS / 2).max(axis=1) > LABEL_PX / 2 + _REACH]
+    for place, inside in _stamps(random, "tumour", at):
+        depth = np.float32(random.uniform(0.5, 1.15))
+        nuclei[place] = np.where(inside > 0.2, inside * depth, nuclei[place])
+        tumour[place] |= inside > 0.5
+
+
+def _scatter(
+    random: np.random.Generator, nuclei: np.ndarray, cell: str, at: np.ndarray, depth: tuple[float, float]
+) -> None:
+    """Nuclei of one kind at the places ``at`` (n, 2), each of its own depth of stain."""
+    depths = random.uniform(*depth, len(at)).astype(np.float32)
+    for (place, inside), deep in zip(_stamps(random, cell, at), depths, strict=True):
+        np.maximum(nuclei[place], inside * deep, out=nuclei[place])
+
+
+def _stamps(
+    random: np.random.Generator, cell: str, at: np.ndarray
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """A random nucleus of the kind for each place: where on the canvas, and its stain, cut at the canvas's edge."""
+    bank = _bank(cell)
+    chosen = random.integers(0, len(bank), len(at))
+    corners = np.clip(np.rint(at).astype(int), 0, _CANVAS - 1) - _REACH
+    for (top, left), number in zip(corners.tolist(), chosen.tolist(), strict=True):
+        above, before = max(-top, 0), max(-left, 0)
+        below, after = min(_CANVAS - top, _STAMP), min(_CANVAS - left, _STAMP)
+        place = slice(top + above, top + below), slice(left + before, left + after)
+        yield place, bank[number][above:below, before:after]
+
+
+@cache
+def _bank(cell: str) -> np.ndarray:
+    """400 nuclei of a kind, float32 (400, stamp, stamp): ovals with wavy outlines; tumour with coarse chromatin."""
+    radius, rough, grain = _CELLS[cell]
+    random = _random("bank", cell)
+    y, x = np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1]
+    nuclei = []
+    for _ in range(400):
+        row, column = random.uniform(-0.5, 0.5, 2)
+        tilt, flat = random.uniform(0, np.pi), random.uniform(0.75, 1.0)
+        u = (x - column) * np.cos(tilt) + (y - row) * np.sin(tilt)
+        v = ((y - row) * np.cos(tilt) - (x - column) * np.sin(tilt)) / flat
+        angle, phases = np.arctan2(v, u), random.uniform(0, 2 * np.pi, 2)
+        waves = np.sin(2 * angle + phases[0]) + 0.6 * np.sin(3 * angle + phases[1])
+        outline = random.uniform(*radius) * (1 + random.uniform(*rough) * waves)
+        chromatin = 1 + grain * ndimage.uniform_filter(random.standard_normal(u.shape), 2)
+        nuclei.append(np.clip(outline - np.hypot(u, v) + 0.5, 0, 1) * np.clip(chromatin, 0.1, None))
+    return np.stack(nuclei).astype(np.float32)
+
+
+def _noise(random: np.random.Generator, scale: int) -> np.ndarray:
+    """Smooth noise of unit spread, float32 (canvas, canvas), with grains of about ``scale`` pixels."""
+    top, left = random.integers(0, _FIELD - _CANVAS, 2)
+    window = _noise_field(scale)[top : top + _CANVAS, left : left + _CANVAS]
+    return window.T if random.random() < 0.5 else window
+
+
+@cache
+def _noise_field(scale: int) -> np.ndarray:
+    smooth = ndimage.gaussian_filter(_random("noise", scale).standard_normal((_FIELD, _FIELD)), scale / 2, mode="wrap")
+    return np.asarray(smooth / smooth.std(), np.float32)
+
+
+def _cropped(*canvases: np.ndarray) -> tuple[np.ndarray, ...]:
+    inner = slice(_MARGIN, _MARGIN + PATCH_PX)
+    return tuple(canvas[inner, inner] for canvas in canvases)

@@ -1,0 +1,36 @@
+"""One CSV table with a header, read whole and checked."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from histoedge.edge.errors import DataError
+
+LARGEST_FILE_BYTES = 1 << 28  # the competition's table of 220,025 patches has 9 MB
+
+
+def read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows, each with at least these columns; every value a str without surrounding blanks.
+
+    Raises:
+        DataError: missing, unreadable, too large, without one of the columns, or a row cut short; the message names
+            the line.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise DataError(f"{path}: {path.stat().st_size} bytes, expected a table of at most {LARGEST_FILE_BYTES}")
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            header = list(table.fieldnames or ())
+            if missing := [name for name in columns if name not in header]:
+                raise DataError(f"{path}: no column {missing[0]}; found {', '.join(header)[:80] or 'nothing'}")
+            rows = []
+            for row in table:
+                if lost := [name for name in columns if row[name] is None]:
+                    raise DataError(f"{path}: line {table.line_num} has no {lost[0]}; the file may be cut short")
+                rows.append({name: row[name].strip() for name in header if row[name] is not None})
+            return rows
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as cause:
+        raise DataError(f"{path}: not a readable CSV table ({cause})") from cause

@@ -1,0 +1,158 @@
+"""Results as a table: for the terminal, as Markdown, as CSV. Every figure comes from the results."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from histoedge.bench import Measurement, Results
+
+SPARSITY_NOTE = (
+    "prune: unstructured zeros buy no time in stock runtimes, only a smaller compressed file; removing channels does."
+)
+UNSETTLED_MARK = "~"
+
+
+def terminal(results: Results) -> Table:
+    """The results in 100 columns; what failed or is unavailable says why below the table."""
+    rows = results.measurements
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", caption_justify="left")
+    threads_vary = len({row.threads for row in rows}) > 1
+    table.add_column("model", overflow="fold")
+    table.add_column("runtime", no_wrap=True)
+    if threads_vary:
+        table.add_column("thr", justify="right", no_wrap=True)
+    for name in ("kB", "p50 us", "p90 us", "p50 / fp32", "patch/s", "AUC 95 %", "dAUC"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [row.model, row.runtime, *([str(row.threads)] if threads_vary else []), _kilobytes(row)]
+        if row.measured:
+            mark = UNSETTLED_MARK if row.status == "unsettled" else ""
+            cells += [micros(row.p50_ms) + mark, micros(row.p90_ms), _short_ratio(row), per_second(row)]
+            cells += [_short_auc(row), signed(row.d_auc)]
+        else:
+            cells += ["", "", row.status, "", "", ""]
+        style = "" if row.status == "ok" else "yellow" if row.measured else "red"
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    table.caption = Text("\n".join(["", *notes(results)]), style="not italic")
+    return table
+
+
+def print_table(results: Results) -> None:
+    """Print the terminal table on stdout."""
+    console = Console()
+    wide_enough = console if console.is_terminal else Console(width=max(console.width, 100))
+    wide_enough.print(terminal(results))
+
+
+def markdown(results: Results) -> str:
+    """A Markdown table with all intervals, and the notes below it."""
+    head = (
+        *("model", "runtime", "kernels", "threads", "status", "size kB", "p50 us", "p90 us", "p99 us"),
+        *("p50 / reference", "patches/s", "AUC", "dAUC", "reference"),
+    )
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] * 5 + ["---:"] * 8 + ["---"]) + "|"]
+    for row in results.measurements:
+        version = f"{row.runtime} {row.runtime_version or ''}".strip()
+        cells = [row.model, version, row.kernels or "", str(row.threads), row.status, _kilobytes(row)]
+        cells += [micros(row.p50_ms), micros(row.p90_ms), micros(row.p99_ms)]
+        cells += [interval(row.p50_ratio, row.p50_ratio_lo, row.p50_ratio_hi, digits=3), per_second(row)]
+        cells += [interval(row.auc, row.auc_lo, row.auc_hi), interval(row.d_auc, row.d_auc_lo, row.d_auc_hi, sign="+")]
+        lines.append("| " + " | ".join(_escaped(cell) for cell in [*cells, row.reference or ""]) + " |")
+    return "\n".join([*lines, "", *(f"- {_escaped(note)}" for note in notes(results))]) + "\n"
+
+
+def csv_text(results: Results) -> str:
+    """Every key of every measurement as CSV, a header first; empty where not measured."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [field.name for field in dataclasses.fields(Measurement)]
+    writer.writerow(names)
+    writer.writerows([getattr(row, name) for name in names] for row in results.measurements)
+    return out.getvalue()
+
+
+def notes(results: Results) -> list[str]:
+    """What a reader must know beside the table: settings, reasons, and what sparsity does not do."""
+    rows = results.measurements
+    found = []
+    for row in rows:
+        if not row.measured:
+            found.append(f"{row.status}: {row.model} @ {row.runtime}: {row.reason or 'no reason given'}")
+    if any(row.status == "unsettled" for row in rows):
+        found.append(
+            f"{UNSETTLED_MARK} unsettled: the 95 % interval of p50 is wider than a tenth of it, or of one round; "
+            "measure longer or on a quieter machine."
+        )
+    measured = [row for row in rows if row.measured]
+    if measured:
+        patches = max(row.n_patches or 0 for row in measured)
+        settings = f"{_each(row.threads for row in measured)} thread(s), batch {_each(row.batch for row in measured)}"
+        found.append(
+            f"{settings}; AUC on {patches:,} patches with DeLong's 95 % interval; "
+            "ratio and dAUC against the fp32 file of the same format and runtime, of fp32 files against the source."
+        )
+    if any(row.recipe.startswith("prune") for row in rows):
+        found.append(SPARSITY_NOTE)
+    return found
+
+
+def micros(ms: float | None) -> str:
+    """Milliseconds as microseconds, with as many digits as mean something."""
+    if ms is None:
+        return ""
+    return f"{1e3 * ms:,.0f}" if ms >= 0.1 else f"{1e3 * ms:.1f}"
+
+
+def per_second(row: Measurement) -> str:
+    """Patches per second, without decimals."""
+    return "" if row.patches_per_s is None else f"{row.patches_per_s:,.0f}"
+
+
+def interval(value: float | None, lo: float | None, hi: float | None, *, digits: int = 4, sign: str = "") -> str:
+    """``0.9157 [0.9050, 0.9263]``; empty where not measured."""
+    if value is None or lo is None or hi is None:
+        return ""
+    return f"{value:{sign}.{digits}f} [{lo:{sign}.{digits}f}, {hi:{sign}.{digits}f}]"
+
+
+def signed(value: float | None) -> str:
+    """A difference of AUCs with its sign, four digits, no leading zero: ``-.0003``."""
+    return "" if value is None else f"{round(value, 4) + 0.0:+.4f}".replace("0.", ".", 1)
+
+
+def _short_auc(row: Measurement) -> str:
+    if row.auc is None or row.auc_lo is None or row.auc_hi is None:
+        return ""
+    return f"{_three(row.auc)} [{_three(row.auc_lo)} {_three(row.auc_hi)}]"
+
+
+def _three(share: float) -> str:
+    text = f"{share:.3f}"
+    return text[1:] if text.startswith("0.") else text
+
+
+def _short_ratio(row: Measurement) -> str:
+    if row.p50_ratio is None or row.p50_ratio_lo is None or row.p50_ratio_hi is None:
+        return ""
+    return f"{row.p50_ratio:.2f} [{row.p50_ratio_lo:.2f} {row.p50_ratio_hi:.2f}]"
+
+
+def _kilobytes(row: Measurement) -> str:
+    return "" if row.size_bytes is None else f"{row.size_bytes / 1000:,.{0 if row.size_bytes >= 1e5 else 1}f}"
+
+
+def _each(values: Iterable[int]) -> str:
+    return ", ".join(str(value) for value in sorted(set(values)))
+
+
+def _escaped(text: str) -> str:
+    """Text that is neither a new cell nor markup in Markdown."""
+    flat = " ".join(text.split())
+    for special in ("\\", "|", "<", "`", "*", "_"):
+        flat = flat.replace(special, "&lt;" if special == "<" else f"\\{special}")
+    return flat

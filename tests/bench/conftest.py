@@ -1,0 +1,99 @@
+"""Tiny ONNX models with a known answer, and patches whose red tells their label."""
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from histoedge import files
+from histoedge.edge.manifest import CONTRACT, Manifest, manifest_path
+
+
+def write_model(path: Path, content: bytes, *, source: str = "0" * 64) -> Path:
+    """``content`` as a model file with a manifest that fits it; ``source`` is the SHA-256 of its source network."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    format_ = path.suffix.removeprefix(".")
+    manifest = Manifest(
+        contract=CONTRACT,
+        format=format_,
+        recipe=path.stem,
+        network="mean_red",
+        params=2,
+        macs=9216,
+        sha256=hashlib.sha256(content).hexdigest(),
+        golden_sha256="0" * 64,
+        parents={"source": source},
+        fp32=f"fp32.{format_}",
+        stride_px=96,
+        receptive_field_px=96,
+        centre_offset_px=47.5,
+        label_px=32,
+        patch_px=96,
+        um_per_px=0.972,
+        edge_mode="valid",
+        temperature=1.0,
+        threshold=0.5,
+        golden_runtime="onnxruntime",
+        tolerance=1e-4,
+        tolerance_reason="float32 sums in another order",
+        output_quantum=None,
+        tools={},
+    )
+    files.write_json(manifest_path(path), manifest.as_json())
+    return path
+
+
+def write_mean_red(path: Path, *, scale: float = 1.0, source: str = "0" * 64) -> Path:
+    """An ONNX file whose logit is ``scale`` x (mean red value - 100)."""
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Cast", ["patches"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Slice", ["pixels", "zero", "one", "channel"], ["red"]),
+        helper.make_node("ReduceMean", ["red"], ["mean"], axes=[1, 2], keepdims=1),
+        helper.make_node("Sub", ["mean", "middle"], ["centred"]),
+        helper.make_node("Mul", ["centred", "scale"], ["tumour_logit"]),
+    ]
+    constants = [
+        helper.make_tensor("zero", TensorProto.INT64, [1], [0]),
+        helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("channel", TensorProto.INT64, [1], [3]),
+        helper.make_tensor("middle", TensorProto.FLOAT, [], [100.0]),
+        helper.make_tensor("scale", TensorProto.FLOAT, [], [scale]),
+    ]
+    pixels = helper.make_tensor_value_info("patches", TensorProto.UINT8, ["n", "h", "w", 3])
+    logits = helper.make_tensor_value_info("tumour_logit", TensorProto.FLOAT, ["n", 1, 1, 1])
+    graph = helper.make_graph(nodes, "mean_red", [pixels], [logits], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return write_model(path, model.SerializeToString(), source=source)
+
+
+@pytest.fixture
+def mean_red():
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    return write_mean_red
+
+
+@pytest.fixture
+def other_model():
+    return write_model
+
+
+@pytest.fixture(scope="session")
+def split():
+    """600 patches, more than one chunk; tumour is a little redder."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 600).astype(np.uint8)
+    colour = random.normal(100, 4, (600, 1, 1, 3)) + 5 * labels[:, None, None, None]
+    patches = np.broadcast_to(colour, (600, 96, 96, 3)).clip(0, 255).astype(np.uint8)
+    return SimpleNamespace(name="test", patches=patches, labels=labels, content_hash="c" * 64)
+
+
+@pytest.fixture(scope="session")
+def red(split):
+    """The mean red value of each patch of the split, float64 (600,)."""
+    return split.patches[..., 0].mean(axis=(1, 2))

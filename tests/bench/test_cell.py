@@ -1,0 +1,134 @@
+"""Both ends of a cell, with real child processes."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from histoedge.cell import EDGE_COMMAND, Cell, CellFailed
+
+SERVED = """
+import os, sys
+import numpy as np
+from histoedge import cell
+
+class Runner:
+    runtime, version, kernels = "test", "1", "numpy"
+    def predict(self, patches):
+        {body}
+        return patches[..., 0].mean(axis=(1, 2), dtype=np.float32).reshape(-1, 1, 1, 1)
+
+cell.serve(lambda request: Runner())
+"""
+
+
+def served(body="pass"):
+    """The command of a child whose runner runs ``body`` in every prediction."""
+    return [sys.executable, "-c", SERVED.format(body=body)]
+
+
+def patches(count, value=7):
+    return np.full((count, 96, 96, 3), value, np.uint8)
+
+
+def test_logits_come_back_in_order_over_several_chunks(mean_red, tmp_path, split, red):
+    with Cell() as cell:
+        loaded = cell.load(mean_red(tmp_path / "fp32.onnx"), runtime="onnxruntime")
+        logits = cell.predict(split.patches)
+        cell.close()
+    assert loaded["runtime"] == "onnxruntime"
+    assert logits.shape == (600, 1, 1, 1)
+    assert logits.dtype == np.float32
+    assert logits.reshape(-1) == pytest.approx(red - 100, abs=1e-3)  # a sum of 9,216 float32 values
+
+
+def test_what_a_library_prints_does_not_disturb_the_answers():
+    with Cell(served('print("hello"); os.write(1, b"from C\\n"); sys.stdout.flush()')) as cell:
+        cell.load("any", runtime="test")
+        assert cell.predict(patches(3)).reshape(-1).tolist() == [7, 7, 7]
+
+
+def test_times_come_one_per_call(tmp_path):
+    np.save(tmp_path / "p.npy", patches(5))
+    with Cell(served("assert len(patches) == 2")) as cell:
+        cell.load("any", runtime="test", batch=2)
+        times, peak = cell.time(tmp_path / "p.npy", n=7, batch=2, start=3, warmup=2)
+    assert times.shape == (7,)
+    assert (times > 0).all()
+    assert peak is None or peak > 1 << 20
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")
+def test_peak_memory_is_the_childs_and_not_inherited_from_its_parent(tmp_path):
+    np.save(tmp_path / "p.npy", patches(1))
+    held = np.ones(400 << 20, np.uint8)
+    with Cell(served()) as cell:
+        cell.load("any", runtime="test")
+        _, peak = cell.time(tmp_path / "p.npy", n=1)
+    assert peak < held.nbytes / 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs CPU affinity")
+def test_a_cell_is_pinned_to_as_many_cpus_as_threads():
+    with Cell(served('assert os.environ["OMP_NUM_THREADS"] == "1"'), threads=1) as cell:
+        assert cell.load("any", runtime="test")["cpus"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("os.abort()", "killed by SIGABRT"),
+        ("os.kill(os.getpid(), 9)", "killed by SIGKILL .often because memory ran out"),
+        ("raise RuntimeError('out of luck')", "RuntimeError: out of luck"),
+        ("os._exit(3)", "exit code 3 and said nothing"),
+        ("import time; time.sleep(60)", "no answer to load within 2 s"),
+    ],
+)
+def test_a_crash_says_why_in_one_line(body, says):
+    with Cell(served(body), timeout_s=2) as cell:
+        with pytest.raises(CellFailed, match=says) as failure:
+            cell.load("any", runtime="test")
+        assert "\n" not in failure.value.reason
+        with pytest.raises(CellFailed):
+            cell.ask("close")
+
+
+def test_an_answer_that_is_not_json_is_refused():
+    talker = [sys.executable, "-c", "input(); print('ready!'); input()"]
+    with Cell(talker) as cell, pytest.raises(CellFailed, match="'ready!', expected one JSON object"):
+        cell.ask("load")
+
+
+def test_a_program_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(CellFailed, match="cannot be started"):
+        Cell([str(tmp_path / "nothing")])
+
+
+def test_a_refusal_leaves_the_cell_usable(mean_red, tmp_path):
+    model = mean_red(tmp_path / "fp32.onnx")
+    with Cell() as cell:
+        with pytest.raises(CellFailed, match="no model is loaded") as failure:
+            cell.predict(patches(1))
+        assert failure.value.kind == "ModelError"
+        with pytest.raises(CellFailed, match="litert does not open onnx") as failure:
+            cell.load(model, runtime="litert")
+        assert failure.value.kind == "RuntimeUnavailable"
+        cell.load(model, runtime="onnxruntime")
+        assert cell.predict(patches(1, 102)).reshape(-1).tolist() == [2]
+
+
+def test_a_child_whose_parent_is_gone_ends():
+    child = subprocess.Popen(EDGE_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.communicate(timeout=30)  # closes stdin, as the end of the parent does
+    assert child.returncode == 0
+
+
+def test_a_child_killed_from_outside_is_reported():
+    with Cell(served()) as cell:
+        cell.load("any", runtime="test")
+        os.kill(cell._process.pid, signal.SIGTERM)
+        with pytest.raises(CellFailed, match="killed by SIGTERM"):
+            cell.predict(patches(1))

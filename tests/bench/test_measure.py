@@ -1,0 +1,217 @@
+"""Benchmarks of tiny models in real child processes. Nothing here asserts how long anything takes."""
+
+import dataclasses
+import hashlib
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+
+from histoedge import edge, metrics
+from histoedge.bench import bench, find, inputs_of, measure
+from histoedge.config import BenchPlan
+from histoedge.edge.errors import ConfigError, DataError, ModelError
+from histoedge.edge.manifest import manifest_path
+
+PLAN = BenchPlan(runtimes=("onnxruntime",), rounds=3, runs_per_round=5, warmup_runs=1, timeout_s=60)
+
+KERAS_STAND_IN = """
+import numpy as np
+from histoedge import cell
+
+class Runner:
+    runtime, version, kernels = "keras", "0", "numpy"
+    def predict(self, patches):
+        return patches.mean(axis=(1, 2, 3), dtype=np.float32).reshape(-1, 1, 1, 1)
+
+cell.serve(lambda request: Runner())
+"""
+
+
+def by_name(rows):
+    return {f"{row.model} @ {row.runtime}": row for row in rows}
+
+
+def test_every_file_is_measured_and_compared_with_its_fp32(mean_red, tmp_path, split, red):
+    models = [mean_red(tmp_path / name, scale=scale) for name, scale in (("fp32.onnx", 1), ("fp16.onnx", -2))]
+    seen = []
+    rows = bench(models, plan=PLAN, split=split, progress=lambda *what: seen.append(what))
+    fp32, fp16 = rows
+    area = metrics.delong(split.labels, red)
+    assert (fp32.status, fp16.status) in {(a, b) for a in ("ok", "unsettled") for b in ("ok", "unsettled")}
+    assert (fp32.auc, fp32.auc_lo, fp32.auc_hi) == pytest.approx((area.value, area.lo, area.hi))
+    assert fp16.auc == pytest.approx(1 - area.value)
+    assert (fp32.reference, fp32.d_auc, fp32.p50_ratio) == (None, None, None)
+    assert fp16.reference == "fp32.onnx @ onnxruntime"
+    assert fp16.d_auc == pytest.approx(1 - 2 * area.value)
+    assert fp16.d_auc_lo < fp16.d_auc < fp16.d_auc_hi < 0
+    assert 0 < fp16.p50_ratio_lo <= fp16.p50_ratio <= fp16.p50_ratio_hi
+    for row in rows:
+        assert 0 < row.p50_lo <= row.p50_ms <= row.p50_hi
+        assert row.p50_ms <= row.p90_ms <= row.p95_ms <= row.p99_ms
+        assert (row.n_calls, row.n_patches, row.threads, row.batch, row.field_px) == (15, 600, 1, 1, 96)
+        assert (row.kernels, row.recipe, row.format, row.params, row.macs) == ("mlas", row.recipe, "onnx", 2, 9216)
+        assert row.load_ms > 0
+        assert row.first_ms > 0
+        assert row.patches_per_s > 0
+        assert row.size_bytes == Path(tmp_path / row.model).stat().st_size
+    assert ("bench, rounds", 3, 3) in seen
+    assert ("bench, test patches", 600, 600) in seen
+
+
+def test_all_installed_runtimes_answer_alike(mean_red, tmp_path, split, red):
+    plan = BenchPlan(rounds=2, runs_per_round=2, warmup_runs=0, batch=4)
+    rows = bench([mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split)
+    assert [row.runtime for row in rows] == ["onnxruntime", "openvino"]
+    for row in rows:
+        assert row.status == "unavailable" or row.auc == pytest.approx(metrics.auc(split.labels, red), abs=1e-6)
+
+
+def test_a_file_that_cannot_be_used_is_a_row_and_the_rest_goes_on(mean_red, other_model, tmp_path, split):
+    good = mean_red(tmp_path / "fp32.onnx")
+    altered = mean_red(tmp_path / "int8.onnx")
+    altered.write_bytes(altered.read_bytes() + b"\0")
+    orphan = mean_red(tmp_path / "fp16.onnx")
+    manifest_path(orphan).unlink()
+    endless = mean_red(tmp_path / "prune50.onnx", scale=float("inf"))
+    nonsense = other_model(tmp_path / "prune90.onnx", b"nonsense")
+    rows = by_name(bench([altered, orphan, endless, nonsense, good], plan=PLAN, split=split))
+    says = {
+        "int8.onnx": "changed after its manifest was written",
+        "fp16.onnx": "manifest is missing",
+        "prune50.onnx": "logits are not finite",
+        "prune90.onnx": "ONNX Runtime cannot open this file",
+    }
+    for name, reason in says.items():
+        row = rows[f"{name} @ onnxruntime"]
+        assert row.status == "failed"
+        assert reason in row.reason
+        assert (row.p50_ms, row.auc, row.reference) == (None, None, None)
+    assert rows["fp32.onnx @ onnxruntime"].auc is not None
+
+
+def test_a_killed_child_is_a_row_and_the_rest_goes_on(mean_red, tmp_path, split):
+    models = [mean_red(tmp_path / name) for name in ("fp32.onnx", "fp16.onnx")]
+
+    def kill_the_second_after_a_round(what, done, total, note=""):
+        if (what, done) == ("bench, rounds", 1):
+            max(psutil.Process().children(), key=lambda child: child.create_time()).kill()
+
+    fp32, fp16 = bench(models, plan=PLAN, split=split, progress=kill_the_second_after_a_round)
+    assert fp32.auc is not None
+    assert fp16.status == "failed"
+    assert "killed by SIGKILL" in fp16.reason
+    assert (fp16.p50_ms, fp16.load_ms, fp16.peak_rss_bytes) == (None, None, None)
+
+
+def test_an_interrupt_leaves_no_process_behind(mean_red, tmp_path, split):
+    def interrupt(what, done, total, note=""):
+        if what == "bench, rounds":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench([mean_red(tmp_path / "fp32.onnx")], plan=PLAN, split=split, progress=interrupt)
+    assert psutil.Process().children() == []
+
+
+def test_a_runtime_that_is_not_installed_is_a_row(mean_red, tmp_path, split, monkeypatch):
+    absent = dataclasses.replace(
+        edge.RUNTIMES["onnxruntime"], name="absent", module="no_such_module", install="pip install absent"
+    )
+    monkeypatch.setitem(edge.RUNTIMES, "absent", absent)
+    plan = BenchPlan(runtimes=("absent", "onnxruntime"), rounds=2, runs_per_round=2)
+    rows = by_name(bench([mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split))
+    row = rows["fp32.onnx @ absent"]
+    assert (row.status, row.reason) == ("unavailable", "not installed; pip install absent")
+    assert rows["fp32.onnx @ onnxruntime"].auc is not None
+
+
+def test_the_source_network_is_the_reference_of_fp32_files(mean_red, tmp_path, split, red, monkeypatch):
+    monkeypatch.setattr(measure, "KERAS_COMMAND", (sys.executable, "-c", KERAS_STAND_IN))
+    monkeypatch.setattr(measure.importlib.util, "find_spec", lambda name: object())
+    weights = tmp_path / "fp32.weights.h5"
+    weights.write_bytes(b"weights")
+    source = hashlib.sha256(b"weights").hexdigest()
+    (tmp_path / "models").mkdir()
+    mine = mean_red(tmp_path / "models" / "fp32.onnx", source=source)
+    mean_red(tmp_path / "models" / "int8.onnx", source=source)
+    stranger = mean_red(tmp_path / "elsewhere" / "fp32.onnx", source="1" * 64)
+    models, reference = find([tmp_path, stranger])
+    assert (models[0], reference) == (mine, weights)
+    plan = BenchPlan(runtimes=("keras", "onnxruntime"), rounds=2, runs_per_round=2)
+    keras, fp32, int8, other = bench(models, plan=plan, split=split, reference=reference)
+    area = metrics.auc(split.labels, split.patches.mean(axis=(1, 2, 3)))
+    assert keras.auc == pytest.approx(area, abs=1e-6)
+    assert (keras.model, keras.format, keras.kernels, keras.params) == ("fp32.weights.h5", "keras", "numpy", 2)
+    assert fp32.reference == "fp32.weights.h5 @ keras"
+    assert fp32.d_auc == pytest.approx(metrics.auc(split.labels, red) - area, abs=1e-6)
+    assert fp32.p50_ratio is None
+    assert int8.reference == "models/fp32.onnx @ onnxruntime"
+    assert int8.d_auc == 0
+    assert (other.model, other.reference) == ("elsewhere/fp32.onnx", None)
+
+
+def test_keras_that_is_not_installed_is_a_row(mean_red, tmp_path, split, monkeypatch):
+    monkeypatch.setattr(measure.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(edge, "find_spec", lambda name: None)
+    weights = tmp_path / "fp32.weights.h5"
+    weights.write_bytes(b"weights")
+    rows = bench([mean_red(tmp_path / "fp32.onnx")], plan=BenchPlan(), split=split, reference=weights)
+    assert {row.status for row in rows} == {"unavailable"}
+    assert "histoedge[lab]" in rows[0].reason
+
+
+def test_the_same_file_twice_is_two_rows(mean_red, tmp_path, split):
+    model = mean_red(tmp_path / "fp32.onnx")
+    rows = bench([model, model], plan=PLAN, split=split)
+    assert len(rows) == 2
+    assert rows[0].auc == rows[1].auc
+
+
+def test_one_round_is_never_settled(mean_red, tmp_path, split):
+    plan = BenchPlan(runtimes=("onnxruntime",), rounds=1, runs_per_round=5)
+    (row,) = bench([mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split)
+    assert row.status == "unsettled"
+    assert "one round" in row.reason
+
+
+def test_wrong_wishes_are_refused_before_anything_runs(mean_red, tmp_path, split):
+    model = mean_red(tmp_path / "fp32.onnx")
+    with pytest.raises(ConfigError, match="did you mean onnxruntime"):
+        bench([model], plan=BenchPlan(runtimes=("onnxrunime",)), split=split)
+    with pytest.raises(ConfigError, match="none of 1 files can be opened by litert"):
+        bench([model], plan=BenchPlan(runtimes=("litert",)), split=split)
+    with pytest.raises(ModelError, match="no such model file"):
+        bench([tmp_path / "gone.onnx"], plan=PLAN, split=split)
+    one_class = SimpleNamespace(patches=split.patches, labels=np.zeros(600, np.uint8), content_hash="c")
+    with pytest.raises(DataError, match="both classes"):
+        bench([model], plan=PLAN, split=one_class)
+
+
+def test_find_takes_runs_and_files(mean_red, tmp_path):
+    inside = mean_red(tmp_path / "run" / "models" / "int8.onnx")
+    (tmp_path / "run" / "fp32.weights.h5").write_bytes(b"")
+    assert find([tmp_path / "run", inside]) == ([inside], tmp_path / "run" / "fp32.weights.h5")
+    assert find([inside]) == ([inside], None)
+    mean_red(tmp_path / "other" / "models" / "int8.onnx")
+    (tmp_path / "other" / "fp32.weights.h5").write_bytes(b"")
+    with pytest.raises(ConfigError, match="one run at a time"):
+        find([tmp_path / "run", tmp_path / "other"])
+    with pytest.raises(ModelError, match="no such run or model"):
+        find([tmp_path / "nothing"])
+    with pytest.raises(ModelError, match="no exported files"):
+        find([tmp_path])
+
+
+def test_inputs_change_with_plan_data_and_model(mean_red, tmp_path, split):
+    model = mean_red(tmp_path / "fp32.onnx")
+    first = inputs_of([model], plan=PLAN, split=split, reference=None)
+    assert first == inputs_of([model], plan=PLAN, split=split, reference=None)
+    assert first != inputs_of([model], plan=BenchPlan(), split=split, reference=None)
+    other = SimpleNamespace(**{**vars(split), "content_hash": "d" * 64})
+    assert first != inputs_of([model], plan=PLAN, split=other, reference=None)
+    model.write_bytes(b"other")
+    assert first != inputs_of([model], plan=PLAN, split=split, reference=None)

@@ -1,0 +1,63 @@
+"""Real files, made small: PatchCamelyon's HDF5 layout and the competition's folder."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def noise(count: int, seed: int = 0) -> np.ndarray:
+    """uint8 (count, 96, 96, 3), no two patches alike."""
+    return np.random.default_rng(seed).integers(0, 256, (count, 96, 96, 3), dtype=np.uint8)
+
+
+def alternating(count: int) -> np.ndarray:
+    return (np.arange(count) % 2).astype(np.uint8)
+
+
+@pytest.fixture
+def pcam_files(tmp_path: Path) -> Callable[..., Path]:
+    """Write the x and y file of a split; any of them can be made wrong."""
+
+    def write(
+        split: str = "train",
+        *,
+        x: np.ndarray | None = None,
+        y: np.ndarray | None = None,
+        x_name: str = "x",
+        y_name: str = "y",
+        **storage: Any,
+    ) -> Path:
+        x = noise(6, seed=len(split)) if x is None else x
+        y = alternating(len(x)).reshape(-1, 1, 1, 1) if y is None else y
+        for part, name, values, how in (("x", x_name, x, storage), ("y", y_name, y, {})):
+            with h5py.File(tmp_path / f"camelyonpatch_level_2_split_{split}_{part}.h5", "w") as file:
+                file.create_dataset(name, data=values, **how)
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def kaggle_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Write ``train/*.tif`` named by their SHA-1, and ``train_labels.csv``; ``slides`` adds the column wsi."""
+
+    def write(
+        patches: np.ndarray, labels: np.ndarray, *, ids: list[str] | None = None, slides: list[str] | None = None
+    ) -> Path:
+        ids = ids or [hashlib.sha1(patch.tobytes()).hexdigest() for patch in patches]
+        (tmp_path / "train").mkdir()
+        for name, patch in zip(ids, patches, strict=True):
+            Image.fromarray(patch).save(tmp_path / "train" / f"{name}.tif")
+        rows = ["id,label" + (",wsi" if slides else "")]
+        for number, (name, label) in enumerate(zip(ids, labels, strict=True)):
+            rows.append(f"{name},{label}" + (f",{slides[number]}" if slides else ""))
+        (tmp_path / "train_labels.csv").write_text("\n".join(rows) + "\n")
+        return tmp_path
+
+    return write

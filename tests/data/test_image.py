@@ -1,0 +1,95 @@
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from histoedge.data import image
+from histoedge.edge.errors import DataError
+
+PATCH = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.tiff", "a.png"])
+def test_a_lossless_patch_comes_back_bit_for_bit(tmp_path: Path, name: str) -> None:
+    Image.fromarray(PATCH).save(tmp_path / name)
+    read = image.read_patch(tmp_path / name)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, PATCH)
+
+
+def test_an_lzw_packed_tiff_and_a_jpeg_are_read_too(tmp_path: Path) -> None:
+    Image.fromarray(PATCH).save(tmp_path / "a.tif", compression="tiff_lzw")
+    np.testing.assert_array_equal(image.read_patch(tmp_path / "a.tif"), PATCH)
+    Image.fromarray(np.full((96, 96, 3), 200, np.uint8)).save(tmp_path / "a.jpg", quality=95)
+    assert np.abs(image.read_patch(tmp_path / "a.jpg").astype(int) - 200).max() <= 1  # JPEG rounds
+
+
+@pytest.mark.parametrize(
+    ("mode", "found"),
+    [("RGBA", "RGB with transparency"), ("L", "grey levels"), ("P", "a palette"), ("CMYK", "colour mode CMYK")],
+)
+def test_other_colour_modes_are_named(tmp_path: Path, mode: str, found: str) -> None:
+    Image.fromarray(PATCH).convert(mode).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=f"a.tif: {found}, expected a 96 x 96 RGB image of 8 bits"):
+        image.read_patch(tmp_path / "a.tif")
+
+
+def test_another_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    Image.new("RGB", (97, 96)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="97 x 96 px, expected a 96 x 96"):
+        image.read_patch(tmp_path / "a.tif")
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")  # 112 kB that would unpack to 900 million pixels
+    with pytest.raises(DataError, match=r"bomb.png"):
+        image.read_patch(tmp_path / "bomb.png")
+
+
+def test_sixteen_bits_per_colour_are_refused_not_halved(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(_png_of_16_bits())
+    with Image.open(tmp_path / "a.png") as opened:
+        assert opened.mode == "RGB"  # Pillow itself would not say so
+    with pytest.raises(DataError, match="16 bits per colour"):
+        image.read_patch(tmp_path / "a.png")
+
+
+def test_two_images_in_one_file_are_refused(tmp_path: Path) -> None:
+    one = Image.fromarray(PATCH)
+    one.save(tmp_path / "a.tif", save_all=True, append_images=[one])
+    with pytest.raises(DataError, match="2 images in one file"):
+        image.read_patch(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.jpg"])
+def test_a_cut_short_image_is_named(tmp_path: Path, name: str) -> None:
+    Image.fromarray(PATCH).save(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    for kept in (0, 3, 100, len(content) // 2):
+        (tmp_path / name).write_bytes(content[:kept])
+        with pytest.raises(DataError, match=name) as raised:
+            image.read_patch(tmp_path / name)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_a_folder_a_text_and_a_huge_file_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such image"):
+        image.read_patch(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="cannot be decoded"):
+        image.read_patch(tmp_path)
+    (tmp_path / "a.tif").write_text("not an image")
+    with pytest.raises(DataError, match="not a TIFF, PNG or JPEG image"):
+        image.read_patch(tmp_path / "a.tif")
+    with open(tmp_path / "a.tif", "wb") as file:
+        file.truncate(image.LARGEST_FILE_BYTES + 1)
+    with pytest.raises(DataError, match="at most 4194304 bytes"):
+        image.read_patch(tmp_path / "a.tif")
+
+
+def _png_of_16_bits() -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 96, 96, 16, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress((b"\0" + bytes(96 * 6)) * 96))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")

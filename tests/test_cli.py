@@ -1,0 +1,127 @@
+"""What a person sees: one line for bad input, exit codes, JSON and nothing else on stdout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from histoedge.cli import main
+
+
+def invoke(*arguments: object) -> Any:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def assert_one_line(result: Any, message: str, *, code: int = 1) -> None:
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_a_missing_data_folder_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    result = invoke("run", "--data", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert_one_line(result, "no such folder")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_recipe_names_the_nearest_before_any_work(tmp_path: Path) -> None:
+    result = invoke("run", "--data", "synthetic", "--out", tmp_path / "run", "--recipe", "int9")
+    assert_one_line(result, "did you mean int8")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_network_names_the_nearest_before_any_work(tmp_path: Path) -> None:
+    result = invoke("train", "--data", "synthetic", "--out", tmp_path / "run", "--network", "bseline")
+    assert_one_line(result, "did you mean baseline")
+
+
+def test_a_folder_that_holds_something_else_is_not_written_to(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    result = invoke("train", "--data", "synthetic", "--out", tmp_path / "run")
+    assert_one_line(result, "holds no run of histoedge")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("command", ["verify", "info"])
+def test_a_missing_model_is_one_line(tmp_path: Path, command: str) -> None:
+    assert_one_line(invoke(command, tmp_path / "int8.onnx"), "no such model file")
+
+
+def test_weights_that_are_no_hdf5_are_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    (tmp_path / "fp32.weights.h5").write_bytes(b"not weights")
+    assert_one_line(invoke("export", tmp_path), "fp32.weights.h5")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["predict", "a.onnx"], ["list", "things"], ["train", "--device", "tpu"], ["nothing"]]
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert invoke(*arguments).exit_code == 2
+
+
+def test_settings_that_do_not_exist_are_one_line(tmp_path: Path) -> None:
+    arguments = ("train", "--data", "synthetic", "--out", tmp_path / "run", "--config", tmp_path / "no.toml")
+    assert_one_line(invoke(*arguments), "no such settings file")
+
+
+def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    tensorflow = pytest.importorskip("tensorflow")
+    if tensorflow.config.list_physical_devices("GPU"):
+        pytest.skip("there is a GPU here")
+    data, out = tmp_path / "data", tmp_path / "run"
+    assert invoke("data", "synth", data, "--patches", 32).exit_code == 0
+    result = invoke("train", "--data", data, "--out", out, "--device", "gpu", "--epochs", 1)
+    assert result.exit_code == 1
+    assert "finds no GPU here" in result.stderr
+    assert not out.exists()
+
+
+def test_predict_prints_a_line_per_image(mean_red: Path, tmp_path: Path) -> None:
+    for name, red in (("b", 255), ("a", 0)):
+        Image.fromarray(np.full((96, 96, 3), (red, 0, 0), np.uint8)).save(tmp_path / f"{name}.png")
+    result = invoke("predict", mean_red, tmp_path / "b.png", tmp_path / "a.png")
+    assert result.exit_code == 0, result.output
+    lines = [line.split()[:2] for line in result.stdout.splitlines()]
+    assert lines == [["0.7311", "tumour"], ["0.5000", "tumour"]]
+    table = tmp_path / "out.csv"
+    assert invoke("predict", mean_red, tmp_path, "--csv", table).exit_code == 0
+    assert [line.split(",")[0] for line in table.read_text().split()] == ["id", "a", "b"]
+
+
+def test_predicting_an_image_of_another_size_names_it(mean_red: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "small.png")
+    assert_one_line(invoke("predict", mean_red, tmp_path / "small.png"), "small.png: 32 x 32 px, expected a 96 x 96")
+    assert_one_line(invoke("predict", mean_red, tmp_path / "none.png"), "no such image")
+
+
+@pytest.mark.parametrize("what", ["networks", "recipes", "runtimes"])
+def test_list_speaks_json(what: str) -> None:
+    rows = json.loads(invoke("list", what, "--json").stdout)
+    names = {row[what.removesuffix("s")] for row in rows}
+    expected = {
+        "networks": {"edge", "baseline"},
+        "recipes": {"fp32", "fp16", "int8", "prune50", "prune50_int8"},
+        "runtimes": {"litert", "onnxruntime", "openvino"},
+    }
+    assert expected[what] <= names
+
+
+def test_data_check_speaks_json(tmp_path: Path) -> None:
+    assert invoke("data", "synth", tmp_path / "data", "--patches", 32, "--json").exit_code == 0
+    document = json.loads(invoke("data", "check", tmp_path / "data", "--json").stdout)
+    assert [row["split"] for row in document["splits"]] == ["train", "valid", "test"]
+    assert [row["patches"] for row in document["splits"]] == [32, 16, 16]
+
+
+def test_results_that_are_no_results_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bench.json").write_text("{}")
+    assert_one_line(invoke("report", tmp_path / "bench.json"), "bench.json")
+    assert_one_line(invoke("report", tmp_path / "none.json"), "none.json")

@@ -13,9 +13,14 @@ from typing import Any, TypeVar
 import click
 
 from histoedge import __version__, config, edge
-from histoedge.edge.errors import ComparisonFailed, HistoedgeError
+from histoedge.edge.errors import ComparisonFailed, HistoedgeError, RuntimeUnavailable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_EXTRA_OF = {
+    **dict.fromkeys(("scipy", "h5py", "psutil", "rich", "jinja2", "matplotlib"), "bench"),
+    **dict.fromkeys(("onnx", "tf2onnx"), "lab"),
+}
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -29,6 +34,13 @@ class _Group(click.Group):
         except HistoedgeError as error:
             click.echo(f"histoedge: {' '.join(str(error).split())}", err=True)
             ctx.exit(error.exit_code)
+        except ModuleNotFoundError as error:
+            extra = _EXTRA_OF.get(error.name or "")
+            if extra is None:
+                raise
+            message = f"{ctx.invoked_subcommand} needs {error.name}, which is not installed"
+            click.echo(f"histoedge: {message}: pip install 'histoedge[{extra}]'", err=True)
+            ctx.exit(RuntimeUnavailable.exit_code)
         except KeyboardInterrupt:
             click.echo("histoedge: stopped; run the same command again to go on", err=True)
             ctx.exit(INTERRUPTED)

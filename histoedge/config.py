@@ -171,7 +171,7 @@ RECIPES = DEFAULT_RECIPES
 
 
 def recipes(names: Iterable[str]) -> tuple[Recipe, ...]:
-    """The recipes of these names, each once, parents before children; no name means the default five, ``all`` all.
+    """The recipes of these names, each once and in order; no name means the default five, ``all`` means all.
 
     Raises:
         ConfigError: a name that is no recipe.
@@ -179,10 +179,7 @@ def recipes(names: Iterable[str]) -> tuple[Recipe, ...]:
     wanted = list(names) or list(DEFAULT_RECIPES)
     if "all" in wanted:
         wanted = list(RECIPES)
-    parsed = {name: Recipe.parse(name) for name in wanted}
-    return tuple(
-        sorted(parsed.values(), key=lambda recipe: (ancestry(recipe)[1:] != (), recipe.precision, recipe.name))
-    )
+    return tuple(Recipe.parse(name) for name in dict.fromkeys(wanted))
 
 
 def ancestry(recipe: Recipe) -> tuple[Recipe, ...]:

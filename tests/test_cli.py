@@ -1,6 +1,8 @@
 """What a person sees: one line for bad input, exit codes, JSON and nothing else on stdout."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +127,14 @@ def test_results_that_are_no_results_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text("{}")
     assert_one_line(invoke("report", tmp_path / "bench.json"), "bench.json")
     assert_one_line(invoke("report", tmp_path / "none.json"), "none.json")
+
+
+def test_a_missing_extra_is_one_line_that_names_it(tmp_path: Path) -> None:
+    """In a real interpreter that cannot find scipy, as after ``pip install histoedge[onnx]``."""
+    code = (
+        "import sys; sys.modules['scipy'] = None; from histoedge.cli import main; "
+        f"main(['bench', {str(tmp_path)!r}, '--data', 'synthetic', '--out', {str(tmp_path / 'r.json')!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "histoedge: bench needs scipy, which is not installed: pip install 'histoedge[bench]'\n"

@@ -9,6 +9,7 @@ tumour, so colour alone does not tell the classes apart.
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -25,10 +26,20 @@ GOLDEN_SEED = 20181
 # Optical density of the stains in red, green, blue (Ruifrok and Johnston 2001).
 HAEMATOXYLIN = np.array([0.650, 0.704, 0.286])
 EOSIN = np.array([0.072, 0.990, 0.105])
-_CELLS = {  # radius in px, roughness of the outline, coarseness of the chromatin
-    "lymphocyte": ((2.2, 3.6), (0.04, 0.10), 0.1),
-    "histiocyte": ((3.6, 5.6), (0.02, 0.08), 0.1),
-    "tumour": ((3.4, 6.0), (0.08, 0.26), 0.45),
+
+
+class _Cell(NamedTuple):
+    radius: tuple[float, float]  # px
+    rough: tuple[float, float]  # of the outline
+    chromatin: float  # its contrast
+    grain: int  # of the chromatin, px
+    crowding: float  # of nests: px^2 of their spread per nucleus
+
+
+_CELLS = {
+    "lymphocyte": _Cell((2.2, 3.6), (0.04, 0.10), 0.3, 1, 8),
+    "histiocyte": _Cell((3.6, 5.6), (0.02, 0.08), 0.1, 1, 20),
+    "tumour": _Cell((3.8, 6.4), (0.10, 0.28), 0.45, 2, 22),
 }
 _REACH = 10
 _STAMP = 2 * _REACH + 1
@@ -125,20 +136,21 @@ def _tissue(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
         return _cropped(nuclei, tissue, tumour)
     loose = random.uniform(0, _CANVAS, (int(random.uniform(5, 60)), 2))
     _scatter(random, nuclei, "lymphocyte", loose, (0.6, 1.2))
-    if random.random() < 0.9:  # a crowd of lymphocytes, as dark and as dense as a nest of tumour
-        spread = random.uniform(5, 26)
-        at = _CANVAS / 2 + random.uniform(-18, 18, 2) + random.normal(0, spread / 2, (int(spread**2 / 7), 2))
-        _scatter(random, nuclei, "lymphocyte", at, (0.5, 1.1))
+    for _ in range(random.integers(0, 3)):  # crowds of lymphocytes, as dark and as dense as tumour
+        centre, spread = _CANVAS / 2 + random.uniform(-18, 18, 2), random.uniform(5, 26)
+        _nest(random, nuclei, tumour, "lymphocyte", centre=centre, spread=spread)
     if random.random() < 0.4:  # histiocytes: as large as tumour cells, but smooth, pale and oval
         at = random.uniform(0, _CANVAS, (random.integers(3, 16), 2))
         _scatter(random, nuclei, "histiocyte", at, (0.4, 0.8))
-    if kind < 0.60:
-        centre = _CANVAS / 2 + random.uniform(-18, 18, 2)
-        _nest(random, nuclei, tumour, centre=centre, spread=random.uniform(4, 26))
-    elif kind < 0.76:  # hard negative: a nest that stays outside the centre square
+    centre, spread = _CANVAS / 2 + random.uniform(-18, 18, 2), random.uniform(4, 26)
+    if kind < 0.63:
+        _nest(random, nuclei, tumour, "tumour", centre=centre, spread=spread)
+    else:  # what stands in its place is as large, as dark and as dense
+        _nest(random, nuclei, tumour, "lymphocyte", centre=centre, spread=spread)
+    if kind > 0.80:  # hard negative: a nest that stays outside the centre square
         angle = random.uniform(0, 2 * np.pi)
         centre = _CANVAS / 2 + 44 * np.array([np.sin(angle), np.cos(angle)])
-        _nest(random, nuclei, tumour, centre=centre, spread=random.uniform(6, 20), keep_out=True)
+        _nest(random, nuclei, tumour, "tumour", centre=centre, spread=random.uniform(6, 20), keep_out=True)
     return _cropped(nuclei, tissue, tumour)
 
 
@@ -146,19 +158,22 @@ def _nest(
     random: np.random.Generator,
     nuclei: np.ndarray,
     tumour: np.ndarray,
+    cell: str,
     *,
     centre: np.ndarray,
     spread: float,
     keep_out: bool = False,
 ) -> None:
-    """Tumour cells around a centre: large, irregular, unequal nuclei with coarse chromatin."""
-    at = centre + random.normal(0, spread / 2, (max(2, int(spread**2 / 20)), 2))
+    """Cells of one kind crowded around a centre; tumour is marked, and with ``keep_out`` spares the centre square."""
+    count = max(2, int(spread**2 / _CELLS[cell].crowding))
+    at = centre + random.normal(0, spread / 2, (count, 2))
     if keep_out:
         at = at[np.abs(at - _CANVAS / 2).max(axis=1) > LABEL_PX / 2 + _REACH]
-    for place, inside in _stamps(random, "tumour", at):
-        depth = np.float32(random.uniform(0.5, 1.15))
+    depths = random.uniform(0.5, 1.15, len(at)).astype(np.float32)
+    for (place, inside), depth in zip(_stamps(random, cell, at), depths, strict=True):
         nuclei[place] = np.where(inside > 0.2, inside * depth, nuclei[place])
-        tumour[place] |= inside > 0.5
+        if cell == "tumour":
+            tumour[place] |= inside > 0.5
 
 
 def _scatter(
@@ -187,7 +202,7 @@ def _stamps(
 @cache
 def _bank(cell: str) -> np.ndarray:
     """400 nuclei of a kind, float32 (400, stamp, stamp): ovals with wavy outlines; tumour with coarse chromatin."""
-    radius, rough, grain = _CELLS[cell]
+    kind = _CELLS[cell]
     random = _random("bank", cell)
     y, x = np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1]
     nuclei = []
@@ -198,8 +213,8 @@ def _bank(cell: str) -> np.ndarray:
         v = ((y - row) * np.cos(tilt) - (x - column) * np.sin(tilt)) / flat
         angle, phases = np.arctan2(v, u), random.uniform(0, 2 * np.pi, 2)
         waves = np.sin(2 * angle + phases[0]) + 0.6 * np.sin(3 * angle + phases[1])
-        outline = random.uniform(*radius) * (1 + random.uniform(*rough) * waves)
-        chromatin = 1 + grain * ndimage.uniform_filter(random.standard_normal(u.shape), 2)
+        outline = random.uniform(*kind.radius) * (1 + random.uniform(*kind.rough) * waves)
+        chromatin = 1 + kind.chromatin * ndimage.uniform_filter(random.standard_normal(u.shape), kind.grain)
         nuclei.append(np.clip(outline - np.hypot(u, v) + 0.5, 0, 1) * np.clip(chromatin, 0.1, None))
     return np.stack(nuclei).astype(np.float32)
 

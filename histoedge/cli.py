@@ -89,7 +89,7 @@ recipe_option = click.option(
 def _train_options(command: Command) -> Command:
     for option in (
         click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: 0]"),
-        click.option("--epochs", type=int, help="Passes over the training patches.  [default: 12]"),
+        click.option("--epochs", type=int, help="Passes over the training patches.  [default: 14]"),
         click.option("--network", metavar="NAME", help="See `histoedge list networks`.  [default: edge]"),
         click.option("--out", required=True, type=PATH, metavar="RUN", help="Folder to write."),
         data_option,

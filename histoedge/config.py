@@ -43,7 +43,7 @@ class TrainConfig:
     """
 
     network: str = "edge"
-    epochs: int = 12
+    epochs: int = 14
     batch: int = 128
     learning_rate: float = 2e-3
     warmup: float = 0.05

@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from histoedge import data
+from histoedge.config import TrainConfig
+from histoedge.data import hdf5
+from histoedge.edge.errors import ConfigError
+from histoedge.lab import batches, checkpoint, train
+
+pytestmark = pytest.mark.lab
+
+SETTINGS = TrainConfig(epochs=2, batch=64, seed=3)
+
+
+class Stopped(Exception):
+    """What a killed training looks like from inside."""
+
+
+def stop_after_first_epoch(what: str, done: int, total: int, note: str = "") -> None:
+    if what.startswith("train") and done == 1:
+        raise Stopped
+
+
+@pytest.fixture(scope="module")
+def splits(tiny_data: Path) -> dict[str, data.Split]:
+    return data.load(str(tiny_data))
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(splits: dict[str, Any], tmp_path: Path) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    expected = train.train(splits, SETTINGS, whole)
+    with pytest.raises(Stopped):
+        train.train(splits, SETTINGS, halves, progress=stop_after_first_epoch)
+    _, described = hdf5.read_arrays(halves / train.STATE)
+    assert len(json.loads(described["history"])) == 1
+    found = train.train(splits, SETTINGS, halves)
+    for name, value in expected.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], value)
+    left = sorted(path.name for path in halves.iterdir())
+    assert left == ["curves.png", "fp32.weights.h5", "history.json", "network.json"]
+    weights = [checkpoint.path_of(run, "fp32").read_bytes() for run in (whole, halves)]
+    assert weights[0] == weights[1]
+    rows = json.loads((whole / "history.json").read_text())
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert found.valid_auc == pytest.approx(max(row["valid_auc"] for row in rows), abs=1e-6)
+
+
+def test_another_seed_gives_other_weights(splits: dict[str, Any], tmp_path: Path) -> None:
+    first = train.train(splits, TrainConfig(epochs=1, seed=1), tmp_path / "1")
+    second = train.train(splits, TrainConfig(epochs=1, seed=2), tmp_path / "2")
+    assert not np.array_equal(first.arrays["stem/kernel"], second.arrays["stem/kernel"])
+
+
+def test_a_run_for_other_data_is_refused(splits: dict[str, Any], tmp_path: Path) -> None:
+    train.train(splits, TrainConfig(epochs=1), tmp_path / "run")
+    swapped = {"train": splits["valid"], "valid": splits["train"]}
+    with pytest.raises(ConfigError, match="data.train is"):
+        train.train(swapped, TrainConfig(epochs=1), tmp_path / "run")
+
+
+def test_the_order_of_patches_depends_on_seed_and_epoch_alone() -> None:
+    assert np.array_equal(batches.order(50, seed=1, epoch=2), batches.order(50, seed=1, epoch=2))
+    assert not np.array_equal(batches.order(50, seed=1, epoch=2), batches.order(50, seed=1, epoch=3))
+    assert sorted(batches.order(50, seed=1, epoch=2)) == list(range(50))

@@ -6,7 +6,7 @@ Each ``results/<machine>/<name>.json`` is the ``bench.json`` of a run with the s
 import sys
 from pathlib import Path
 
-from histoedge import bench, files, report
+from histoedge import bench, config, files, report
 
 HERE = Path(__file__).parent
 
@@ -24,11 +24,19 @@ def page() -> str:
     for results in sorted(HERE.glob("results/*/*.json")):
         settings = HERE / f"{results.stem}.toml"
         parts.append(f"## {results.stem}, on {results.parent.name}\n")
-        parts.append(f"`histoedge run --data DATA --out RUN --config benchmarks/{settings.name}`, ")
-        parts.append(f"then `RUN/bench.json` is `results/{results.parent.name}/{results.name}`.\n")
+        measured = bench.read(results)
+        command = f"histoedge run --data DATA --out RUN --config benchmarks/{settings.name}{_recipes(measured)}"
+        place = f"results/{results.parent.name}/{results.name}"
+        parts.append(f"`{command}`; its `RUN/bench.json` is `{place}`.\n")
         parts.append(f"```toml\n{settings.read_text().strip()}\n```\n")
-        parts.append(report.markdown(bench.read(results)))
+        parts.append(report.markdown(measured))
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _recipes(measured: bench.Results) -> str:
+    """The ``--recipe`` options of the command, nothing for the default five."""
+    names = list(dict.fromkeys(row.recipe for row in measured.measurements))
+    return "" if set(names) == set(config.DEFAULT_RECIPES) else "".join(f" --recipe {name}" for name in names)
 
 
 if __name__ == "__main__":

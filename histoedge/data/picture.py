@@ -8,37 +8,47 @@ import numpy as np
 from histoedge import files
 from histoedge.data import LABEL_PX, PATCH_PX, Split, load, synthetic
 
-GRID = (3, 8)  # rows and columns of patches per class
+GRID = (4, 8)  # rows and columns of patches per class
+GAP_PX = 4
 SAMPLE = 1000  # patches per split that brightness and stain are measured on
 _COLOURS = {"train": "#3b6fb6", "valid": "#e08a2e", "test": "#4c9a5f"}
 
 
 def picture(source: str, file: Path, *, seed: int = 0) -> None:
-    """Draw DATA to a PNG file.
+    """Draw DATA to a PNG file: labels per split, brightness and stain of up to 1,000 patches each, patches of each class.
+
+    Args:
+        source: a folder in PatchCamelyon's or the Kaggle layout, or the word ``synthetic``.
+        file: where the picture goes, replaced whole.
+        seed: chooses the patches that are drawn, and is that of ``load``.
 
     Raises:
-        DataError: as ``load``.
+        DataError: as ``load``, also for a patch that cannot be read.
+        WriteError: the picture cannot be written.
     """
     from matplotlib.figure import Figure
 
     splits = load(source, seed=seed)
-    figure = Figure(figsize=(13, 8.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.7))
+    figure = Figure(figsize=(14, 8.8), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.75))
     balance, brightness, stain_h, stain_e = left.subplots(4, 1)
     _balance(balance, splits)
     drawn = {name: _sample(split, seed) for name, split in splits.items()}
     panels = (
-        (brightness, "mean brightness", lambda pixels: pixels.mean(axis=(1, 2, 3))),
-        (stain_h, "haematoxylin, mean density", lambda pixels: stains(pixels)[:, 0]),
-        (stain_e, "eosin, mean density", lambda pixels: stains(pixels)[:, 1]),
+        (brightness, "mean brightness, 0 to 255", lambda pixels: pixels.mean(axis=(1, 2, 3))),
+        (stain_h, "haematoxylin, mean optical density", lambda pixels: stains(pixels)[:, 0]),
+        (stain_e, "eosin, mean optical density", lambda pixels: stains(pixels)[:, 1]),
     )
     for axes, title, measure in panels:
         values = {name: measure(pixels) for name, pixels in drawn.items()}
-        edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins=40)
+        inner = np.percentile(np.concatenate(list(values.values())), (0.1, 99.9))  # a few outliers would squeeze the rest
+        edges = np.linspace(*inner, 41)
         for name, found in values.items():
             axes.hist(found, edges, density=True, histtype="step", linewidth=1.6, color=_COLOURS[name], label=name)
-        axes.set(title=title, yticks=[])
-        axes.legend(frameon=False, fontsize=8)
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set(yticks=[])
+        axes.spines[["top", "left", "right"]].set_visible(False)
+    brightness.legend(frameon=False, fontsize=9, handlelength=1.2)
     _patches(right, next(iter(splits.values())), seed)
     with files.replacing(file) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
@@ -71,32 +81,35 @@ def _balance(axes: Any, splits: dict[str, Split]) -> None:
     axes.barh(names, positives, left=negatives, color="#b3446c", label="tumour")
     for row, (negative, positive) in enumerate(zip(negatives, positives, strict=True)):
         share = positive / (negative + positive)
-        axes.text((negative + positive) * 1.01, row, f"{negative + positive:,}, {share:.0%} tumour", va="center", fontsize=8)
+        text = f"  {negative + positive:,} ({share:.0%} tumour)"
+        axes.text(negative + positive, row, text, va="center", fontsize=9)
     axes.invert_yaxis()
-    axes.set(title="patches per split", xlim=(0, 1.35 * max(n + p for n, p in zip(negatives, positives, strict=True))))
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.set_title("patches per split", fontsize=10, loc="left")
+    axes.set(xticks=[], xlim=(0, 1.5 * max(n + p for n, p in zip(negatives, positives, strict=True))))
+    axes.spines[["top", "bottom", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="lower right", handlelength=1.2)
 
 
 def _patches(figure: Any, split: Split, seed: int) -> None:
     random = np.random.default_rng(seed)
     rows, columns = GRID
     halves = figure.subplots(2, 1)
-    for axes, label, title in zip(halves, (0, 1), ("normal", "tumour in the centre square"), strict=True):
+    pitch = PATCH_PX + GAP_PX
+    for axes, label, title in zip(halves, (0, 1), ("no tumour in the centre square", "tumour there"), strict=True):
         chosen = np.sort(random.permutation(np.flatnonzero(split.labels == label))[: rows * columns])
-        sheet = np.full((rows * PATCH_PX, columns * PATCH_PX, 3), 255, np.uint8)
+        sheet = np.full((rows * pitch - GAP_PX, columns * pitch - GAP_PX, 3), 255, np.uint8)
         for number, patch in enumerate(split.patches[chosen]):
-            top, left = PATCH_PX * (number // columns), PATCH_PX * (number % columns)
+            top, left = pitch * (number // columns), pitch * (number % columns)
             sheet[top : top + PATCH_PX, left : left + PATCH_PX] = patch
-        axes.imshow(sheet)
-        for number in range(len(chosen)):
-            corner = (PATCH_PX - LABEL_PX) / 2
-            top, left = PATCH_PX * (number // columns) + corner, PATCH_PX * (number % columns) + corner
-            _square(axes, left, top)
-        axes.set(title=f"{split.name}: {title}")
+            corner = (PATCH_PX - LABEL_PX) // 2 - 0.5  # imshow puts the middle of a pixel at its number
+            _square(axes, left + corner, top + corner)
+        axes.imshow(sheet, interpolation="antialiased")
+        axes.set_title(f"{split.name}: {title}", fontsize=10, loc="left")
         axes.axis("off")
 
 
 def _square(axes: Any, left: float, top: float) -> None:
     from matplotlib.patches import Rectangle
 
-    axes.add_patch(Rectangle((left, top), LABEL_PX, LABEL_PX, fill=False, edgecolor="black", linewidth=0.8))
+    for colour, width in (("white", 1.8), ("black", 0.7)):  # seen on pale and on dark tissue
+        axes.add_patch(Rectangle((left, top), LABEL_PX, LABEL_PX, fill=False, edgecolor=colour, linewidth=width))

@@ -39,7 +39,7 @@ class _Cell(NamedTuple):
 _CELLS = {
     "lymphocyte": _Cell((2.2, 3.6), (0.04, 0.10), 0.3, 1, 8),
     "histiocyte": _Cell((3.6, 5.6), (0.02, 0.08), 0.1, 1, 20),
-    "tumour": _Cell((3.8, 6.4), (0.10, 0.28), 0.45, 2, 22),
+    "tumour": _Cell((4.4, 7.0), (0.08, 0.24), 0.5, 2, 24),
 }
 _REACH = 10
 _STAMP = 2 * _REACH + 1
@@ -108,7 +108,7 @@ def _patch(split: str, index: int, seed: int) -> tuple[np.ndarray, int]:
     random = _random(seed, split, "patch", index)
     nuclei, tissue, tumour = _tissue(random)
     label = int(tumour[_CENTRE, _CENTRE].any())
-    focus = random.uniform(0.3, 0.9)
+    focus = random.uniform(0.3, 0.75)
     nuclei, tissue = (ndimage.gaussian_filter(stain, focus, truncate=2.5) for stain in (nuclei, tissue))
     density = nuclei[..., None] * haematoxylin + tissue[..., None] * eosin
     grain = random.standard_normal(density.shape, np.float32)
@@ -142,7 +142,7 @@ def _tissue(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
     if random.random() < 0.4:  # histiocytes: as large as tumour cells, but smooth, pale and oval
         at = random.uniform(0, _CANVAS, (random.integers(3, 16), 2))
         _scatter(random, nuclei, "histiocyte", at, (0.4, 0.8))
-    centre, spread = _CANVAS / 2 + random.uniform(-18, 18, 2), random.uniform(4, 26)
+    centre, spread = _CANVAS / 2 + random.uniform(-15, 15, 2), random.uniform(5, 26)
     if kind < 0.63:
         _nest(random, nuclei, tumour, "tumour", centre=centre, spread=spread)
     else:  # what stands in its place is as large, as dark and as dense

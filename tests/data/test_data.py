@@ -1,0 +1,76 @@
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histoedge import data
+from histoedge.data import Split
+from histoedge.edge.errors import DataError
+
+X = np.random.default_rng(3).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
+Y = np.array([0, 1, 1, 0], np.uint8)
+
+
+def split(x: np.ndarray = X, y: np.ndarray = Y) -> Split:
+    return Split("train", x, y, [str(index) for index in range(len(y))])
+
+
+def test_digests_are_the_sha1_of_each_patchs_raw_bytes() -> None:
+    assert split().digests == tuple(hashlib.sha1(patch.tobytes()).digest() for patch in X)
+
+
+def test_the_content_hash_sees_pixels_labels_and_order_and_nothing_else(pcam_files: Callable[..., Path]) -> None:
+    same = data.load(str(pcam_files(x=X, y=Y, chunks=(3, 20, 20, 2), compression="gzip")), splits=("train",))["train"]
+    assert same.content_hash == split().content_hash == split(np.asfortranarray(X)).content_hash
+    changed = X.copy()
+    changed[3, 95, 95, 2] ^= 1
+    order = [1, 0, 2, 3]
+    others = (split(changed), split(y=Y[::-1]), split(y=1 - Y), split(X[order], Y[order]), split(X[:3], Y[:3]))
+    assert len({same.content_hash, *(other.content_hash for other in others)}) == 5
+    assert split(y=Y[::-1]).content_hash == split().content_hash  # these labels read the same backwards
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X[:3], Y, r"patches of shape \(3, 96, 96, 3\), expected \(4, 96, 96, 3\)"),
+        (X[:, :64], Y, r"patches of shape \(4, 64, 96, 3\)"),
+        (X, np.ones(4, np.uint8), "labels hold only 1, expected both 0 and 1"),
+        (X, np.array([0, 1, 2, 0]), "labels hold only 0, 1, 2"),
+        (X[:0], Y[:0], "labels hold only no patch"),
+    ],
+)
+def test_a_split_that_is_none_cannot_be_made(x: np.ndarray, y: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        split(x, y)
+
+
+def test_what_is_no_data_set_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such folder; give a folder with a data set, or the word synthe"):
+        data.load(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="no data set here; expected camelyonpatch_level_2_split_"):
+        data.load(str(tmp_path))
+    (tmp_path / "patches.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match="patches.zip: is a file; give a folder"):
+        data.load(str(tmp_path / "patches.zip"))
+
+
+def test_two_data_sets_in_one_folder_are_not_chosen_between(pcam_files: Callable[..., Path]) -> None:
+    folder = pcam_files()
+    (folder / "train_labels.csv").write_text("id,label\n")
+    with pytest.raises(DataError, match="holds both"):
+        data.load(str(folder))
+
+
+def test_data_loads_no_framework_and_no_plotting() -> None:
+    code = (
+        "import sys, histoedge.data.pcam, histoedge.data.kaggle, histoedge.data.synthetic, histoedge.data.check, "
+        "histoedge.data.picture; print([name for name in ('tensorflow', 'keras', 'click', 'matplotlib', 'rich') "
+        "if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,171 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from histoedge import data
+from histoedge.data import kaggle
+from histoedge.edge.errors import DataError
+
+Folder = Callable[..., Path]
+
+
+def patches(count: int) -> np.ndarray:
+    return np.random.default_rng(2).integers(0, 256, (count, 96, 96, 3), dtype=np.uint8)
+
+
+def labels(count: int, *, share: float = 0.4) -> np.ndarray:
+    return (np.arange(count) % 10 < 10 * share).astype(np.uint8)
+
+
+def loaded(folder: Path, seed: int = 0) -> dict[str, data.Split]:
+    return data.load(str(folder), seed=seed)
+
+
+def test_a_folder_is_split_80_10_10_with_the_classes_alike(kaggle_folder: Folder) -> None:
+    splits = loaded(kaggle_folder(patches(100), labels(100)))
+    assert {name: len(split.labels) for name, split in splits.items()} == {"train": 80, "valid": 10, "test": 10}
+    assert {name: int(split.labels.sum()) for name, split in splits.items()} == {"train": 32, "valid": 4, "test": 4}
+
+
+def test_every_patch_is_in_one_split_with_its_own_label_and_pixels(kaggle_folder: Folder) -> None:
+    x, y = patches(60), labels(60)
+    ids = [f"patch-{index:02d}" for index in range(60)]
+    splits = loaded(kaggle_folder(x, y, ids=ids))
+    assert sorted(name for split in splits.values() for name in split.ids) == ids
+    for split in splits.values():
+        chosen = [ids.index(name) for name in split.ids]
+        np.testing.assert_array_equal(split.patches[:], x[chosen])
+        np.testing.assert_array_equal(split.labels, y[chosen])
+        np.testing.assert_array_equal(split.patches[-1], x[chosen[-1]])
+        np.testing.assert_array_equal(split.patches[np.array([1, 0])], x[chosen][[1, 0]])
+
+
+def test_the_seed_alone_decides_the_split(kaggle_folder: Folder) -> None:
+    folder = kaggle_folder(patches(60), labels(60))
+    first, again, other = loaded(folder), loaded(folder), loaded(folder, seed=1)
+    assert [first[name].content_hash for name in data.SPLITS] == [again[name].content_hash for name in data.SPLITS]
+    assert list(first["test"].ids) != list(other["test"].ids)
+
+
+def test_the_same_pixels_are_never_in_two_splits(kaggle_folder: Folder) -> None:
+    x = patches(100)
+    x[20:60] = x[:20].repeat(2, axis=0)  # twenty patches are there three times
+    splits = loaded(kaggle_folder(x, labels(100), ids=[f"patch-{index:03d}" for index in range(100)]))
+    digests = {name: set(split.digests) for name, split in splits.items()}
+    assert sum(map(len, digests.values())) == 60
+    assert not digests["train"] & digests["valid"]
+    assert not digests["train"] & digests["test"]
+    assert not digests["valid"] & digests["test"]
+
+
+@pytest.mark.parametrize("where", ["column", "patch_id_wsi.csv", "patch_id_wsi_full.csv"])
+def test_slides_stay_whole_where_they_are_known(kaggle_folder: Folder, where: str) -> None:
+    slides = [f"slide-{index // 5}" for index in range(100)]
+    ids = [f"patch-{index:03d}" for index in range(100)]
+    folder = kaggle_folder(patches(100), labels(100), ids=ids, slides=slides if where == "column" else None)
+    if where != "column":
+        rows = "".join(f"{name},{slide}\n" for name, slide in zip(ids, slides, strict=True))
+        (folder / where).write_text("id,wsi\n" + rows)
+    splits = loaded(folder)
+    held = {name: set(split.slides or ()) for name, split in splits.items()}
+    assert sum(map(len, held.values())) == 20
+    assert len(set.union(*held.values())) == 20
+    assert {name: len(split.labels) for name, split in splits.items()} == {"train": 80, "valid": 10, "test": 10}
+
+
+def test_slides_that_share_a_patch_go_together() -> None:
+    joined = kaggle._joined(["a", "b", "c", "d", "a"], [b"1", b"2", b"2", b"3", b"3"])
+    assert joined[1] == joined[2] != joined[0]
+    assert joined[0] == joined[3] == joined[4]
+
+
+def test_unequal_slides_still_come_near_the_sizes_and_the_balance() -> None:
+    random = np.random.default_rng(0)
+    slides = random.zipf(1.4, 5000) % 150
+    y = (random.random(5000) < random.random(150)[slides]).astype(np.uint8)
+    parts = kaggle.assign(y, slides.tolist(), seed=0)
+    sizes = np.bincount(parts) / 5000
+    np.testing.assert_allclose(sizes, [0.8, 0.1, 0.1], atol=0.02)  # the largest slide alone holds a third
+    for part in range(3):
+        assert abs(y[parts == part].mean() - y.mean()) < 0.05
+    for slide in set(slides.tolist()):
+        assert len(set(parts[slides == slide])) == 1
+
+
+def test_too_few_slides_for_three_splits_are_refused(kaggle_folder: Folder) -> None:
+    folder = kaggle_folder(patches(20), labels(20), slides=["a"] * 10 + ["b"] * 10)
+    with pytest.raises(DataError, match=r"20 patches in 2 groups .* leave the (valid|test) split without one of the classes"):
+        loaded(folder)
+
+
+def test_an_id_without_image_and_an_image_without_row_are_named_and_counted(kaggle_folder: Folder) -> None:
+    ids = [f"patch-{index:02d}" for index in range(40)]
+    folder = kaggle_folder(patches(40), labels(40), ids=ids)
+    (folder / "train" / "patch-07.tif").rename(folder / "train" / "stranger.tif")
+    (folder / "train" / "patch-31.tif").unlink()
+    with pytest.raises(DataError, match=r"train_labels.csv: no image train/patch-07.tif for its id \(2 such ids\)"):
+        loaded(folder)
+    table = folder / "train_labels.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(line for line in lines if line[:8] not in ("patch-07", "patch-31")))
+    with pytest.raises(DataError, match=r"train/stranger.tif: no row in train_labels.csv \(1 such images\)"):
+        loaded(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,label\npatch-00,2\n", "label '2' in line 2, expected 0 or 1"),
+        ("id,label\npatch-00,0.9\n", "label '0.9' in line 2"),
+        ("id,label\npatch-00,0\npatch-00,1\n", "id patch-00 twice, the second time in line 3"),
+        ("id,label\npatch-00,0\npatch-01", "line 3 has no label; the file may be cut short"),
+        ("name,tumour\npatch-00,0\n", "no column id; found name, tumour"),
+        ("", "no column id; found nothing"),
+        ("id,label\n../../secret,1\n", "no image train/../../secret.tif for its id"),
+    ],
+)
+def test_a_spoilt_table_names_the_line(kaggle_folder: Folder, content: str, message: str) -> None:
+    folder = kaggle_folder(patches(1), labels(1), ids=["patch-00"])
+    (folder / "train_labels.csv").write_text(content)
+    with pytest.raises(DataError) as raised:
+        loaded(folder)
+    assert message in str(raised.value)
+    assert "train_labels.csv" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_images_without_a_table_say_what_is_missing(kaggle_folder: Folder) -> None:
+    folder = kaggle_folder(patches(1), labels(1))
+    (folder / "train_labels.csv").unlink()
+    with pytest.raises(DataError, match=r"train_labels.csv: no such file; the competition's folder has train/\*.tif"):
+        loaded(folder)
+
+
+def test_a_slide_table_that_lacks_an_id_is_refused(kaggle_folder: Folder) -> None:
+    folder = kaggle_folder(patches(3), labels(3), ids=["a", "b", "c"])
+    (folder / "patch_id_wsi.csv").write_text("id,wsi\na,one\nz,two\n")
+    with pytest.raises(DataError, match=r"patch_id_wsi.csv: no slide for id b \(2 such ids\)"):
+        loaded(folder)
+
+
+@pytest.mark.parametrize("fault", ["size", "mode", "cut short"])
+def test_an_image_that_is_no_patch_is_named(kaggle_folder: Folder, fault: str) -> None:
+    ids = [f"patch-{index:02d}" for index in range(40)]
+    folder = kaggle_folder(patches(40), labels(40), ids=ids)
+    path = folder / "train" / "patch-13.tif"
+    if fault == "size":
+        Image.new("RGB", (96, 95)).save(path)
+    elif fault == "mode":
+        Image.new("L", (96, 96)).save(path)
+    else:
+        path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DataError, match="patch-13.tif"):
+        loaded(folder)
+
+
+def test_patches_of_one_class_make_no_splits(kaggle_folder: Folder) -> None:
+    with pytest.raises(DataError, match="without one of the classes"):
+        loaded(kaggle_folder(patches(40), np.zeros(40, np.uint8)))

@@ -24,7 +24,9 @@ class Patches(Protocol):
     """uint8 (N, 96, 96, 3) RGB pixels that can be indexed like an array; an ndarray is one."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """(N, 96, 96, 3)."""
+        ...
 
     def __len__(self) -> int: ...
 

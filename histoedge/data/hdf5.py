@@ -5,7 +5,7 @@ cut short: all of that is refused here, in one line.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,10 +87,14 @@ def read(found: h5py.Dataset, index: Any = (), *, where: Path, error: type[Histo
         return np.asarray(found[index])
 
 
-def write_dataset(path: Path, name: str, values: np.ndarray) -> None:
-    """Write one array as the one dataset of a file, contiguous and uncompressed; same content, same bytes."""
+def write_rows(path: Path, name: str, blocks: Iterable[np.ndarray], *, shape: tuple[int, ...]) -> None:
+    """Write blocks of rows, uint8, as the one dataset of a file, contiguous and uncompressed, block by block."""
     with files.replacing(path) as temporary, h5py.File(temporary, "w", libver=_FORMAT) as file:
-        file.create_dataset(name, data=values, track_times=False)
+        dataset = file.create_dataset(name, shape, np.uint8, track_times=False)
+        start = 0
+        for block in blocks:
+            dataset[start : start + len(block)] = block
+            start += len(block)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
@@ -108,9 +112,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mappi
             file.create_dataset(f"arrays/{name}", data=arrays[name], track_times=False)
 
 
-def read_arrays(
-    path: Path, *, limit_bytes: int = LARGEST_ARRAYS_BYTES
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_arrays(path: Path, *, limit_bytes: int = LARGEST_ARRAYS_BYTES) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What ``write_arrays`` wrote: arrays by name, and attributes.
 
     Raises:
@@ -168,11 +170,17 @@ def _check_storage(found: h5py.Dataset, name: str, where: Path, error: type[Hist
         return
     chunk_bytes = int(np.prod(found.chunks, dtype=object)) * found.dtype.itemsize
     if chunk_bytes > LARGEST_CHUNK_BYTES:
-        raise error(f"{where}: {name!r} has chunks of {chunk_bytes} bytes, at most {LARGEST_CHUNK_BYTES}; use smaller ones")
-    expected = int(np.prod([-(-size // part) for size, part in zip(found.shape, found.chunks, strict=True)], dtype=object))
+        raise error(
+            f"{where}: {name!r} has chunks of {chunk_bytes} bytes, at most {LARGEST_CHUNK_BYTES}; use smaller ones"
+        )
+    expected = int(
+        np.prod([-(-size // part) for size, part in zip(found.shape, found.chunks, strict=True)], dtype=object)
+    )
     there = found.id.get_num_chunks()
     if there < expected:
-        raise error(f"{where}: {name!r} has {there} of {expected} chunks, the others were never written; write it again")
+        raise error(
+            f"{where}: {name!r} has {there} of {expected} chunks, the others were never written; write it again"
+        )
 
 
 @contextmanager

@@ -12,7 +12,13 @@ from histoedge.edge.errors import DataError
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 LARGEST_FILE_BYTES = 1 << 22
 _FORMATS = ("TIFF", "PNG", "JPEG")
-_MODES = {"RGBA": "RGB with transparency", "L": "grey levels", "LA": "grey levels", "P": "a palette", "1": "two colours"}
+_MODES = {
+    "RGBA": "RGB with transparency",
+    "L": "grey levels",
+    "LA": "grey levels",
+    "P": "a palette",
+    "1": "two colours",
+}
 
 
 def read_patch(path: Path) -> np.ndarray:

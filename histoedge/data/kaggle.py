@@ -40,12 +40,12 @@ def load(folder: Path, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict
     for number, name in enumerate(SPLITS):
         if len(np.unique(y[parts == number])) < 2:
             raise DataError(
-                f"{folder}: {len(y)} patches in {len(set(groups))} groups (slides, or patches that are not equal) leave "
-                f"the {name} split without one of the classes; add patches or try another seed"
+                f"{folder}: {len(y)} patches in {len(set(groups))} groups (slides, or patches that are not equal) "
+                f"leave the {name} split without one of the classes; add patches or try another seed"
             )
     chosen = {}
     for name in splits:
-        indices = np.flatnonzero(parts == SPLITS.index(name))
+        indices = np.flatnonzero(parts == SPLITS.index(name)).tolist()
         chosen[name] = Split(
             name,
             TiffPatches([patches.paths[index] for index in indices]),

@@ -181,7 +181,9 @@ def _unpack(packed: Path, to: Path) -> None:
                 if written > limit:
                     raise DataError(f"{packed}: unpacks to more than {limit} bytes; this is not PatchCamelyon's file")
                 if written > room:
-                    raise DataError(f"{packed}: no room to unpack it in {to.parent}; free some space or unpack it yourself")
+                    raise DataError(
+                        f"{packed}: no room to unpack it in {to.parent}; free some space or unpack it yourself"
+                    )
                 target.write(block)
     except (EOFError, gzip.BadGzipFile, zlib.error) as cause:
         raise DataError(f"{packed}: not a whole gzip file ({cause}); download it again") from cause

@@ -15,7 +15,7 @@ _COLOURS = {"train": "#3b6fb6", "valid": "#e08a2e", "test": "#4c9a5f"}
 
 
 def picture(source: str, file: Path, *, seed: int = 0) -> None:
-    """Draw DATA to a PNG file: labels per split, brightness and stain of up to 1,000 patches each, patches of each class.
+    """Draw DATA to a PNG file: labels, brightness and stain per split (of up to 1,000 patches), patches of each class.
 
     Args:
         source: a folder in PatchCamelyon's or the Kaggle layout, or the word ``synthetic``.
@@ -30,7 +30,7 @@ def picture(source: str, file: Path, *, seed: int = 0) -> None:
 
     splits = load(source, seed=seed)
     figure = Figure(figsize=(14, 8.8), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.75))
+    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1, 1.75)))
     balance, brightness, stain_h, stain_e = left.subplots(4, 1)
     _balance(balance, splits)
     drawn = {name: _sample(split, seed) for name, split in splits.items()}
@@ -41,8 +41,10 @@ def picture(source: str, file: Path, *, seed: int = 0) -> None:
     )
     for axes, title, measure in panels:
         values = {name: measure(pixels) for name, pixels in drawn.items()}
-        inner = np.percentile(np.concatenate(list(values.values())), (0.1, 99.9))  # a few outliers would squeeze the rest
-        edges = np.linspace(*inner, 41)
+        inner = np.percentile(
+            np.concatenate(list(values.values())), (0.1, 99.9)
+        )  # a few outliers would squeeze the rest
+        edges = np.linspace(inner[0], inner[1], 41)
         for name, found in values.items():
             axes.hist(found, edges, density=True, histtype="step", linewidth=1.6, color=_COLOURS[name], label=name)
         axes.set_title(title, fontsize=10, loc="left")

@@ -6,6 +6,7 @@ negative. Stain and brightness vary by synthetic slide, no slide is in two split
 tumour, so colour alone does not tell the classes apart.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -15,13 +16,15 @@ import numpy as np
 from scipy import ndimage
 
 from histoedge import files
-from histoedge.data import LABEL_PX, PATCH_PX, SPLITS, Split, hdf5
+from histoedge.data import LABEL_PX, PATCH_PX, SPLITS, Split, hdf5, pcam
 from histoedge.edge.errors import DataError
 from histoedge.progress import Progress, silent
 
 PATCHES: Mapping[str, int] = {"train": 4000, "valid": 800, "test": 1000}
 PATCHES_PER_SLIDE = 50
 GOLDEN_SEED = 20181
+FEWEST = 16  # patches of a split: both classes are there
+BLOCK = 256
 
 # Optical density of the stains in red, green, blue (Ruifrok and Johnston 2001).
 HAEMATOXYLIN = np.array([0.650, 0.704, 0.286])
@@ -37,9 +40,9 @@ class _Cell(NamedTuple):
 
 
 _CELLS = {
-    "lymphocyte": _Cell((2.2, 3.6), (0.04, 0.10), 0.3, 1, 8),
+    "lymphocyte": _Cell((2.1, 3.3), (0.04, 0.10), 0.3, 1, 7),
     "histiocyte": _Cell((3.6, 5.6), (0.02, 0.08), 0.1, 1, 20),
-    "tumour": _Cell((4.4, 7.0), (0.08, 0.24), 0.5, 2, 24),
+    "tumour": _Cell((4.6, 7.2), (0.08, 0.24), 0.5, 2, 24),
 }
 _REACH = 10
 _STAMP = 2 * _REACH + 1
@@ -50,54 +53,80 @@ _CENTRE = slice((PATCH_PX - LABEL_PX) // 2, (PATCH_PX + LABEL_PX) // 2)
 
 
 def generate(split: str, *, patches: int, seed: int) -> Split:
-    """``patches`` patches of a split. Patch i depends on (seed, split, i) alone, so a shorter set is a prefix."""
+    """``patches`` patches of a split, uint8 RGB in memory, with labels, ids and slides.
+
+    Patch i depends on (seed, split, i) alone: the same on every run, and a shorter split is a prefix of a longer one.
+
+    Raises:
+        DataError: so few patches that one class is missing.
+    """
     pixels = np.empty((patches, PATCH_PX, PATCH_PX, 3), np.uint8)
     labels = np.empty(patches, np.uint8)
     for index in range(patches):
         pixels[index], labels[index] = _patch(split, index, seed)
     ids = [f"{split}-{index:06d}" for index in range(patches)]
-    slides = [f"{split}-slide-{index // PATCHES_PER_SLIDE:03d}" for index in range(patches)]
-    return Split(split, pixels, labels, ids, slides, pixels.nbytes)
+    return Split(split, pixels, labels, ids, [_slide(split, index) for index in range(patches)], pixels.nbytes)
 
 
-def golden(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """``count`` patches, uint8 (count, 96, 96, 3), half of each class, and their labels; always the same ones."""
-    chosen: dict[int, list[np.ndarray]] = {0: [], 1: []}
-    index = 0
-    while min(map(len, chosen.values())) < count // 2:
-        pixels, label = _patch("golden", index * PATCHES_PER_SLIDE, GOLDEN_SEED)  # every one from another slide
-        chosen[label].append(pixels)
-        index += 1
-    half = count // 2
-    labels = np.array([0] * half + [1] * half, np.uint8)
-    return np.stack(chosen[0][:half] + chosen[1][:half]), labels
+def golden(count: int = 16, *, seed: int = GOLDEN_SEED) -> tuple[np.ndarray, np.ndarray]:
+    """``count`` patches, uint8 (count, 96, 96, 3), half of each class, and their labels, uint8 (count,).
+
+    Every patch comes from another slide; patches without tumour come first.
+    """
+    wanted = (count - count // 2, count // 2)
+    chosen: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for index in itertools.count(step=PATCHES_PER_SLIDE):
+        pixels, label = _patch("golden", index, seed)
+        if len(chosen[label]) < wanted[label]:
+            chosen[label].append(pixels)
+        if len(chosen[0]) + len(chosen[1]) == count:
+            break
+    return np.stack(chosen[0] + chosen[1]), np.repeat(np.array([0, 1], np.uint8), wanted)
 
 
 def synth(out: Path, *, patches: int, seed: int, progress: Progress = silent) -> dict[str, Split]:
-    """Write three splits to ``out`` in PatchCamelyon's layout, with slide ids; valid and test are a quarter of train.
+    """Write three splits to ``out`` in PatchCamelyon's layout, with slide ids, and open them.
+
+    ``patches`` are for training; valid has a fifth of them and test a quarter. Memory holds a few hundred at a time.
 
     Raises:
-        DataError: a file of that name lies there already.
+        DataError: a file of one of the names lies there already; then nothing is written.
+        WriteError: a full disk, or no right to write.
     """
-    written = {}
-    for done, split in enumerate(SPLITS, start=1):
-        stem = f"camelyonpatch_level_2_split_{split}"
-        places = {part: out / f"{stem}_{part}" for part in ("x.h5", "y.h5", "meta.csv")}
-        for place in places.values():
-            if place.exists():
-                raise DataError(f"{place}: exists already; choose another folder or remove it")
-        made = generate(split, patches=patches if split == "train" else max(patches // 4, 16), seed=seed)
-        hdf5.write_dataset(places["x.h5"], "x", np.asarray(made.patches[:]))
-        hdf5.write_dataset(places["y.h5"], "y", made.labels.reshape(-1, 1, 1, 1))
-        rows = "".join(f"{index},{slide}\n" for index, slide in enumerate(made.slides or ()))
-        files.write_text(places["meta.csv"], ",wsi\n" + rows)
-        progress("write, splits", done, len(SPLITS), split)
-        written[split] = made
-    return written
+    counts = {"train": patches, "valid": max(patches // 5, FEWEST), "test": max(patches // 4, FEWEST)}
+    stems = {split: f"camelyonpatch_level_2_split_{split}" for split in SPLITS}
+    for stem in stems.values():
+        for name in (f"{stem}_x.h5", f"{stem}_y.h5", f"{stem}_meta.csv"):
+            if (out / name).exists():
+                raise DataError(f"{out / name}: exists already; choose another folder or remove it")
+    for split, count in counts.items():
+        labels = np.empty(count, np.uint8)
+        blocks = _blocks(split, seed=seed, labels=labels, progress=progress)
+        hdf5.write_rows(out / f"{stems[split]}_x.h5", "x", blocks, shape=(count, PATCH_PX, PATCH_PX, 3))
+        hdf5.write_rows(out / f"{stems[split]}_y.h5", "y", [labels.reshape(-1, 1, 1, 1)], shape=(count, 1, 1, 1))
+        rows = "".join(f"{index},{_slide(split, index)}\n" for index in range(count))
+        files.write_text(out / f"{stems[split]}_meta.csv", ",wsi\n" + rows)
+    return {split: pcam.load(out, split) for split in SPLITS}
 
 
-def _random(*keys: object) -> np.random.Generator:
-    return np.random.default_rng([int.from_bytes(str(key).encode()[-8:], "big") for key in keys])
+def _blocks(split: str, *, seed: int, labels: np.ndarray, progress: Progress) -> Iterator[np.ndarray]:
+    """The pixels of a split, a few hundred patches at a time; their labels go into ``labels``."""
+    count = len(labels)
+    for start in range(0, count, BLOCK):
+        stop = min(start + BLOCK, count)
+        pixels = np.empty((stop - start, PATCH_PX, PATCH_PX, 3), np.uint8)
+        for index in range(start, stop):
+            pixels[index - start], labels[index] = _patch(split, index, seed)
+        progress(f"synthesise {split}, patches", stop, count)
+        yield pixels
+
+
+def _slide(split: str, index: int) -> str:
+    return f"{split}-slide-{index // PATCHES_PER_SLIDE:04d}"
+
+
+def _random(*keys: int | str) -> np.random.Generator:
+    return np.random.default_rng([key if isinstance(key, int) else int.from_bytes(key.encode(), "big") for key in keys])
 
 
 def _patch(split: str, index: int, seed: int) -> tuple[np.ndarray, int]:
@@ -142,8 +171,8 @@ def _tissue(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
     if random.random() < 0.4:  # histiocytes: as large as tumour cells, but smooth, pale and oval
         at = random.uniform(0, _CANVAS, (random.integers(3, 16), 2))
         _scatter(random, nuclei, "histiocyte", at, (0.4, 0.8))
-    centre, spread = _CANVAS / 2 + random.uniform(-15, 15, 2), random.uniform(5, 26)
-    if kind < 0.63:
+    centre, spread = _CANVAS / 2 + random.uniform(-13, 13, 2), random.uniform(6, 26)
+    if kind < 0.61:
         _nest(random, nuclei, tumour, "tumour", centre=centre, spread=spread)
     else:  # what stands in its place is as large, as dark and as dense
         _nest(random, nuclei, tumour, "lymphocyte", centre=centre, spread=spread)
@@ -185,9 +214,7 @@ def _scatter(
         np.maximum(nuclei[place], inside * deep, out=nuclei[place])
 
 
-def _stamps(
-    random: np.random.Generator, cell: str, at: np.ndarray
-) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+def _stamps(random: np.random.Generator, cell: str, at: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
     """A random nucleus of the kind for each place: where on the canvas, and its stain, cut at the canvas's edge."""
     bank = _bank(cell)
     chosen = random.integers(0, len(bank), len(at))
@@ -232,6 +259,6 @@ def _noise_field(scale: int) -> np.ndarray:
     return np.asarray(smooth / smooth.std(), np.float32)
 
 
-def _cropped(*canvases: np.ndarray) -> tuple[np.ndarray, ...]:
+def _cropped(nuclei: np.ndarray, tissue: np.ndarray, tumour: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     inner = slice(_MARGIN, _MARGIN + PATCH_PX)
-    return tuple(canvas[inner, inner] for canvas in canvases)
+    return nuclei[inner, inner], tissue[inner, inner], tumour[inner, inner]

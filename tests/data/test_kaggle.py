@@ -97,7 +97,9 @@ def test_unequal_slides_still_come_near_the_sizes_and_the_balance() -> None:
 
 def test_too_few_slides_for_three_splits_are_refused(kaggle_folder: Folder) -> None:
     folder = kaggle_folder(patches(20), labels(20), slides=["a"] * 10 + ["b"] * 10)
-    with pytest.raises(DataError, match=r"20 patches in 2 groups .* leave the (valid|test) split without one of the classes"):
+    with pytest.raises(
+        DataError, match=r"20 patches in 2 groups .* leave the (valid|test) split without one of the classes"
+    ):
         loaded(folder)
 
 

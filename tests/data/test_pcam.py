@@ -206,9 +206,7 @@ def test_a_spoilt_gzip_file_is_named_and_leaves_no_half_file(
         assert list((tmp_path / "cache" / "histoedge").iterdir()) == []
 
 
-def test_a_gzip_bomb_stops_at_its_bound(
-    pcam_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gzip_bomb_stops_at_its_bound(pcam_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(pcam, "SMALL_UNPACKED_BYTES", 1 << 20)
     folder = pcam_files()
@@ -241,9 +239,7 @@ def test_the_whole_of_patchcamelyon_needs_little_memory(tmp_path: Path) -> None:
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # 7.2 GB of holes that take no room on disk
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        h5py.h5d.create(
-            file.id, b"x", h5py.h5t.NATIVE_UINT8, h5py.h5s.create_simple((count, 96, 96, 3)), dcpl=layout
-        )
+        h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_UINT8, h5py.h5s.create_simple((count, 96, 96, 3)), dcpl=layout)
     with h5py.File(tmp_path / f"{STEM}_y.h5", "w") as file:
         file["y"] = (np.arange(count) % 2).astype(np.uint8).reshape(-1, 1, 1, 1)
     assert (tmp_path / f"{STEM}_x.h5").stat().st_size > count * PATCH_BYTES

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 QUIET_S = 30.0
+SHORT_S = 1.0  # work this short is not worth a line in a log
 
 
 class Progress(Protocol):
@@ -41,12 +42,16 @@ def on_terminal() -> Iterator[Progress]:
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
         printed = time.monotonic()
+        since: dict[str, float] = {}
 
         def show(what: str, done: int, total: int, note: str = "") -> None:
             nonlocal printed
             if not console.is_terminal:
-                if done == total or time.monotonic() - printed > QUIET_S:
-                    printed = time.monotonic()
+                now = time.monotonic()
+                took = now - since.setdefault(what, now if total > 1 else printed)
+                if (done == total and took > SHORT_S) or now - printed > QUIET_S:
+                    printed = now
+        since: dict[str, float] = {}
                     print(f"{what}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
                 return
             if what not in tasks:

@@ -54,8 +54,8 @@ def calibrate(folded: Any, network: Network, pixels: Iterable[np.ndarray]) -> Ar
             highs[number] = max(highs[number], activation.max())
     ranges = {"input/range": np.array([0.0, 1.0], np.float32)}
     for name, low, high in zip(names, lows, highs, strict=True):
-        low = 0.0 if name != "head" else min(low, 0.0)
-        ranges[f"{name}/range"] = np.array([low, max(high, low + SMALLEST_RANGE)], np.float32)
+        low = 0.0 if name != "head" else min(low, 0.0)  # every range holds 0, or the converter moves it
+        ranges[f"{name}/range"] = np.array([low, max(high, 0.0, low + SMALLEST_RANGE)], np.float32)
     return ranges
 
 

@@ -38,8 +38,9 @@ def test_ranges_come_from_data_with_relu_at_zero_and_the_input_at_one(name: str)
     assert arrays["input/range"].tolist() == [0, 1]
     for layer in network.convolutions:
         low, high = arrays[f"{layer}/range"]
-        assert high > 0
-        assert low == 0 if layer != "head" else low < high
+        assert low <= 0 <= high
+        assert low < high
+        assert low == 0 or layer == "head"
 
 
 @pytest.mark.parametrize("name", list(networks.NETWORKS))
@@ -50,7 +51,8 @@ def test_the_integer_file_answers_like_the_simulated_network(name: str) -> None:
     found = litert.open_model(to_tflite.convert(network, arrays, precision="int8")).predict(PATCHES)
     low, high = arrays["head/range"]
     quantum = (high - low) / 255
-    assert np.abs(found - simulated).max() <= 1.01 * quantum  # rounding may fall either way, a wrong scale is more
+    # a half may round either way in each of the layers; a wrong scale or zero point is off by tens
+    assert np.abs(found - simulated).max() <= 4.01 * quantum
 
 
 def test_raw_pixels_are_the_quantised_input() -> None:

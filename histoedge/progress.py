@@ -41,17 +41,17 @@ def on_terminal() -> Iterator[Progress]:
     )
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
-        printed = time.monotonic()
-        since: dict[str, float] = {}
+        printed = called = time.monotonic()
+        started: dict[str, float] = {}
 
         def show(what: str, done: int, total: int, note: str = "") -> None:
-            nonlocal printed
+            nonlocal printed, called
             if not console.is_terminal:
-                now = time.monotonic()
-                took = now - since.setdefault(what, now if total > 1 else printed)
+                now, before = time.monotonic(), called
+                called = now
+                took = now - started.setdefault(what, before)
                 if (done == total and took > SHORT_S) or now - printed > QUIET_S:
                     printed = now
-        since: dict[str, float] = {}
                     print(f"{what}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
                 return
             if what not in tasks:

@@ -192,21 +192,18 @@ def synth(out: Path, patches: int, seed: int, as_json: bool) -> None:
 @data.command()
 @click.argument("source", metavar="DATA")
 @click.option("--picture", type=PATH, metavar="F.png", help="Draw label balance, patches, brightness and stain.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the split of a Kaggle folder."
-)
 @json_option
-def check(source: str, picture: Path | None, seed: int, as_json: bool) -> None:
+def check(source: str, picture: Path | None, as_json: bool) -> None:
     """Check DATA: counts, positives, duplicates inside and across splits, content hashes."""
     from histoedge import progress
     from histoedge.data import check as checks
 
     with progress.on_terminal() as show:
-        found = checks.check(source, seed=seed, progress=show)
+        found = checks.check(source, progress=show)
     if picture is not None:
         from histoedge.data import picture as pictures
 
-        pictures.picture(source, picture, seed=seed)
+        pictures.picture(source, picture)
     if as_json:
         _print_json(found.as_json())
     else:
@@ -238,7 +235,7 @@ def train(
 
     settings = _train_config(file, network, epochs, seed)
     with progress.on_terminal() as show:
-        splits = sources.load(source, splits=("train", "valid"), seed=settings.seed)
+        splits = sources.load(source, splits=("train", "valid"))
         trained = training.train(splits, settings, out, device=device, progress=show)
     weights = checkpoint.path_of(out, "fp32")
     document = {"weights": str(weights), "valid_auc": trained.valid_auc, "epochs": settings.epochs}
@@ -275,7 +272,7 @@ def compress(
     settings = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
     rows = []
     with progress.on_terminal() as show:
-        splits = sources.load(source, splits=("train", "valid"), seed=seed)
+        splits = sources.load(source, splits=("train", "valid"))
         needed = {step.name: step for recipe in recipes for step in config.ancestry(recipe)}
         for recipe in needed.values():
             made = compressing.compress(run_folder, recipe, splits, settings, device=device, progress=show)
@@ -355,7 +352,10 @@ def predict(
     paths = predicting.images(places)
     predictions = predicting.predict(model, paths, runtime=runtime, threads=threads or 1)
     if csv_file is not None:
-        rows = predicting.write_csv(csv_file, predictions)
+        with click.progressbar(
+            predictions, length=len(paths), label="predict", file=sys.stderr, hidden=not sys.stderr.isatty()
+        ) as shown:
+            rows = predicting.write_csv(csv_file, shown)
         if as_json:
             _print_json({"csv": str(csv_file), "images": rows})
         else:

@@ -11,7 +11,6 @@ from histoedge import edge, files
 from histoedge.data import image
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import DataError
-from histoedge.progress import Progress, silent
 
 BATCH = 64
 
@@ -52,7 +51,7 @@ def images(places: Sequence[Path]) -> list[Path]:
 
 
 def predict(
-    model: Path, paths: Sequence[Path], *, runtime: str | None = None, threads: int = 1, progress: Progress = silent
+    model: Path, paths: Sequence[Path], *, runtime: str | None = None, threads: int = 1
 ) -> Iterator[Prediction]:
     """The prediction of each image, in the order of ``paths``; one batch is in memory at a time.
 
@@ -62,14 +61,11 @@ def predict(
     """
     manifest = manifests.read(model)
     runner = edge.load(model, runtime=runtime, threads=threads)
-    done = 0
     for start in range(0, len(paths), BATCH):
         group = paths[start : start + BATCH]
         patches = np.stack([image.read_patch(path) for path in group])
         logits = runner.predict(patches).reshape(-1)
         probabilities = manifest.probability(logits)
-        done += len(group)
-        progress("predict, images", done, len(paths))
         for path, logit, probability in zip(group, logits, probabilities, strict=True):
             positive = bool(probability >= manifest.threshold)
             yield Prediction(path, float(logit), float(probability), positive)

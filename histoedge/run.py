@@ -42,7 +42,7 @@ def run(
     """
     from histoedge.lab import compress, export, train
 
-    splits = data.load(source, seed=train_config.seed)
+    splits = data.load(source)
     for done, split in enumerate(splits.values(), start=1):
         progress(
             "data, splits", done, len(splits), f"{split.name}: {len(split.labels)} patches, {split.content_hash[:12]}"

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from histoedge.cli import main
+from histoedge.data import synthetic
 
 
 def invoke(*arguments: object) -> Any:
@@ -138,3 +139,22 @@ def test_a_missing_extra_is_one_line_that_names_it(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "histoedge: bench needs scipy, which is not installed: pip install 'histoedge[bench]'\n"
+
+
+@pytest.mark.filterwarnings("ignore")  # Keras 3.15 and numpy 2.4 disagree about __array__(copy=)
+def test_the_seed_of_a_training_does_not_move_patches_between_splits(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    made = synthetic.generate("train", patches=60, seed=0)
+    rows = ["id,label"]
+    for name, patch, label in zip(made.ids, made.patches[:], made.labels, strict=True):
+        Image.fromarray(patch).save(tmp_path / "data" / "train" / f"{name}.tif")
+        rows.append(f"{name},{label}")
+    (tmp_path / "data" / "train_labels.csv").write_text("\n".join(rows))
+    used = []
+    for seed in (1, 2):
+        out = tmp_path / f"run{seed}"
+        result = invoke("train", "--data", tmp_path / "data", "--out", out, "--epochs", 1, "--seed", seed)
+        assert result.exit_code == 0, result.output
+        used.append(json.loads((out / "network.json").read_text())["data"])
+    assert used[0] == used[1]

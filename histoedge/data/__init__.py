@@ -99,7 +99,8 @@ def load(source: str, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict[
     Args:
         source: a folder or ``synthetic``.
         splits: which of ``SPLITS``.
-        seed: of the split of a Kaggle folder, and of the synthetic patches.
+        seed: of the split of a Kaggle folder, and of the synthetic patches. The commands never change it: a training
+            with another seed must leave the same patches to the test split.
 
     Raises:
         DataError: not a data set, or one with a fault; the message says where.

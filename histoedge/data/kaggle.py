@@ -41,7 +41,7 @@ def load(folder: Path, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict
         if len(np.unique(y[parts == number])) < 2:
             raise DataError(
                 f"{folder}: {len(y)} patches in {len(set(groups))} groups (slides, or patches that are not equal) "
-                f"leave the {name} split without one of the classes; add patches or try another seed"
+                f"leave the {name} split without one of the classes; add patches"
             )
     chosen = {}
     for name in splits:

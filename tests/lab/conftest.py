@@ -1,9 +1,12 @@
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
+from histoedge.cli import main
 
 pytest.importorskip("tensorflow", reason="the lab is not installed")
 
@@ -11,8 +14,6 @@ pytest.importorskip("tensorflow", reason="the lab is not installed")
 @pytest.fixture(autouse=True)
 def _frameworks_may_warn() -> Iterator[None]:
     """TensorFlow's and tf2onnx's own deprecation warnings are not ours to mend."""
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -53,18 +54,24 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tiny_data: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with all default recipes, made by the command itself."""
-    import warnings
+def make_run() -> Callable[..., Path]:
+    """``make_run(data, out, settings, *options)`` makes a run with the command itself."""
 
-    from histoedge.cli import main
+    def made(data: Path | str, out: Path, settings: Path, *options: str) -> Path:
+        arguments = ["run", "--data", str(data), "--out", str(out), "--config", str(settings), "--json", *options]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["run"] == str(out)
+        return out
 
-    out = tmp_path_factory.mktemp("run") / "run"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        result = CliRunner().invoke(
-            main, ["run", "--data", str(tiny_data), "--out", str(out), "--config", str(settings), "--json"]
-        )
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["run"] == str(out)
-    return out
+    return made
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    make_run: Callable[..., Path], tiny_data: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run with all default recipes."""
+    return make_run(tiny_data, tmp_path_factory.mktemp("run") / "run", settings)

@@ -2,14 +2,13 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from histoedge import data
-from histoedge.cli import main
 
 DATA = os.environ.get("HISTOEDGE_DATA", "")
 
@@ -21,8 +20,8 @@ pytestmark = [
 
 SETTINGS = """
 [train]
-epochs = 6
-batch = 32
+epochs = 8
+batch = 8
 [compress]
 quantise_steps = 20
 batch = 32
@@ -33,14 +32,11 @@ runs_per_round = 5
 
 
 @pytest.fixture(scope="module")
-def real_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real_run(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("real")
-    (folder / "settings.toml").write_text(SETTINGS)
-    recipes = ["--recipe", "fp32", "--recipe", "int8"]
-    arguments = ["run", "--data", DATA, "--out", str(folder / "run"), "--config", str(folder / "settings.toml")]
-    result = CliRunner().invoke(main, [*arguments, *recipes])
-    assert result.exit_code == 0, result.output
-    return folder / "run"
+    settings = folder / "settings.toml"
+    settings.write_text(SETTINGS)
+    return make_run(DATA, folder / "run", settings, "--recipe", "fp32", "--recipe", "int8")
 
 
 def cells(run: Path) -> dict[tuple[str, str], dict[str, Any]]:

@@ -215,7 +215,8 @@ def build(keras: Any, network: Network, *, folded: bool = False, field_px: int |
         if row.kind == "maxpool":
             tensor = layers.MaxPooling2D(row.kernel, row.stride, name=name)(tensor)
         elif row.kind == "head":
-            tensor = layers.Conv2D(1, row.kernel, row.stride, name=name)(tensor)
+            # float32 whatever the policy: bfloat16 logits would tie patches and cost AUC
+            tensor = layers.Conv2D(1, row.kernel, row.stride, dtype="float32", name=name)(tensor)
         elif folded:
             tensor = layers.Conv2D(row.channels, row.kernel, row.stride, activation="relu", name=name)(tensor)
         else:

@@ -83,3 +83,16 @@ def test_weights_of_another_network_are_refused() -> None:
     arrays["stem/kernel"] = arrays["stem/kernel"][:, :, :, :8]
     with pytest.raises(ModelError, match="stem/kernel"):
         networks.set_weights(model, arrays, where="somewhere.h5")
+
+
+def test_logits_are_float32_under_mixed_precision() -> None:
+    keras = backend.keras()
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = networks.build(keras, networks.named("edge"))
+        assert model.get_layer("conv2").compute_dtype == "bfloat16"
+        assert model.output.dtype == "float32"
+        assert {str(weight.dtype) for weight in model.weights} == {"float32"}
+    finally:
+        keras.mixed_precision.set_global_policy(before)

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,9 @@ def export(
         if tflite is None:  # the golden logits of both formats come from it
             tflite = to_tflite.convert(saved.network, saved.folded, precision=recipe.precision)
             golden = _golden(tflite)
-        content = _CONVERTERS[name](saved, recipe, target_ort) if name != "tflite" else tflite
+        content = tflite
+        if name == "onnx":
+            content = to_onnx.convert(saved.network, saved.folded, precision=recipe.precision, target_ort=target_ort)
         described = _manifest(saved, recipe, name, content=content, golden=golden, parents=parents, tools=tools)
         manifests.verdict_path(model).unlink(missing_ok=True)
         files.write_bytes(model, content)
@@ -78,13 +80,6 @@ def export(
         files.write_json(manifests.manifest_path(model), described.as_json())
         made.append(Exported(model, written=True))
     return made
-
-
-def _onnx(saved: Checkpoint, recipe: Recipe, target_ort: str) -> bytes:
-    return to_onnx.convert(saved.network, saved.folded, precision=recipe.precision, target_ort=target_ort)
-
-
-_CONVERTERS: dict[str, Callable[[Checkpoint, Recipe, str], bytes]] = {"onnx": _onnx}
 
 
 def _is_current(model: Path, parents: dict[str, str], tools: dict[str, str]) -> bool:

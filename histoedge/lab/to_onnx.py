@@ -64,6 +64,7 @@ def _from_tflite(content: bytes, opset: int) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         import tf2onnx
 
+        tf2onnx.utils.INTERNAL_NAME = 1  # it counts on from model to model, and what it makes depends on the count
         path = Path(folder) / "model.tflite"
         path.write_bytes(content)
         model: onnx.ModelProto
@@ -123,17 +124,27 @@ def drop_requantisation(graph: onnx.GraphProto) -> None:
 
 
 def transpose_at_the_end(graph: onnx.GraphProto) -> None:
-    """Replace the Reshape and Squeeze that move the one channel last by one Transpose, which takes any batch."""
+    """Move the one channel of the logit last by a Transpose, which takes any batch, instead of Reshape and Squeeze.
+
+    tf2onnx moves it by a Reshape for batch 1 and a Squeeze, with the dequantisation before, between or behind; for
+    some values of its name counter it even loses the Squeeze, and the model its rank. Whatever is there is replaced:
+    first the Transpose, then the dequantisation.
+    """
     producers = {output: node for node in graph.node for output in node.output}
-    for squeeze in [node for node in graph.node if node.op_type == "Squeeze"]:
-        reshape = producers.get(squeeze.input[0])
-        if reshape is None or reshape.op_type != "Reshape":
-            continue
-        transpose = helper.make_node("Transpose", [reshape.input[0]], [squeeze.output[0]], perm=[0, 2, 3, 1])
-        place = list(graph.node).index(reshape)
-        graph.node.remove(reshape)
-        graph.node.remove(squeeze)
-        graph.node.insert(place, transpose)
+    result = source = graph.output[0].name
+    tail: list[onnx.NodeProto] = []
+    while producers[source].op_type in ("Reshape", "Squeeze", "DequantizeLinear"):
+        tail.append(producers[source])
+        source = tail[-1].input[0]
+    if all(node.op_type == "DequantizeLinear" for node in tail):
+        return
+    for node in tail:
+        graph.node.remove(node)
+    dequantise = [node for node in tail if node.op_type == "DequantizeLinear"]
+    moved = f"{result}_channel_last" if dequantise else result
+    graph.node.append(helper.make_node("Transpose", [source], [moved], perm=[0, 2, 3, 1]))
+    for node in dequantise:  # at most one: there is one logit
+        graph.node.append(helper.make_node("DequantizeLinear", [moved, *node.input[1:]], [result]))
 
 
 PASSES: tuple[Callable[[onnx.GraphProto], None], ...] = (

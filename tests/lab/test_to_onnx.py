@@ -5,7 +5,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import to_onnx
+from histoedge.lab import backend, to_onnx
+from histoedge.lab import network as networks
 
 pytestmark = pytest.mark.lab
 
@@ -89,3 +90,56 @@ def test_the_opset_follows_the_oldest_runtime_to_serve() -> None:
         to_onnx.target("1.2")
     with pytest.raises(ConfigError, match="expects a release"):
         to_onnx.target("new")
+
+
+TAILS = [
+    ["Reshape", "Squeeze"],
+    ["Reshape"],
+    ["Reshape", "Squeeze", "DequantizeLinear"],
+    ["Reshape", "DequantizeLinear", "Squeeze"],
+    ["DequantizeLinear", "Reshape", "Squeeze"],
+]
+
+
+@pytest.mark.parametrize("tail", TAILS, ids="-".join)
+def test_whatever_moves_the_channel_becomes_a_transpose(tail: list[str]) -> None:
+    constants = {
+        "shape": np.array([1, 1, 0, 0, 1]),
+        "axes": np.array([0]),
+        "scale": np.float32(0.1),
+        "zero": np.uint8(3),
+    }
+    inputs = {"Reshape": ["shape"], "Squeeze": ["axes"], "DequantizeLinear": ["scale", "zero"]}
+    values = ["x", *(f"v{number}" for number in range(len(tail) - 1)), "y"]
+    nodes = [helper.make_node("Identity", ["raw"], ["x"])]
+    nodes += [
+        helper.make_node(operator, [values[number], *inputs[operator]], [values[number + 1]])
+        for number, operator in enumerate(tail)
+    ]
+    integers = "DequantizeLinear" in tail
+    raw = helper.make_tensor_value_info("raw", TensorProto.UINT8 if integers else TensorProto.FLOAT, ["n", 1, "h", "w"])
+    logit = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "h", "w", 1])
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "tail", [raw], [logit], initializers)
+    to_onnx.transpose_at_the_end(graph)
+    assert operators(graph) == ["Identity", "Transpose"] + ["DequantizeLinear"] * integers
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    codes = np.arange(2 * 6).reshape(2, 1, 2, 3).astype(np.uint8 if integers else np.float32)
+    expected = codes.transpose(0, 2, 3, 1).astype(np.float32)
+    if integers:
+        expected = (expected - 3) * np.float32(0.1)
+    np.testing.assert_allclose(session.run(None, {"raw": codes})[0], expected, rtol=1e-6)
+
+
+def test_the_counter_of_tf2onnx_does_not_change_the_file() -> None:
+    import tf2onnx
+
+    network = networks.named("edge")
+    backend.tf_keras().utils.set_random_seed(7)
+    arrays = networks.weights_of(networks.build(backend.tf_keras(), network, folded=True))
+    made = []
+    for count in (1, 75, 970):  # 75 lost the Squeeze of this network's float file
+        tf2onnx.utils.INTERNAL_NAME = count
+        made.append(to_onnx.convert(network, arrays, precision="fp32"))
+    assert made[0] == made[1] == made[2]

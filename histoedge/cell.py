@@ -36,6 +36,12 @@ Request = dict[str, Any]
 EDGE_COMMAND = (sys.executable, "-m", "histoedge.cell")
 """The child that opens exported files through ``histoedge.edge``."""
 
+KERAS_COMMAND = (sys.executable, "-m", "histoedge.lab.reference")
+"""The child that opens the source network's weights in Keras."""
+
+SOURCE = "fp32.weights.h5"
+"""The source network's weights, in the folder of a run."""
+
 PREDICT_BATCH = 32
 CHUNK_PATCHES = 512  # 14 MB of pixels: what a killed parent may leave in the temporary folder
 CLOSE_S = 10.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from histoedge import bench, data, files, report, verify
+from histoedge.cell import SOURCE
 from histoedge.config import BenchPlan, CompressConfig, Device, Recipe, TrainConfig, ancestry
 from histoedge.edge.errors import ComparisonFailed
 from histoedge.progress import Progress, silent
@@ -64,7 +65,7 @@ def run(
             failed.append(model.name)
         progress("verify, files", done, len(models), model.name)
     results = out / "bench.json"
-    reference = out / verify.SOURCE
+    reference = out / SOURCE
     inputs = bench.inputs_of(models, plan=plan, split=splits["test"], reference=reference)
     if not bench.is_current(results, inputs):
         measured = bench.bench(models, plan=plan, split=splits["test"], reference=reference, progress=progress)

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,12 @@ from typing import Any
 import numpy as np
 
 from histoedge import edge, files
-from histoedge.cell import Cell, CellFailed
+from histoedge.cell import KERAS_COMMAND, SOURCE, Cell, CellFailed
 from histoedge.data import Split
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError, RuntimeUnavailable
 from histoedge.edge.manifest import Manifest
 from histoedge.progress import Progress, silent
-
-KERAS_COMMAND = (sys.executable, "-m", "histoedge.lab.reference")
-SOURCE = "fp32.weights.h5"
 
 
 @dataclass(frozen=True, kw_only=True)

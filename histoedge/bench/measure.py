@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ import numpy as np
 from histoedge import config, edge, files, metrics
 from histoedge.bench import environment
 from histoedge.bench.results import Measurement
-from histoedge.cell import CHUNK_PATCHES, EDGE_COMMAND, Cell, CellFailed
+from histoedge.cell import CHUNK_PATCHES, EDGE_COMMAND, KERAS_COMMAND, SOURCE, Cell, CellFailed
 from histoedge.config import BenchPlan
 from histoedge.data import Split
 from histoedge.edge import manifest as manifests
@@ -25,10 +24,8 @@ from histoedge.edge.manifest import Manifest
 from histoedge.progress import Progress, silent
 
 KERAS = "keras"
-KERAS_COMMAND = (sys.executable, "-m", "histoedge.lab.reference")
 KERAS_MISSING = "the lab is not installed; pip install 'histoedge[lab]'"
-SOURCE = "fp32.weights.h5"
-TIMED_PATCHES = 256  # 7 MB of real pixels: enough that no branch predictor or cache learns them by heart
+TIMED_PATCHES = 256  # 7 MB of pixels: enough that no branch predictor or cache learns them by heart
 SETTLED_WIDTH = 0.10  # p50 repeats to about 1 % even on a shared machine: a tenth means that something disturbed it
 
 
@@ -117,7 +114,7 @@ def bench(
     """Measure every file on every runtime that opens it.
 
     Every cell is a child process with pinned threads. All load one after the other; then ``plan.rounds`` rounds
-    run, cells in a new random order in each, on real patches of the split; then all answer the whole split. A
+    run, cells in a new random order in each, on patches of the split; then all answer the whole split. A
     cell that fails or whose runtime is missing is a row that says why; the rest goes on. Interrupted, it leaves
     no process behind.
 

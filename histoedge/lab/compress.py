@@ -15,7 +15,7 @@ import numpy as np
 from histoedge import files, metrics
 from histoedge.config import CompressConfig, Device, Recipe, TrainConfig
 from histoedge.data import Split
-from histoedge.edge.errors import ModelError
+from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.lab import augment, backend, batches, checkpoint, quantise
 from histoedge.lab import network as networks
 from histoedge.lab.checkpoint import Checkpoint
@@ -47,12 +47,16 @@ def compress(
 
     Raises:
         ModelError: the weights it builds on are missing.
+        ConfigError: the data is not what the network was trained on.
     """
     path = checkpoint.path_of(run, recipe.name)
     source = checkpoint.read(checkpoint.path_of(run, "fp32"))
     if recipe.parent is None:
         return source
     inputs = inputs_of(run, recipe, config, splits)
+    for name, found in inputs["data"].items():
+        if found != source.inputs["data"][name]:  # what is test for this network may be training data elsewhere
+            raise ConfigError(f"{run}: trained on another {name} split than this data holds; give the run's own --data")
     if checkpoint.is_current(path, inputs):
         return checkpoint.read(path)
     backend.use_device(device)

@@ -161,6 +161,12 @@ def test_a_run_with_other_settings_is_refused(finished_run: Path, tiny_data: Pat
     assert "train.epochs is 2 there and 3 now" in result.stderr
 
 
+def test_compressing_on_other_data_is_refused(finished_run: Path) -> None:
+    result = invoke("compress", finished_run, "--data", "synthetic", "--recipe", "fp16")
+    assert result.exit_code == 1
+    assert "trained on another train split" in result.stderr
+
+
 def test_a_killed_run_ends_with_the_same_bytes(
     finished_run: Path, tiny_data: Path, settings: Path, tmp_path: Path
 ) -> None:

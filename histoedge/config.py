@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from histoedge.edge.errors import ConfigError
 
@@ -66,15 +66,18 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompressConfig:
-    """How a trained network is fine-tuned while it is pruned or quantised.
+    """How a trained network is fine-tuned while it is pruned, slimmed or quantised.
 
-    Lengths are optimiser steps. ``teacher_share`` is the part of the training target that comes from
-    the source network's probability; the rest is the label. ``calibration_patches`` training patches
-    set the activation ranges before quantisation-aware training starts.
+    Lengths are optimiser steps, ``slim_epochs`` passes over the training patches. ``teacher_share`` is the part of
+    the training target that comes from the source network's probability; the rest is the label; quantisation-aware
+    training learns from the network it quantises alone. ``calibration_patches`` training patches set the activation
+    ranges and rank the channels.
     """
 
     prune_steps: int = 600
     prune_learning_rate: float = 5e-4
+    slim_epochs: int = 14
+    slim_learning_rate: float = 1e-3
     quantise_steps: int = 200
     quantise_learning_rate: float = 2e-5
     batch: int = 128
@@ -85,9 +88,9 @@ class CompressConfig:
     def __post_init__(self) -> None:
         for name in ("prune_steps", "quantise_steps"):
             _require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("batch", "calibration_patches"):
+        for name in ("batch", "calibration_patches", "slim_epochs"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("prune_learning_rate", "quantise_learning_rate"):
+        for name in ("prune_learning_rate", "slim_learning_rate", "quantise_learning_rate"):
             _require(getattr(self, name) > 0, f"{name} must be above 0, got {getattr(self, name)}")
         _require(0 <= self.teacher_share <= 1, f"teacher_share must be in 0..1, got {self.teacher_share}")
 
@@ -116,23 +119,32 @@ class BenchPlan:
         _require(self.timeout_s > 0, f"timeout_s must be above 0, got {self.timeout_s}")
 
 
-_RECIPE = re.compile(r"(?:prune(?P<percent>[1-9]0)(?P<pruned_int8>_int8)?|(?P<plain>fp32|fp16|int8))")
+Scheme = Literal["none", "prune", "2of4", "cluster16", "slim"]
+
+_RECIPE = re.compile(
+    r"fp32|fp16|int8(?:ptq)?|(?:(?P<scheme>prune|slim)(?P<percent>[1-9]0)|(?P<fixed>2of4|cluster16))(?P<int8>_int8)?"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a network is made smaller; the name says it all and parses back.
 
-    ``sparsity`` is the share of zeros in every convolution kernel but the stem and the one-channel head.
+    ``scheme`` is what happens to the kernels before any quantisation: ``prune`` zeroes the smallest ``percent`` of
+    every convolution kernel but the stem and the one-channel head; ``2of4`` zeroes two of each four consecutive input
+    channels wherever these are a multiple of 4; ``cluster16`` leaves 16 values per output channel; ``slim`` removes
+    ``percent`` of each layer's channels. ``trained`` is False for post-training quantisation.
     """
 
     name: str
     precision: Precision
-    sparsity: float
+    scheme: Scheme = "none"
+    percent: int = 0
+    trained: bool = True
 
     @classmethod
     def parse(cls, name: str) -> "Recipe":
-        """The recipe of that name: ``fp32``, ``fp16``, ``int8``, ``pruneNN`` or ``pruneNN_int8`` (NN: 10 .. 90).
+        """The recipe of that name: one of ``RECIPES``, other percentages (10 .. 90), or ``2of4`` and ``cluster16``.
 
         Raises:
             ConfigError: no such recipe; the nearest one is named.
@@ -140,34 +152,41 @@ class Recipe:
         match = _RECIPE.fullmatch(name)
         if match is None:
             raise nearest("recipe", name, RECIPES)
-        if match["plain"]:
-            plain: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
-            return cls(name=name, precision=plain[match["plain"]], sparsity=0.0)
-        precision: Precision = "int8" if match["pruned_int8"] else "fp32"
-        return cls(name=name, precision=precision, sparsity=int(match["percent"]) / 100)
+        scheme = cast(Scheme, match["scheme"] or match["fixed"] or "none")
+        plain: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16"}
+        precision = plain.get(name, "int8" if match["int8"] or scheme == "none" else "fp32")
+        percent = int(match["percent"] or 0)
+        return cls(name=name, precision=precision, scheme=scheme, percent=percent, trained=name != "int8ptq")
 
     @property
     def parent(self) -> str | None:
         """The recipe whose weights this one starts from; None for the trained network itself."""
         if self.name == "fp32":
             return None
-        if self.sparsity and self.precision == "int8":
+        if self.scheme != "none" and self.precision == "int8":
             return self.name.removesuffix("_int8")
         return "fp32"
 
     @property
     def summary(self) -> str:
         """One line for a person."""
-        what = {
+        number = {
             "fp32": "32-bit floats",
             "fp16": "weights stored as 16-bit floats, computed in 32",
-            "int8": "8-bit integers throughout, quantisation-aware trained",
+            "int8": "8-bit integers throughout, "
+            + ("quantisation-aware trained" if self.trained else "calibrated, not trained"),
         }[self.precision]
-        zeros = f"; {self.sparsity:.0%} zeros in the kernels (a smaller compressed file, not a faster one)"
-        return what + (zeros if self.sparsity else "")
+        kernels = {
+            "none": "",
+            "prune": f"; {self.percent} % zeros in the kernels (a smaller compressed file, not a faster one)",
+            "2of4": "; two zeros in each four input channels (faster only where hardware knows 2:4 sparsity)",
+            "cluster16": "; 16 values per output channel (a smaller compressed file, not a faster one)",
+            "slim": f"; {self.percent} % of the channels removed (smaller and faster everywhere)",
+        }[self.scheme]
+        return number + kernels
 
 
-RECIPES = DEFAULT_RECIPES
+RECIPES = (*DEFAULT_RECIPES, "int8ptq", "2of4_int8", "cluster16_int8", "slim50", "slim50_int8")
 
 
 def recipes(names: Iterable[str]) -> tuple[Recipe, ...]:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from histoedge.config import BenchPlan, Recipe, TrainConfig, ancestry, recipes, resolve
+from histoedge.config import RECIPES, BenchPlan, Recipe, TrainConfig, ancestry, recipes, resolve
 from histoedge.edge.errors import ConfigError
 
 
@@ -40,22 +40,37 @@ def test_a_list_of_runtimes_becomes_a_tuple(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "precision", "sparsity", "parents"),
+    ("name", "precision", "scheme", "percent", "parents"),
     [
-        ("fp32", "fp32", 0.0, []),
-        ("fp16", "fp16", 0.0, ["fp32"]),
-        ("int8", "int8", 0.0, ["fp32"]),
-        ("prune50", "fp32", 0.5, ["fp32"]),
-        ("prune70_int8", "int8", 0.7, ["fp32", "prune70"]),
+        ("fp32", "fp32", "none", 0, []),
+        ("fp16", "fp16", "none", 0, ["fp32"]),
+        ("int8", "int8", "none", 0, ["fp32"]),
+        ("int8ptq", "int8", "none", 0, ["fp32"]),
+        ("prune50", "fp32", "prune", 50, ["fp32"]),
+        ("prune70_int8", "int8", "prune", 70, ["fp32", "prune70"]),
+        ("2of4_int8", "int8", "2of4", 0, ["fp32", "2of4"]),
+        ("cluster16_int8", "int8", "cluster16", 0, ["fp32", "cluster16"]),
+        ("slim50", "fp32", "slim", 50, ["fp32"]),
+        ("slim50_int8", "int8", "slim", 50, ["fp32", "slim50"]),
     ],
 )
-def test_a_recipes_name_says_it_all(name: str, precision: str, sparsity: float, parents: list[str]) -> None:
+def test_a_recipes_name_says_it_all(name: str, precision: str, scheme: str, percent: int, parents: list[str]) -> None:
     recipe = Recipe.parse(name)
-    assert (recipe.precision, recipe.sparsity) == (precision, sparsity)
+    assert (recipe.precision, recipe.scheme, recipe.percent) == (precision, scheme, percent)
+    assert recipe.trained == (name != "int8ptq")
     assert [step.name for step in ancestry(recipe)] == [*parents, name]
 
 
-@pytest.mark.parametrize(("wrong", "nearest"), [("int9", "int8"), ("prune50-int8", "prune50_int8"), ("fp23", "fp32")])
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [
+        ("int9", "int8"),
+        ("prune50-int8", "prune50_int8"),
+        ("fp23", "fp32"),
+        ("slim5", "slim50"),
+        ("prune50ptq", "prune50"),
+    ],
+)
 def test_an_unknown_recipe_names_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(ConfigError, match=f"did you mean {nearest}"):
         Recipe.parse(wrong)
@@ -63,5 +78,10 @@ def test_an_unknown_recipe_names_the_nearest(wrong: str, nearest: str) -> None:
 
 def test_no_recipe_means_the_five_of_the_first_line() -> None:
     five = {"fp32", "fp16", "int8", "prune50", "prune50_int8"}
-    assert {recipe.name for recipe in recipes([])} == {recipe.name for recipe in recipes(["all"])} == five
+    assert {recipe.name for recipe in recipes([])} == five
     assert [recipe.name for recipe in recipes(["int8", "int8"])] == ["int8"]
+
+
+def test_all_means_every_recipe_that_is_listed() -> None:
+    assert tuple(recipe.name for recipe in recipes(["int8", "all"])) == RECIPES
+    assert len(RECIPES) == 10

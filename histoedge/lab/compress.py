@@ -1,7 +1,7 @@
-"""Making a trained network smaller: half precision, pruning, quantisation-aware training.
+"""Making a trained network smaller: half precision, pruning, clustering, slimming, quantisation-aware training.
 
 Every recipe starts from the source network with batch norm folded in, so that the integer model equals the
-simulated one; fine-tuning sees training data only, with the source network as teacher (Hinton et al. 2015).
+simulated one (slimming keeps it: it trains a smaller network anew); fine-tuning sees training data only.
 """
 
 import dataclasses
@@ -15,20 +15,26 @@ import numpy as np
 from histoedge import files, metrics
 from histoedge.config import CompressConfig, Device, Recipe, TrainConfig
 from histoedge.data import Split
-from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.lab import augment, backend, batches, checkpoint, quantise
+from histoedge.edge.errors import ConfigError
+from histoedge.lab import augment, backend, batches, checkpoint, keep, quantise, slim, train
 from histoedge.lab import network as networks
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.network import Arrays, Network
 from histoedge.progress import Progress, silent
 
+LARGEST_AUC_COST = 0.001  # on valid: what kernels that cannot saturate may cost before they get the finer grid
+STAGES = ("prune", "slim", "quantise")
+
 
 def inputs_of(run: Path, recipe: Recipe, config: CompressConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
-    """Everything that decides the recipe's weights: its parents' bytes, the settings, the data."""
+    """Everything that decides the recipe's weights: its parents' bytes, the settings of its stage, the data."""
     parents = {"fp32", recipe.parent} - {None}
+    stage = "quantise" if recipe.precision == "int8" else "slim" if recipe.scheme == "slim" else "prune"
+    others = tuple(f"{other}_" for other in STAGES if other != stage)
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if not name.startswith(others)}
     return {
         "recipe": recipe.name,
-        "compress": dataclasses.asdict(config),
+        "compress": settings,
         "parents": {str(name): files.sha256(checkpoint.path_of(run, str(name))) for name in sorted(map(str, parents))},
         "data": {name: splits[name].content_hash for name in ("train", "valid")},
     }
@@ -46,8 +52,9 @@ def compress(
     """Make ``RUN/<recipe>.weights.h5`` from the weights it builds on; nothing is done again that is there already.
 
     Raises:
-        ModelError: the weights it builds on are missing.
+        ModelError: the weights it builds on are missing, or training broke what the recipe promises.
         ConfigError: the data is not what the network was trained on.
+        DataError: the calibration patches are of one colour.
     """
     path = checkpoint.path_of(run, recipe.name)
     source = checkpoint.read(checkpoint.path_of(run, "fp32"))
@@ -60,19 +67,51 @@ def compress(
     if checkpoint.is_current(path, inputs):
         return checkpoint.read(path)
     backend.use_device(device)
-    if recipe.precision == "fp16":
-        arrays = {name: value.astype(np.float16).astype(np.float32) for name, value in source.folded.items()}
+    parent = checkpoint.read(checkpoint.path_of(run, recipe.parent))
+    job = _Job(recipe, source, parent, splits, config, progress)
+    state = run / f".{recipe.name}.state.h5"
+    if recipe.precision == "int8":
+        result = _integers(job)
+    elif recipe.scheme == "slim":
+        result = _slimmed(job, state, inputs)
     else:
-        parent = checkpoint.read(checkpoint.path_of(run, recipe.parent))
-        lesson = _Lesson(source, splits["train"], config)
-        make = _quantised if recipe.precision == "int8" else _pruned
-        arrays = make(lesson, parent.folded, recipe, progress)
-    auc = metrics.auc(
-        splits["valid"].labels, batches.logits(simulated(source.network, arrays, recipe), splits["valid"])
-    )
-    result = Checkpoint(source.network, recipe.name, arrays, inputs, auc)
-    checkpoint.write(path, result)
-    return result
+        result = job.checkpoint(_floats(job))
+    kernels = {name: result.folded[f"{name}/kernel"] for name in result.network.convolutions}
+    keep.refuse_broken(recipe, result.network, kernels, where=recipe.name)
+    checkpoint.write(path, dataclasses.replace(result, inputs=inputs))
+    state.unlink(missing_ok=True)
+    return checkpoint.read(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One recipe to make: the trained network, the weights to start from, what to learn from."""
+
+    recipe: Recipe
+    source: Checkpoint
+    parent: Checkpoint
+    splits: Mapping[str, Split]
+    config: CompressConfig
+    progress: Progress
+
+    @property
+    def augmentation(self) -> TrainConfig:
+        """The source network's training settings with this job's seed."""
+        return dataclasses.replace(TrainConfig(**self.source.inputs["train"]), seed=self.config.seed)
+
+    def calibration(self) -> Iterator[np.ndarray]:
+        """Unaugmented training pixels, float32 (n, 96, 96, 3) in 0..1, drawn by the seed."""
+        split = self.splits["train"]
+        count = min(self.config.calibration_patches, len(split.labels))
+        chosen = np.sort(batches.order(len(split.labels), seed=self.config.seed, epoch=0)[:count])
+        for start in range(0, count, 256):
+            yield split.patches[chosen[start : start + 256]].astype(np.float32) / 255.0
+
+    def checkpoint(self, arrays: Arrays) -> Checkpoint:
+        """The parent's network with these weights, and its AUC on valid as deployed."""
+        model, valid = simulated(self.parent.network, arrays, self.recipe), self.splits["valid"]
+        auc = metrics.auc(valid.labels, batches.logits(model, valid))
+        return Checkpoint(self.parent.network, self.recipe.name, arrays, {}, auc)
 
 
 def simulated(network: Network, arrays: Mapping[str, np.ndarray], recipe: Recipe) -> Any:
@@ -85,19 +124,18 @@ def simulated(network: Network, arrays: Mapping[str, np.ndarray], recipe: Recipe
 
 
 class _Lesson:
-    """What fine-tuning learns from: augmented training patches, and targets mixed from label and teacher."""
+    """What fine-tuning learns from: augmented training patches, and the teacher's logits on them."""
 
-    def __init__(self, source: Checkpoint, split: Split, config: CompressConfig) -> None:
-        self.keras, self.config, self.split, self.network = backend.keras(), config, split, source.network
-        self.keras.utils.set_random_seed(config.seed)
-        backend.tf_keras().utils.set_random_seed(config.seed)
-        settings = {**source.inputs["train"], "seed": config.seed}
-        self._augment = augment.layer(self.keras, TrainConfig(**settings))
-        self._teacher = networks.build(self.keras, source.network, folded=True)
-        networks.set_weights(self._teacher, source.folded, where="teacher")
+    def __init__(self, job: _Job, teacher: Checkpoint) -> None:
+        self.keras, self.config, self.split = backend.keras(), job.config, job.splits["train"]
+        self.keras.utils.set_random_seed(job.config.seed)
+        backend.tf_keras().utils.set_random_seed(job.config.seed)
+        self._augment = augment.layer(self.keras, job.augmentation)
+        self._teacher = networks.build(self.keras, teacher.network, folded=True)
+        networks.set_weights(self._teacher, teacher.folded, where="teacher")
 
-    def steps(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """``count`` batches: float32 pixels (n, 96, 96, 3) in 0..1, float32 targets (n, 1, 1, 1)."""
+    def steps(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """``count`` batches: pixels (n, 96, 96, 3) in 0..1, labels and logits (n, 1, 1, 1), all float32."""
         per_epoch = math.ceil(len(self.split.labels) / self.config.batch)
         for epoch in range(math.ceil(count / per_epoch)):
             self._augment.reseed(epoch)
@@ -107,60 +145,62 @@ class _Lesson:
             for number in range(min(per_epoch, count - epoch * per_epoch)):
                 patches, labels = data[number]
                 pixels = np.asarray(self.keras.ops.convert_to_numpy(self._augment(patches, training=True)))
-                taught = 1 / (1 + np.exp(-np.asarray(self._teacher.predict_on_batch(pixels), np.float32)))
-                share = np.float32(self.config.teacher_share)
-                yield pixels, share * taught + (1 - share) * labels[:, :, None, None]
-
-    def calibration(self) -> Iterator[np.ndarray]:
-        """Unaugmented training pixels, float32 (n, 96, 96, 3) in 0..1."""
-        count = min(self.config.calibration_patches, len(self.split.labels))
-        chosen = np.sort(batches.order(len(self.split.labels), seed=self.config.seed, epoch=0)[:count])
-        for start in range(0, count, 256):
-            yield self.split.patches[chosen[start : start + 256]].astype(np.float32) / 255.0
+                logits = np.asarray(self._teacher.predict_on_batch(pixels), np.float32)
+                yield pixels, labels[:, :, None, None], logits
 
 
-def _compiled(model: Any, *, learning_rate: float, steps: int) -> Any:
+def _compiled(model: Any, loss: str, *, learning_rate: float, steps: int) -> Any:
     keras = backend.tf_keras()
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, max(steps, 1))
-    model.compile(keras.optimizers.Adam(schedule), keras.losses.BinaryCrossentropy(from_logits=True))
+    losses = {"entropy": keras.losses.BinaryCrossentropy(from_logits=True), "square": keras.losses.MeanSquaredError()}
+    model.compile(keras.optimizers.Adam(schedule), losses[loss])
     return model
 
 
-def _pruned(lesson: _Lesson, folded: Arrays, recipe: Recipe, progress: Progress) -> Arrays:
-    """Magnitude pruning, polynomial schedule (Zhu and Gupta 2017), full sparsity after two thirds of the steps."""
-    toolkit, keras, network = backend.toolkit(), backend.tf_keras(), lesson.network
-    config = lesson.config
-    model = networks.build(keras, network, folded=True)
+# ---- floats --------------------------------------------------------------------------------------------------
+
+
+def _floats(job: _Job) -> Arrays:
+    folded = job.source.folded
+    if job.recipe.precision == "fp16":
+        return {name: value.astype(np.float16).astype(np.float32) for name, value in folded.items()}
+    if job.recipe.scheme == "cluster16":  # not trained here: quantisation-aware training tunes the 16 values
+        return {name: keep.clustered(value) if name.endswith("/kernel") else value for name, value in folded.items()}
+    return _pruned(job)
+
+
+def _pruned(job: _Job) -> Arrays:
+    """Magnitude pruning: by a polynomial schedule (Zhu and Gupta 2017), or two of four (Mishra et al. 2021) at once."""
+    recipe, config, network = job.recipe, job.config, job.source.network
+    sparsity, keras = backend.toolkit().sparsity.keras, backend.tf_keras()
     steps = max(config.prune_steps, 1)
-    schedule = toolkit.sparsity.keras.PolynomialDecay(
-        initial_sparsity=0.0,
-        final_sparsity=recipe.sparsity,
-        begin_step=0,
-        end_step=max(2 * steps // 3, 1),
-        frequency=max(steps // 60, 1),
-    )
+    often = max(steps // 60, 1)
+    if recipe.scheme == "2of4":
+        settings = {"pruning_schedule": sparsity.ConstantSparsity(0.5, 0, frequency=often), "sparsity_m_by_n": (2, 4)}
+    else:
+        end = max(2 * steps // 3, 1)
+        schedule = sparsity.PolynomialDecay(0.0, recipe.percent / 100, begin_step=0, end_step=end, frequency=often)
+        settings = {"pruning_schedule": schedule}
+    layers = network.fours if recipe.scheme == "2of4" else network.prunable
 
     def wrap(layer: Any) -> Any:
-        if layer.name not in network.prunable:
+        if layer.name not in layers:
             return layer.__class__.from_config(layer.get_config())
-        return toolkit.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
+        return sparsity.prune_low_magnitude(layer, **settings)
 
-    pruned = keras.models.clone_model(model, clone_function=wrap)
-    _copy_weights(pruned, folded)
-    _compiled(pruned, learning_rate=config.prune_learning_rate, steps=steps)
-    update = toolkit.sparsity.keras.UpdatePruningStep()
+    pruned = keras.models.clone_model(networks.build(keras, network, folded=True), clone_function=wrap)
+    _copy_weights(pruned, job.source.folded)
+    _compiled(pruned, "entropy", learning_rate=config.prune_learning_rate, steps=steps)
+    update = sparsity.UpdatePruningStep()
     update.set_model(pruned)
     update.on_train_begin()
-    for step, (pixels, targets) in enumerate(lesson.steps(steps)):
+    share = np.float32(config.teacher_share)
+    for step, (pixels, labels, logits) in enumerate(_Lesson(job, job.source).steps(steps)):
         update.on_train_batch_begin(step)
-        loss = pruned.train_on_batch(pixels, targets)
-        progress(recipe.name, step + 1, steps, f"loss {loss:.4f}")
+        loss = pruned.train_on_batch(pixels, share / (1 + np.exp(-logits)) + (1 - share) * labels)
+        job.progress(recipe.name, step + 1, steps, f"loss {loss:.4f}")
     update.on_epoch_end(0)
-    arrays = networks.weights_of(toolkit.sparsity.keras.strip_pruning(pruned))
-    short = {name: share for name, share in networks.zeros(network, arrays).items() if share < recipe.sparsity - 0.01}
-    if short:
-        raise ModelError(f"{recipe.name}: too few zeros after pruning ({short}); raise prune_steps")
-    return arrays
+    return networks.weights_of(sparsity.strip_pruning(pruned))
 
 
 def _copy_weights(pruned: Any, arrays: Arrays) -> None:
@@ -173,17 +213,57 @@ def _copy_weights(pruned: Any, arrays: Arrays) -> None:
                 variable.assign(arrays[key])
 
 
-def _quantised(lesson: _Lesson, folded: Arrays, recipe: Recipe, progress: Progress) -> Arrays:
-    """Quantisation-aware training from calibrated ranges; zeros that are there stay where the recipe prunes."""
-    keras, network, config = backend.tf_keras(), lesson.network, lesson.config
-    model = networks.build(keras, network, folded=True)
-    networks.set_weights(model, folded, where=recipe.name)
-    ranges = quantise.calibrate(model, network, lesson.calibration())
-    quantised = quantise.wrap(model, preserve_zeros=recipe.sparsity > 0)
-    quantise.set_ranges(quantised, network, ranges)
-    _compiled(quantised, learning_rate=config.quantise_learning_rate, steps=config.quantise_steps)
-    for step, (pixels, targets) in enumerate(lesson.steps(config.quantise_steps)):
-        loss = quantised.train_on_batch(pixels, targets)
-        quantise.hold_ranges(quantised, network, ranges)
-        progress(recipe.name, step + 1, config.quantise_steps, f"loss {loss:.4f}")
-    return quantise.weights_of(quantised, network, ranges)
+# ---- fewer channels ------------------------------------------------------------------------------------------
+
+
+def _slimmed(job: _Job, state: Path, inputs: Mapping[str, Any]) -> Checkpoint:
+    """The network with its most important channels, trained on with the whole network as teacher."""
+    source, config = job.source, job.config
+    network = slim.smaller(source.network, job.recipe.percent)
+    ranking = slim.importance(backend.keras(), source.network, source.folded, job.calibration())
+    settings = dataclasses.replace(job.augmentation, epochs=config.slim_epochs, batch=config.batch)
+    trained = train.fit(
+        network,
+        job.splits,
+        dataclasses.replace(settings, learning_rate=config.slim_learning_rate),
+        state=state,
+        inputs=inputs,
+        start=slim.sliced(source.network, network, source.arrays, ranking),
+        teacher=train.Teacher(source.network, source.folded, config.teacher_share),
+        progress=job.progress,
+    )
+    return Checkpoint(network, job.recipe.name, trained.best, {}, trained.best_auc)
+
+
+# ---- integers ------------------------------------------------------------------------------------------------
+
+
+def _integers(job: _Job) -> Checkpoint:
+    """Kernel codes that cannot saturate, or the finer grid where those cost too much AUC on valid."""
+    safe, fine = quantise.LARGEST_CODES
+    limited = job.checkpoint(_quantised(job, safe))
+    if limited.valid_auc >= job.parent.valid_auc - LARGEST_AUC_COST:
+        return limited
+    free = job.checkpoint(_quantised(job, fine))
+    return limited if limited.valid_auc >= free.valid_auc - LARGEST_AUC_COST else free
+
+
+def _quantised(job: _Job, largest_code: int) -> Arrays:
+    """Calibrated ranges, then training towards the logits of the network that is quantised."""
+    recipe, config, network = job.recipe, job.config, job.parent.network
+    model = networks.build(backend.tf_keras(), network, folded=True)
+    networks.set_weights(model, job.parent.folded, where=recipe.name)
+    arrays = quantise.calibrate(model, network, job.calibration())
+    arrays[quantise.KERNEL_CODES] = np.array([-largest_code, largest_code])
+    quantised = quantise.wrap(model, network, largest_code=largest_code)
+    quantise.set_ranges(quantised, network, arrays)
+    steps = config.quantise_steps if recipe.trained else 0
+    _compiled(quantised, "square", learning_rate=config.quantise_learning_rate, steps=steps)
+    projections = keep.projections(recipe, network, job.parent.folded)
+    lesson = _Lesson(job, job.parent)
+    for step, (pixels, _labels, logits) in enumerate(lesson.steps(steps)):
+        loss = quantised.train_on_batch(pixels, logits)
+        quantise.hold_ranges(quantised, network, arrays)
+        quantise.keep(quantised, projections)
+        job.progress(recipe.name, step + 1, steps, f"loss {loss:.4f}")
+    return quantise.weights_of(quantised, network, arrays)

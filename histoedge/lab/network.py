@@ -66,6 +66,11 @@ class Network:
         return tuple(name for name in self.convolutions if name != "stem" and channels[name] > 1)
 
     @property
+    def fours(self) -> tuple[str, ...]:
+        """The layers that can hold two zeros in each four consecutive input channels: all but the 3-channel stem."""
+        return tuple(name for name, shape in self.kernel_shapes.items() if shape[2] % 4 == 0)
+
+    @property
     def stride_px(self) -> int:
         """Pixels between neighbouring outputs."""
         return math.prod(row.stride for row in self.rows)

@@ -4,70 +4,92 @@ The toolkit starts every range at -6 .. 6 and moves activation ranges by an aver
 some hundred steps half of the codes are still wasted. Here every range is set before fine-tuning and held
 through it: kernels from their weights, activations from a calibration pass, a ReLU's minimum exactly 0, the
 input exactly 0 .. 1 (so that its scale is 1/255 and raw pixels are the quantised input).
+
+On x86 CPUs without VNNI the kernels that multiply uint8 by int8 add two products in 16 bits, and saturate. Kernel
+codes within -63 .. 63 cannot: 2 x 255 x 63 fits. They are the same grid as 7 bits; -127 .. 127 is the other choice.
 """
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from histoedge.edge.errors import DataError, ModelError
 from histoedge.lab import backend
 from histoedge.lab import network as networks
 from histoedge.lab.network import Arrays, Network
 
-SMALLEST_RANGE = 1e-6  # a channel of zeros still needs a scale above 0
+SMALLEST_RANGE = 1e-4  # of the layer's largest: a channel of zeros needs a scale, and its bias must fit 32 bits
+LARGEST_CODES = (63, 127)  # of a kernel: what can never saturate, and what has the finer grid
+KERNEL_CODES = "kernels/range"  # of a checkpoint's arrays: smallest and largest code
 
 
-def model_of(network: Network, *, preserve_zeros: bool = False, field_px: int | None = networks.PATCH_PX) -> Any:
-    """The quantisation-aware ``tf_keras`` twin of the folded network, its ranges not yet set.
-
-    ``preserve_zeros`` keeps the zeros that the weights hold when training starts.
-    """
-    keras = backend.tf_keras()
-    folded = networks.build(keras, network, folded=True, field_px=field_px)
-    return wrap(folded, preserve_zeros=preserve_zeros)
-
-
-def wrap(folded: Any, *, preserve_zeros: bool) -> Any:
-    """The quantisation-aware copy of a folded ``tf_keras`` model, weights kept."""
-    toolkit = backend.toolkit()
-    quantization = toolkit.quantization.keras
+def wrap(folded: Any, network: Network, *, largest_code: int) -> Any:
+    """The quantisation-aware copy of a folded ``tf_keras`` model, weights kept, ranges not yet set."""
+    quantization = backend.toolkit().quantization.keras
     with quantization.quantize_scope():
-        annotated = quantization.quantize_annotate_model(folded)
-        if preserve_zeros:
-            scheme = toolkit.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
-            return quantization.quantize_apply(annotated, scheme)
-        return quantization.quantize_apply(annotated)
+        model = quantization.quantize_apply(quantization.quantize_annotate_model(folded))
+    for name in network.convolutions:
+        # training takes each step's ranges from the weights; 7 narrow bits over them are the codes -63 .. 63
+        model.get_layer(f"quant_{name}").quantize_config.weight_quantizer.num_bits = largest_code.bit_length() + 1
+    return model
 
 
 def calibrate(folded: Any, network: Network, pixels: Iterable[np.ndarray]) -> Arrays:
-    """``layer/range``, float32 (minimum, maximum), of the input and every convolution, over batches of pixels."""
+    """``layer/range``, float32 (minimum, maximum), of the input and every convolution, over batches of pixels.
+
+    Args:
+        folded: a ``tf_keras`` model of the network, batch norm folded in.
+        network: the architecture.
+        pixels: batches float32 (n, 96, 96, 3) in 0..1.
+
+    Raises:
+        DataError: all pixels are of one colour.
+        ModelError: a layer whose outputs are all 0 (its range would have no width), or not finite.
+    """
     keras = backend.tf_keras()
     names = network.convolutions
     watch = keras.Model(folded.input, [folded.get_layer(name).output for name in names])
     lows, highs = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    colours = []
     for batch in pixels:
+        colours += [batch.min(axis=(0, 1, 2)), batch.max(axis=(0, 1, 2))]
         for number, activation in enumerate(watch.predict_on_batch(batch)):
-            lows[number] = min(lows[number], activation.min())
-            highs[number] = max(highs[number], activation.max())
+            lows[number] = np.minimum(lows[number], activation.min())  # unlike min(), keeps a NaN
+            highs[number] = np.maximum(highs[number], activation.max())
+    if np.ptp(colours, axis=0).max() == 0:
+        found = np.round(255 * colours[0]).astype(int).tolist()
+        raise DataError(f"calibration: every pixel has the colour {found}; expected patches of tissue")
     ranges = {"input/range": np.array([0.0, 1.0], np.float32)}
     for name, low, high in zip(names, lows, highs, strict=True):
-        low = 0.0 if name != "head" else min(low, 0.0)  # every range holds 0, or the converter moves it
-        ranges[f"{name}/range"] = np.array([low, max(high, 0.0, low + SMALLEST_RANGE)], np.float32)
+        # every range holds 0, or the converter moves it
+        low, high = (min(low, 0.0) if name == "head" else 0.0), max(high, 0.0)
+        if not low < high or not np.isfinite([low, high]).all():
+            raise ModelError(
+                f"{network.name}: the outputs of layer {name} lie in {low:g} .. {high:g} on the calibration patches; "
+                "expected a range above zero width: a dead or diverged layer, train the network again"
+            )
+        ranges[f"{name}/range"] = np.array([low, high], np.float32)
     return ranges
 
 
-def set_ranges(model: Any, network: Network, ranges: Mapping[str, np.ndarray]) -> None:
-    """Put the activation ranges into a quantisation-aware model, and the kernel ranges that its weights have now."""
-    hold_ranges(model, network, ranges)
+def kernel_range(kernel: np.ndarray, *, largest_code: int) -> np.ndarray:
+    """Upper bounds (channels,) of symmetric 8-bit ranges in which a channel's largest weight gets ``largest_code``."""
+    largest = np.abs(kernel).max(axis=(0, 1, 2))
+    bounds: np.ndarray = np.maximum(largest, SMALLEST_RANGE * (largest.max() or 1.0)) * np.float32(127 / largest_code)
+    return bounds
+
+
+def set_ranges(model: Any, network: Network, arrays: Mapping[str, np.ndarray]) -> None:
+    """Put activation ranges into a quantisation-aware model, and the kernel ranges that its weights have now."""
+    hold_ranges(model, network, arrays)
     for name in network.convolutions:
         variables = _variables(model.get_layer(f"quant_{name}"))
-        kernel = variables["kernel"].numpy()
-        largest = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)), SMALLEST_RANGE)
-        variables["kernel_min"].assign(-largest)
-        variables["kernel_max"].assign(largest)
+        bound = kernel_range(variables["kernel"].numpy(), largest_code=int(arrays[KERNEL_CODES][1]))
+        variables["kernel_min"].assign(-bound)
+        variables["kernel_max"].assign(bound)
 
 
 def hold_ranges(model: Any, network: Network, ranges: Mapping[str, np.ndarray]) -> None:
@@ -81,23 +103,28 @@ def hold_ranges(model: Any, network: Network, ranges: Mapping[str, np.ndarray]) 
         variables[f"{prefix}_max"].assign(high)
 
 
-def weights_of(model: Any, network: Network, ranges: Mapping[str, np.ndarray]) -> Arrays:
-    """Kernels, biases and ranges of a quantisation-aware model, as a checkpoint holds them."""
-    arrays: Arrays = dict(ranges)
+def keep(model: Any, projections: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
+    """Put each named layer's kernel back among those its recipe allows."""
+    for name, project in projections.items():
+        kernel = _variables(model.get_layer(f"quant_{name}"))["kernel"]
+        kernel.assign(project(kernel.numpy()))
+
+
+def weights_of(model: Any, network: Network, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """Kernels and biases of a quantisation-aware model with the ranges in ``arrays``, as a checkpoint holds them."""
+    found: Arrays = {name: value for name, value in arrays.items() if name.endswith("/range")}
     for name in network.convolutions:
         variables = _variables(model.get_layer(f"quant_{name}"))
-        arrays[f"{name}/kernel"] = variables["kernel"].numpy()
-        arrays[f"{name}/bias"] = variables["bias"].numpy()
-    return arrays
+        found[f"{name}/kernel"] = variables["kernel"].numpy()
+        found[f"{name}/bias"] = variables["bias"].numpy()
+    return found
 
 
 def rebuild(network: Network, arrays: Mapping[str, np.ndarray], *, field_px: int | None = networks.PATCH_PX) -> Any:
     """The quantisation-aware model that ``weights_of`` described, for fields of another size if asked."""
-    model = model_of(network, field_px=field_px)
-    for name in network.convolutions:
-        variables = _variables(model.get_layer(f"quant_{name}"))
-        variables["kernel"].assign(arrays[f"{name}/kernel"])
-        variables["bias"].assign(arrays[f"{name}/bias"])
+    folded = networks.build(backend.tf_keras(), network, folded=True, field_px=field_px)
+    networks.set_weights(folded, arrays, where=network.name)
+    model = wrap(folded, network, largest_code=127)  # at rest the range alone says it: 8 bits over a wider one
     set_ranges(model, network, arrays)
     return model
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,49 +84,102 @@ def train(
 def _train(
     splits: Mapping[str, Split], config: TrainConfig, out: Path, *, inputs: Mapping[str, Any], progress: Progress
 ) -> None:
-    keras = backend.keras()
-    keras.utils.set_random_seed(config.seed)
     network = networks.named(config.network)
-    steps = math.ceil(len(splits["train"].labels) / config.batch)
-    trainee = _Trainee(keras, network, config, steps=steps)
-    state = trainee.restored(out / STATE, inputs)
-    seconds: list[float] = []
-    for epoch in range(len(state.history), config.epochs):
-        started = time.monotonic()
-        loss = trainee.epoch(splits["train"], epoch)
-        auc = metrics.auc(splits["valid"].labels, batches.logits(trainee.network, splits["valid"]))
-        state = trainee.after_epoch(state, loss=loss, auc=auc)
-        trainee.save(out / STATE, state, inputs)
-        seconds.append(time.monotonic() - started)
-        left = (config.epochs - epoch - 1) * float(np.median(seconds))
-        note = f"loss {loss:.4f}, valid AUC {auc:.4f} (best {state.best_auc:.4f}), about {left:.0f} s left"
-        progress(f"train {network.name}, epochs", epoch + 1, config.epochs, note)
-    files.write_json(out / "history.json", list(state.history))
-    _draw(out / "curves.png", state.history)
-    checkpoint.write(checkpoint.path_of(out, "fp32"), Checkpoint(network, "fp32", state.best, inputs, state.best_auc))
+    trained = fit(network, splits, config, state=out / STATE, inputs=inputs, progress=progress)
+    files.write_json(out / "history.json", list(trained.history))
+    _draw(out / "curves.png", trained.history)
+    best = Checkpoint(network, "fp32", trained.best, inputs, trained.best_auc)
+    checkpoint.write(checkpoint.path_of(out, "fp32"), best)
     (out / STATE).unlink(missing_ok=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class _State:
-    """What is known after an epoch: a row of history per epoch, and the best weights so far."""
+class Teacher:
+    """A network whose probabilities make up ``share`` of the training target; the rest is the label.
+
+    Hinton et al. 2015, at temperature 1. ``arrays`` are folded weights.
+    """
+
+    network: Network
+    arrays: Arrays
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What is known after an epoch: a row of history per epoch, and the best weights so far by validation AUC."""
 
     history: tuple[dict[str, float], ...]
     best: Arrays
     best_auc: float
 
 
+def fit(
+    network: Network,
+    splits: Mapping[str, Split],
+    config: TrainConfig,
+    *,
+    state: Path,
+    inputs: Mapping[str, Any],
+    start: Arrays | None = None,
+    teacher: Teacher | None = None,
+    progress: Progress = silent,
+) -> Trained:
+    """Train a network, from ``start`` or from random weights; killed and called again it goes on from ``state``.
+
+    Args:
+        network: what to train; ``config.network`` is not looked at.
+        splits: ``train`` to learn from, ``valid`` to choose the epoch by.
+        config: length, learning rate, augmentation, seed.
+        state: where the state after each epoch is kept; the caller removes it once the result is safe.
+        inputs: what decides the result; a state of other inputs is refused.
+        start: weights as of ``network.weights_of``, batch norm included.
+        teacher: sees the same augmented pixels.
+        progress: called after each epoch.
+
+    Raises:
+        ConfigError: ``state`` holds an unfinished training with other inputs.
+    """
+    keras = backend.keras()
+    keras.utils.set_random_seed(config.seed)
+    steps = math.ceil(len(splits["train"].labels) / config.batch)
+    trainee = _Trainee(keras, network, config, steps=steps, teacher=teacher)
+    if start is not None:
+        networks.set_weights(trainee.network, start, where=network.name)
+    trained = trainee.restored(state, inputs)
+    seconds: list[float] = []
+    for epoch in range(len(trained.history), config.epochs):
+        started = time.monotonic()
+        loss = trainee.epoch(splits["train"], epoch)
+        auc = metrics.auc(splits["valid"].labels, batches.logits(trainee.network, splits["valid"]))
+        trained = trainee.after_epoch(trained, loss=loss, auc=auc)
+        trainee.save(state, trained, inputs)
+        seconds.append(time.monotonic() - started)
+        left = (config.epochs - epoch - 1) * float(np.median(seconds))
+        note = f"loss {loss:.4f}, valid AUC {auc:.4f} (best {trained.best_auc:.4f}), about {left:.0f} s left"
+        progress(f"train {network.name}, epochs", epoch + 1, config.epochs, note)
+    return trained
+
+
 class _Trainee:
     """The network, its training wrapper (augmentation, loss, optimiser), and their state on disk."""
 
-    def __init__(self, keras: Any, network: Network, config: TrainConfig, *, steps: int) -> None:
-        self.config, self.steps = config, steps
+    def __init__(
+        self, keras: Any, network: Network, config: TrainConfig, *, steps: int, teacher: Teacher | None
+    ) -> None:
+        self.config = config
         self.keras = keras
         self.network = networks.build(keras, network)
         self.augment = augment.layer(keras, config)
         patches = keras.Input((networks.PATCH_PX, networks.PATCH_PX, 3), dtype="uint8")
-        logit = keras.layers.Flatten(dtype="float32")(self.network(self.augment(patches)))
-        self.model = keras.Model(patches, logit)
+        pixels = self.augment(patches)
+        logits = keras.layers.Flatten(dtype="float32")(self.network(pixels))
+        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+        if teacher is not None:
+            taught = keras.layers.Flatten(dtype="float32")(_frozen(keras, teacher)(pixels))
+            logits = keras.layers.Concatenate()([logits, taught])
+            loss = _taught(keras, loss, teacher.share)
+        self.model = keras.Model(patches, logits)
         total = steps * config.epochs
         rising = int(config.warmup * total)
         schedule = keras.optimizers.schedules.CosineDecay(
@@ -138,7 +191,6 @@ class _Trainee:
         self.optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
         self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         self.optimizer.build(self.model.trainable_variables)  # before any state is loaded, else Keras restarts it
-        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
         self.model.compile(self.optimizer, loss, jit_compile=False if _on_tensorflow_cpu(keras) else "auto")
 
     def epoch(self, split: Split, epoch: int) -> float:
@@ -152,13 +204,13 @@ class _Trainee:
         data = batches.dataset(self.keras, split, batch=self.config.batch, seed=self.config.seed, epoch=epoch)
         return float(self.model.fit(data, epochs=1, verbose=0, shuffle=False).history["loss"][0])
 
-    def after_epoch(self, state: _State, *, loss: float, auc: float) -> _State:
+    def after_epoch(self, state: Trained, *, loss: float, auc: float) -> Trained:
         row = {"epoch": len(state.history) + 1, "loss": round(loss, 6), "valid_auc": round(auc, 6)}
         if auc > state.best_auc:
             state = dataclasses.replace(state, best=networks.weights_of(self.network), best_auc=auc)
         return dataclasses.replace(state, history=(*state.history, row))
 
-    def save(self, path: Path, state: _State, inputs: Mapping[str, Any]) -> None:
+    def save(self, path: Path, state: Trained, inputs: Mapping[str, Any]) -> None:
         """Last weights, best weights, optimiser and history in one file, so that they can never disagree."""
         arrays = {f"last/{name}": value for name, value in networks.weights_of(self.network).items()}
         arrays |= {f"best/{name}": value for name, value in state.best.items()}
@@ -168,10 +220,10 @@ class _Trainee:
         described = {"inputs": json.dumps(inputs, sort_keys=True), "history": history, "best_auc": state.best_auc}
         hdf5.write_arrays(path, arrays, described)
 
-    def restored(self, path: Path, inputs: Mapping[str, Any]) -> _State:
+    def restored(self, path: Path, inputs: Mapping[str, Any]) -> Trained:
         """The state that ``save`` wrote for these inputs, put back into network and optimiser; else a fresh one."""
         if not path.is_file():
-            return _State((), {}, -1.0)
+            return Trained((), {}, -1.0)
         arrays, described = hdf5.read_arrays(path)
         if json.loads(described["inputs"]) != json.loads(json.dumps(inputs)):
             raise ConfigError(f"{path}: an unfinished training with other settings; remove it or give another --out")
@@ -179,7 +231,24 @@ class _Trainee:
         for number, variable in enumerate(self.optimizer.variables):
             variable.assign(arrays[f"optimizer/{number:04d}"])
         history = tuple(json.loads(described["history"]))
-        return _State(history, _below("best", arrays), float(described["best_auc"]))
+        return Trained(history, _below("best", arrays), float(described["best_auc"]))
+
+
+def _frozen(keras: Any, teacher: Teacher) -> Any:
+    model = networks.build(keras, teacher.network, folded=True)
+    networks.set_weights(model, teacher.arrays, where="teacher")
+    model.trainable = False
+    return model
+
+
+def _taught(keras: Any, loss: Any, share: float) -> Callable[[Any, Any], Any]:
+    """The loss of (student, teacher) logits side by side, (n, 2), against a mixture of label and teacher."""
+
+    def mixed(labels: Any, logits: Any) -> Any:
+        taught = keras.ops.stop_gradient(keras.ops.sigmoid(logits[:, 1:]))
+        return loss(share * taught + (1 - share) * labels, logits[:, :1])
+
+    return mixed
 
 
 def _below(folder: str, arrays: Arrays) -> Arrays:

@@ -64,10 +64,18 @@ def set_ranges(model: Any, network: Network, ranges: Mapping[str, np.ndarray]) -
     hold_ranges(model, network, ranges)
     for name in network.convolutions:
         variables = _variables(model.get_layer(f"quant_{name}"))
-        kernel = variables["kernel"].numpy()
-        largest = np.maximum(np.abs(kernel).max(axis=(0, 1, 2)), SMALLEST_RANGE)
-        variables["kernel_min"].assign(-largest)
-        variables["kernel_max"].assign(largest)
+        end = kernel_range(variables["kernel"].numpy())
+        variables["kernel_min"].assign(-end)
+        variables["kernel_max"].assign(end)
+
+
+def kernel_range(kernel: np.ndarray) -> np.ndarray:
+    """The upper end of every output channel's range, float32 (out,), of a kernel (height, width, in, out).
+
+    The lower end is its negative.
+    """
+    largest: np.ndarray = np.abs(kernel).max(axis=(0, 1, 2))
+    return np.asarray(np.maximum(largest, SMALLEST_RANGE), np.float32)
 
 
 def hold_ranges(model: Any, network: Network, ranges: Mapping[str, np.ndarray]) -> None:

@@ -306,8 +306,11 @@ def export(
 @main.command()
 @click.argument("model", type=PATH)
 @click.option("--data", "source", metavar="DATA", help="Also compare with the source network on the test split.")
+@click.option(
+    "--layers", is_flag=True, help="Also say which layer of an int8 file errs most; with --data on 256 valid patches."
+)
 @json_option
-def verify(model: Path, source: str | None, as_json: bool) -> None:
+def verify(model: Path, source: str | None, layers: bool, as_json: bool) -> None:
     """Recompute the golden patches of MODEL on every runtime installed; exit code 3 when an answer is wrong."""
     from histoedge import verify as verifying
 
@@ -316,17 +319,31 @@ def verify(model: Path, source: str | None, as_json: bool) -> None:
         from histoedge import data as sources
 
         split = sources.load(source, splits=("test",))["test"]
+    compared = _layers(model, source) if layers else {}
     verdict = verifying.verify(model, split=split)
     if as_json:
-        _print_json(verdict.as_json())
+        _print_json({**verdict.as_json(), **compared})
     else:
         rows = [dataclasses.asdict(check) for check in verdict.golden]
         _print_rows([{key: value for key, value in row.items() if value is not None} for row in rows])
         if verdict.comparison is not None:
             _print_rows([dataclasses.asdict(verdict.comparison)])
         click.echo(f"{verdict.model}: {'passed' if verdict.passed else 'FAILED'} (tolerance {verdict.tolerance:.4g})")
+        if layers:
+            _print_rows(compared["layers"])
+            click.echo(compared["advice"])
     if not verdict.passed:
         raise ComparisonFailed(f"{model}: verification failed; do not ship this file")
+
+
+def _layers(model: Path, source: str | None) -> dict[str, Any]:
+    from histoedge import data as sources
+    from histoedge.lab import layers as comparing
+
+    # valid, never test: what is read off here decides what is shipped
+    patches = None if source is None else comparing.sample(sources.load(source, splits=("valid",))["valid"])
+    errors = comparing.compare(model, patches)
+    return {"layers": [dataclasses.asdict(error) for error in errors], "advice": comparing.advice(errors)}
 
 
 @main.command()

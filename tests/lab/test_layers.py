@@ -1,0 +1,173 @@
+"""Integer files layer by layer, on the interpreters that ship them."""
+
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from histoedge import edge
+from histoedge.cli import main
+from histoedge.config import Recipe
+from histoedge.data import synthetic
+from histoedge.edge import manifest as manifests
+from histoedge.edge.errors import ConfigError, ModelError, RuntimeUnavailable
+from histoedge.lab import backend, checkpoint, compress, export, layers, quantise
+from histoedge.lab import network as networks
+from histoedge.lab.network import Network, Row
+
+pytestmark = pytest.mark.lab
+
+LAYERS = {"stem", "conv2", "conv3", "conv4", "conv5", "head"}
+
+
+def golden_of(model: Path) -> manifests.Golden:
+    return manifests.read_golden(model, manifests.read(model))
+
+
+@pytest.fixture
+def copied(finished_run: Path, tmp_path: Path) -> Path:
+    """The run's int8 weights and models, to be spoilt."""
+    (tmp_path / "models").mkdir()
+    for path in [*finished_run.glob("int8.*"), finished_run / "fp32.weights.h5"]:
+        shutil.copy(path, tmp_path)
+    for path in finished_run.glob("models/*"):
+        shutil.copy(path, tmp_path / "models")
+    return tmp_path
+
+
+@pytest.fixture
+def with_conv3_range(copied: Path) -> Callable[[float], Path]:
+    """``with_conv3_range(factor)`` exports int8 with conv3's activation range made that much wider."""
+
+    def made(factor: float) -> Path:
+        path = checkpoint.path_of(copied, "int8")
+        saved = checkpoint.read(path)
+        spoilt = {**saved.arrays, "conv3/range": saved.arrays["conv3/range"] * np.float32(factor)}
+        checkpoint.write(path, dataclasses.replace(saved, arrays=spoilt))
+        return export.export(copied, Recipe.parse("int8"))[0].model
+
+    return made
+
+
+@pytest.mark.parametrize("name", ["int8.tflite", "int8.onnx", "prune50_int8.tflite", "prune50_int8.onnx"])
+def test_an_honest_file_errs_by_a_few_quanta_and_like_its_twin(finished_run: Path, name: str) -> None:
+    errors = layers.compare(finished_run / "models" / name)
+    assert {error.layer for error in errors} == LAYERS
+    assert [error.rms_quanta for error in errors] == sorted((error.rms_quanta for error in errors), reverse=True)
+    for error in errors:
+        assert 0 < error.rms_quanta < 4  # rounding alone is 0.29 in the stem, and every layer passes some of it on
+        assert error.rms_quanta <= error.largest_quanta
+        assert error.clipped < 0.05
+        assert error.twin_largest_quanta is not None
+        assert error.twin_largest_quanta <= 1  # a half may round either way; both files hold the same integers
+
+
+def test_the_head_errs_as_the_logits_of_the_file_do(finished_run: Path) -> None:
+    model = finished_run / "models" / "int8.onnx"
+    saved = checkpoint.read(checkpoint.path_of(finished_run, "int8"))
+    folded = networks.build(backend.tf_keras(), saved.network, folded=True)
+    networks.set_weights(folded, saved.folded, where="test")
+    patches = golden_of(model).patches
+    difference = edge.load(model).predict(patches) - folded.predict_on_batch(patches.astype(np.float32) / 255)
+    (head,) = [error for error in layers.compare(model) if error.layer == "head"]
+    assert head.rms_quanta * head.quantum == pytest.approx(np.sqrt(np.mean(difference**2)), rel=1e-3)
+    assert head.largest_quanta * head.quantum == pytest.approx(np.abs(difference).max(), rel=1e-3)
+
+
+def test_the_simulation_is_the_quantisation_aware_network(finished_run: Path) -> None:
+    model = finished_run / "models" / "int8.onnx"
+    saved = checkpoint.read(checkpoint.path_of(finished_run, "int8"))
+    pixels = golden_of(model).patches.astype(np.float32) / 255
+    folded = networks.build(backend.tf_keras(), saved.network, folded=True)
+    networks.set_weights(folded, saved.folded, where="test")
+    quantised = compress.simulated(saved.network, saved.folded, Recipe.parse("int8"))
+    difference = quantised.predict_on_batch(pixels) - folded.predict_on_batch(pixels)
+    quantum = manifests.read(model).output_quantum
+    assert quantum is not None
+    expected = np.sqrt(np.mean(difference**2))
+    assert layers.compare(model)[0].logit_rms == pytest.approx(expected, abs=quantum / 4)  # a few halves round away
+
+
+def test_a_range_too_wide_makes_its_layer_the_advised_one(with_conv3_range: Callable[[float], Path]) -> None:
+    errors = layers.compare(with_conv3_range(20))
+    assert layers.advice(errors).startswith("keep conv3 in float first: the logit's rms error falls from ")
+    # its own error stays half a (wide) quantum; the layers after it show it
+    assert {error.layer for error in errors[:3]} == {"conv4", "conv5", "head"}
+
+
+def test_a_range_too_narrow_makes_its_layer_the_worst_and_the_advised_one(
+    with_conv3_range: Callable[[float], Path],
+) -> None:
+    errors = layers.compare(with_conv3_range(1 / 20))
+    assert errors[0].layer == "conv3"
+    assert errors[0].clipped > 0.1
+    assert errors[0].clipped > 10 * max(error.clipped for error in errors[1:])
+    assert layers.advice(errors).startswith("keep conv3 in float first")
+
+
+def test_pools_between_convolutions_keep_names_and_activations_together(tmp_path: Path) -> None:
+    rows = (
+        Row(kind="conv", channels=4, kernel=5, stride=4),
+        Row(kind="maxpool", kernel=2, stride=2),
+        Row(kind="conv", channels=8, kernel=3),
+        Row(kind="head", channels=1, kernel=9, bias=True),
+    )
+    network = Network("pooled", rows)
+    keras = backend.tf_keras()
+    keras.utils.set_random_seed(7)
+    folded = networks.build(keras, network, folded=True)
+    pixels = synthetic.golden(16)[0].astype(np.float32) / 255
+    arrays = networks.weights_of(folded) | quantise.calibrate(folded, network, [pixels])
+    for recipe in ("fp32", "int8"):
+        saved = checkpoint.Checkpoint(network, recipe, arrays, {"data": {}}, 0.5)
+        checkpoint.write(checkpoint.path_of(tmp_path, recipe), saved)
+    for made in export.export(tmp_path, Recipe.parse("int8")):
+        errors = layers.compare(made.model)
+        assert {error.layer for error in errors} == {"stem", "conv3", "head"}
+        assert max(error.rms_quanta for error in errors) < 4
+
+
+def test_without_its_twin_a_file_is_compared_alone(copied: Path) -> None:
+    (copied / "models" / "int8.onnx").unlink()
+    assert {error.twin_largest_quanta for error in layers.compare(copied / "models" / "int8.tflite")} == {None}
+
+
+def test_files_that_are_not_int8_are_refused(finished_run: Path) -> None:
+    with pytest.raises(ConfigError, match="int8 files, this one is fp16"):
+        layers.compare(finished_run / "models" / "fp16.onnx")
+
+
+def test_missing_and_other_weights_are_refused(copied: Path) -> None:
+    weights, model = checkpoint.path_of(copied, "int8"), copied / "models" / "int8.onnx"
+    shutil.copy(copied / "fp32.weights.h5", weights)
+    with pytest.raises(ModelError, match="not the weights that int8.onnx was made from"):
+        layers.compare(model)
+    weights.unlink()
+    with pytest.raises(ModelError, match="int8.weights.h5: missing; layers are compared with these weights"):
+        layers.compare(model)
+
+
+def test_without_the_lab_it_says_what_to_install(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(RuntimeUnavailable, match=r"pip install 'histoedge\[lab\]'"):
+        layers.compare(finished_run / "models" / "int8.onnx")
+
+
+def test_the_command_prints_the_table_and_the_advice(finished_run: Path, tiny_data: Path) -> None:
+    model = str(finished_run / "models" / "int8.onnx")
+    lines = CliRunner().invoke(main, ["verify", model, "--layers"]).stdout.splitlines()
+    assert {line.split()[0] for line in lines[-7:-1]} == LAYERS
+    assert "the logit's rms error" in lines[-1]
+    result = CliRunner().invoke(main, ["verify", model, "--layers", "--data", str(tiny_data), "--json"])
+    document = json.loads(result.stdout)
+    assert {row["layer"] for row in document["layers"]} == LAYERS
+    assert "the logit's rms error" in document["advice"]
+    assert document["comparison"]["n_patches"] > 0
+    refused = CliRunner().invoke(main, ["verify", str(finished_run / "models" / "fp32.onnx"), "--layers"])
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (1, 1)

@@ -311,7 +311,10 @@ def export(
 )
 @json_option
 def verify(model: Path, source: str | None, layers: bool, as_json: bool) -> None:
-    """Recompute the golden patches of MODEL on every runtime installed; exit code 3 when an answer is wrong."""
+    """Recompute the golden patches of MODEL on every runtime installed; exit code 3 when an answer is wrong.
+
+    An int8 file must also run in integers, and with --data answer as the same recipe's file in the other format does.
+    """
     from histoedge import verify as verifying
 
     split = None
@@ -324,10 +327,15 @@ def verify(model: Path, source: str | None, layers: bool, as_json: bool) -> None
     if as_json:
         _print_json({**verdict.as_json(), **compared})
     else:
-        rows = [dataclasses.asdict(check) for check in verdict.golden]
+        columns = ("runtime", "version", "kernels", "status", "reason", "largest")
+        rows = [{key: getattr(check, key) for key in columns} for check in verdict.golden]
         _print_rows([{key: value for key, value in row.items() if value is not None} for row in rows])
-        if verdict.comparison is not None:
-            _print_rows([dataclasses.asdict(verdict.comparison)])
+        for check in verdict.golden if verdict.output_quantum is not None else ():
+            if check.operators is not None:
+                click.echo(check.operators_line())
+        for found in (verdict.comparison, verdict.twin):
+            if found is not None:
+                _print_rows([dataclasses.asdict(found)])
         click.echo(f"{verdict.model}: {'passed' if verdict.passed else 'FAILED'} (tolerance {verdict.tolerance:.4g})")
         if layers:
             _print_rows(compared["layers"])

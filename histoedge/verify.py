@@ -17,10 +17,27 @@ from histoedge.edge.errors import ModelError, RuntimeUnavailable
 from histoedge.edge.manifest import Manifest
 from histoedge.progress import Progress, silent
 
+FORMAT = 2  # of the verdict's JSON; 2 tells operators and the twin
+INTEGER_RUNTIMES = ("litert", "onnxruntime")
+"""Where an int8 file's multiplications must run in integers; OpenVINO decides for itself and is only reported."""
+
+MULTIPLICATIONS = (
+    *("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"),
+    *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"),
+)
+"""The operators that multiply by weights, as ONNX Runtime (those in floats) and LiteRT name them."""
+
+NAMES_SHOWN = 3
+QUANTUM_LIMIT = 1.01  # one output quantum is rounding, two are a wrong scale
+
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenCheck:
-    """The golden patches on one runtime. ``largest`` is the largest difference in logits to the golden ones."""
+    """The golden patches on one runtime. ``largest`` is the largest difference in logits to the golden ones.
+
+    ``operators`` counts the runtime's optimised graph and ``integer_operators`` those of them that run in integers;
+    ``not_integer`` names the others, ``undelegated`` those that ``kernels`` left to the runtime's own.
+    """
 
     runtime: str
     version: str | None
@@ -28,6 +45,19 @@ class GoldenCheck:
     status: str
     reason: str | None
     largest: float | None
+    operators: int | None
+    integer_operators: int | None
+    not_integer: tuple[str, ...]
+    undelegated: tuple[str, ...]
+
+    def operators_line(self) -> str:
+        """One line that tells how many operators run in integers and names the first of those that do not."""
+        line = f"{self.runtime}: {self.integer_operators} of {self.operators} operators in integers"
+        for label, names in (("not", self.not_integer), (f"not by {self.kernels}", self.undelegated)):
+            if names:
+                more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+                line += f"; {label}: {', '.join(names[:NAMES_SHOWN])}{more}"
+        return line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,37 +82,62 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TwinCheck:
+    """An int8 file against the same recipe's file in the other format, on a whole split.
+
+    ``largest_quanta`` is the largest difference in logits, in quanta of the output; ``flips`` counts decisions that
+    differ at the manifest's threshold, ``flips_beyond_quantum`` those with a logit further than a quantum from it.
+    """
+
+    model: str
+    runtime: str
+    n_patches: int
+    largest_quanta: float
+    flips: int
+    flips_beyond_quantum: int
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What ``verify`` found: a golden check per runtime, and a comparison where data was given."""
+    """What ``verify`` found: a golden check per runtime, and where data was given a comparison and a check of the twin.
+
+    ``output_quantum`` is None for a file that computes in floats. ``twin`` is None where there is no twin or no runtime
+    for it.
+    """
 
     model: str
     sha256: str
     recipe: str
     tolerance: float
     tolerance_reason: str
+    output_quantum: float | None
     golden: tuple[GoldenCheck, ...]
     comparison: Comparison | None
+    twin: TwinCheck | None
 
     @property
     def passed(self) -> bool:
-        """At least one runtime answered, none answered wrongly, and the comparison (if any) passed."""
+        """At least one runtime answered, none failed, and comparison and twin (if any) passed."""
         ran = [check for check in self.golden if check.status != "unavailable"]
         golden = bool(ran) and all(check.status == "ok" for check in ran)
-        return golden and (self.comparison is None or self.comparison.passed)
+        return golden and all(check is None or check.passed for check in (self.comparison, self.twin))
 
     def as_json(self) -> dict[str, Any]:
         """The JSON document."""
-        return {"format": 1, "passed": self.passed, **dataclasses.asdict(self)}
+        return {"format": FORMAT, "passed": self.passed, **dataclasses.asdict(self)}
 
 
 def verify(model: Path, *, split: Split | None = None, progress: Progress = silent) -> Verdict:
-    """Check hashes and recompute the golden patches on every runtime; with ``split`` compare with the source network.
+    """Check hashes and recompute the golden patches on every runtime; an int8 file must run in integers there.
+
+    With ``split`` compare with the source network, and an int8 file with its twin in the other format.
 
     A passing verdict is written beside the model as ``<model>.verdict.json``; a failing one removes what lies there.
 
     Raises:
         ModelError: file, manifest or golden patches are missing, unreadable or altered; with ``split``: nothing
-            to compare with.
+            to compare with, or a twin that comes from other weights.
     """
     manifest = manifests.read(model)
     manifests.checked_bytes(model, manifest)
@@ -92,14 +147,17 @@ def verify(model: Path, *, split: Split | None = None, progress: Progress = sile
     for done, row in enumerate(opening, start=1):
         checks.append(_golden_check(model, manifest, golden, row))
         progress(f"verify {model.name}, runtimes", done, len(opening), row.name)
+    comparison, twin = (None, None) if split is None else _on_split(model, manifest, split)
     verdict = Verdict(
         model=model.name,
         sha256=manifest.sha256,
         recipe=manifest.recipe,
         tolerance=manifest.tolerance,
         tolerance_reason=manifest.tolerance_reason,
+        output_quantum=manifest.output_quantum,
         golden=tuple(checks),
-        comparison=None if split is None else _compare(model, manifest, split),
+        comparison=comparison,
+        twin=twin,
     )
     place = manifests.verdict_path(model)
     if verdict.passed:
@@ -118,53 +176,126 @@ def is_current(model: Path) -> bool:
         seen = {check["runtime"]: check["version"] for check in verdict["golden"]}
         rows = [row for row in edge.RUNTIMES.values() if manifest.format in row.formats]
         now = {row.name: row.installed_version() for row in rows}
-        return bool(verdict["passed"]) and verdict["sha256"] == manifest.sha256 and seen == now
+        same = (verdict["format"], verdict["sha256"], seen) == (FORMAT, manifest.sha256, now)
+        return same and bool(verdict["passed"])
     except (OSError, ValueError, KeyError, TypeError, ModelError):
         return False
 
 
 def _golden_check(model: Path, manifest: Manifest, golden: manifests.Golden, row: edge.Runtime) -> GoldenCheck:
-    def found(status: str, reason: str | None, runner: edge.Runner | None, largest: float | None) -> GoldenCheck:
-        version, kernels = (runner.version, runner.kernels) if runner else (None, None)
-        return GoldenCheck(
-            runtime=row.name, version=version, kernels=kernels, status=status, reason=reason, largest=largest
-        )
+    def unanswered(status: str, reason: str) -> GoldenCheck:
+        nothing: dict[str, Any] = dict.fromkeys(("version", "kernels", "largest", "operators", "integer_operators"))
+        return GoldenCheck(runtime=row.name, status=status, reason=reason, not_integer=(), undelegated=(), **nothing)
 
     if not row.installed():
-        return found("unavailable", f"not installed: {row.install}", None, None)
+        return unanswered("unavailable", f"not installed: {row.install}")
     try:
         runner = edge.load(model, runtime=row.name)
+        operators = edge.operators(model, runtime=row.name)
     except (ModelError, RuntimeUnavailable) as error:
-        return found("failed", str(error), None, None)
+        return unanswered("failed", str(error))
     logits = runner.predict(golden.patches).reshape(-1)
     largest = float(np.abs(logits - golden.logits).max())
+    reasons = []
     if not largest <= manifest.tolerance:  # a NaN fails too
-        reason = (
+        reasons.append(
             f"logits differ by {largest:.6g}, at most {manifest.tolerance:.6g} allowed ({manifest.tolerance_reason})"
         )
-        return found("failed", reason, runner, largest if np.isfinite(largest) else None)
-    return found("ok", None, runner, largest)
+    floats = [operator for operator in operators if operator.kind in MULTIPLICATIONS and not operator.integer]
+    if floats and manifest.output_quantum is not None and row.name in INTEGER_RUNTIMES:
+        reasons.append(f"{len(floats)} of an int8 file's multiplications run in floats, {floats[0]} is the first")
+    return GoldenCheck(
+        runtime=row.name,
+        version=runner.version,
+        kernels=runner.kernels,
+        status="failed" if reasons else "ok",
+        reason="; ".join(reasons) or None,
+        largest=largest if np.isfinite(largest) else None,
+        operators=len(operators),
+        integer_operators=sum(operator.integer for operator in operators),
+        not_integer=tuple(str(operator) for operator in operators if not operator.integer),
+        undelegated=tuple(str(operator) for operator in operators if not operator.delegated),
+    )
 
 
-def _compare(model: Path, manifest: Manifest, split: Split) -> Comparison:
-    """The file on its first installed runtime against its source on the whole split."""
+def _on_split(model: Path, manifest: Manifest, split: Split) -> tuple[Comparison, TwinCheck | None]:
+    runner = edge.load(model)
+    twin = _twin(model, manifest)  # what refuses comes before what takes long
+    ours = _logits(runner, split)
+    comparison = _compare(model, manifest, split, runner.runtime, ours)
+    if twin is None or manifest.output_quantum is None:
+        return comparison, None
+    name, other = twin
+    check = compare_twins(
+        ours,
+        _logits(other, split),
+        model=name,
+        runtime=other.runtime,
+        output_quantum=manifest.output_quantum,
+        threshold_logit=_threshold_logit(manifest),
+    )
+    return comparison, check
+
+
+def _twin(model: Path, manifest: Manifest) -> tuple[str, edge.Runner] | None:
+    """The name and the runner of an int8 file's twin; None where there is no such file or no runtime for it."""
+    twin = model.with_suffix(".onnx" if manifest.format == "tflite" else ".tflite")
+    if manifest.output_quantum is None or not twin.is_file():
+        return None
+    if manifests.read(twin).parents["weights"] != manifest.parents["weights"]:
+        raise ModelError(f"{twin}: comes from other weights than {model.name}; export both from one run")
+    try:
+        return twin.name, edge.load(twin)
+    except RuntimeUnavailable:
+        return None
+
+
+def compare_twins(
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    *,
+    model: str,
+    runtime: str,
+    output_quantum: float,
+    threshold_logit: float,
+) -> TwinCheck:
+    """Both files' logits (N,) of the same patches against each other; ``model`` and ``runtime`` name the twin."""
+    a, b = (np.asarray(logits, np.float64) for logits in (ours, theirs))
+    largest = float(np.abs(a - b).max()) / output_quantum
+    flipped = (ours >= threshold_logit) != (theirs >= threshold_logit)  # in the logits' own precision, as metrics.flips
+    furthest = np.maximum(np.abs(a - threshold_logit), np.abs(b - threshold_logit)) / output_quantum
+    beyond = int(np.count_nonzero(flipped & (furthest > QUANTUM_LIMIT)))
+    return TwinCheck(
+        model=model,
+        runtime=runtime,
+        n_patches=len(a),
+        largest_quanta=largest,
+        flips=int(np.count_nonzero(flipped)),
+        flips_beyond_quantum=beyond,
+        passed=largest <= QUANTUM_LIMIT and beyond == 0,
+    )
+
+
+def _threshold_logit(manifest: Manifest) -> float:
+    return manifest.temperature * float(np.log(manifest.threshold / (1 - manifest.threshold)))
+
+
+def _compare(model: Path, manifest: Manifest, split: Split, runtime: str, ours: np.ndarray) -> Comparison:
+    """The file's logits of the whole split against its source's."""
     from histoedge import metrics  # needs scipy, which a machine that only verifies golden patches may lack
 
-    runner = edge.load(model)
-    ours = _logits(runner, split)
     name, theirs = _reference_logits(model, manifest, split)
     difference = ours.astype(np.float64) - theirs
     largest = float(np.abs(difference).max())
-    cut = manifest.temperature * float(np.log(manifest.threshold / (1 - manifest.threshold)))
     d_auc = metrics.delong_difference(split.labels, ours, theirs)
     same_numbers = manifest.recipe in ("fp32", "fp16")  # these promise the source's logits, the others its quality
     return Comparison(
         reference=name,
-        runtime=runner.runtime,
+        runtime=runtime,
         n_patches=len(split.labels),
         largest=largest,
         rms=float(np.sqrt(np.mean(difference**2))),
-        flips=metrics.flips(ours, theirs, threshold_logit=cut),
+        flips=metrics.flips(ours, theirs, threshold_logit=_threshold_logit(manifest)),
         auc=metrics.auc(split.labels, ours),
         d_auc=d_auc.value,
         d_auc_lo=d_auc.lo,

@@ -1,18 +1,93 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from histoedge.edge import manifest as manifests
 
+QUANTUM = 1 / 255
+
 
 @pytest.fixture
-def mean_red(tmp_path: Path) -> Path:
-    """An exported file under the contract whose logit is the mean red value over 255."""
+def by_hand(tmp_path: Path) -> Callable[..., Path]:
+    """``by_hand(name, nodes, constants, **fields)`` writes an ONNX file under the contract that tells the mean red.
+
+    The golden logits are mean red values over 255; ``fields`` replace those of the manifest.
+    """
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+    def written(name: str, nodes: list[NodeProto], constants: dict[str, np.ndarray], **fields: Any) -> Path:
+        initializers = [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()]
+        patches = helper.make_tensor_value_info("patches", TensorProto.UINT8, ["batch", "height", "width", 3])
+        logit = helper.make_tensor_value_info("tumour_logit", TensorProto.FLOAT, ["batch", "rows", "columns", 1])
+        graph = helper.make_graph(nodes, "mean red", [patches], [logit], initializers)
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        model = tmp_path / f"{name}.onnx"
+        model.write_bytes(made.SerializeToString())
+        red = np.array([0, 51, 255], np.uint8)
+        golden = np.zeros((3, 96, 96, 3), np.uint8)
+        golden[..., 0] = red[:, None, None]
+        np.savez(manifests.golden_path(model), patches=golden, labels=red > 60, logits=(red / 255).astype(np.float32))
+        hashes = [
+            manifests.hashlib.sha256(path.read_bytes()).hexdigest() for path in (model, manifests.golden_path(model))
+        ]
+        body = {
+            **dict.fromkeys(("recipe", "network", "fp32", "edge_mode", "golden_runtime", "tolerance_reason"), "test"),
+            **dict.fromkeys(("params", "macs"), 3),
+            **{"contract": 1, "format": "onnx", "sha256": hashes[0]},
+            **{"golden_sha256": hashes[1], "parents": {}, "tools": {}, "output_quantum": None, "tolerance": 1e-4},
+            **{"stride_px": 32, "receptive_field_px": 96, "centre_offset_px": 48.0, "label_px": 32, "patch_px": 96},
+            **{"um_per_px": 0.972, "temperature": 1.0, "threshold": 0.5},
+            **fields,
+        }
+        manifests.manifest_path(model).write_text(json.dumps({**body, "digest": manifests.digest(body)}))
+        return model
+
+    return written
+
+
+@pytest.fixture
+def mean_red(by_hand: Callable[..., Path]) -> Path:
+    """An exported file under the contract whose logit is the mean red value over 255."""
+    return by_hand("mean_red", *_in_floats())
+
+
+@pytest.fixture
+def mean_red_int8(by_hand: Callable[..., Path]) -> Path:
+    """The same, quantised: uint8 activations, an int8 kernel, 1/255 as quantum of the output."""
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("Transpose", ["patches"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("DequantizeLinear", ["planes", "quantum", "zero"], ["values"]),
+        helper.make_node("DequantizeLinear", ["kernel", "share", "kernel_zero"], ["weights"]),
+        helper.make_node("Conv", ["values", "weights"], ["mean"], strides=[32, 32]),
+        helper.make_node("QuantizeLinear", ["mean", "quantum", "zero"], ["code"]),
+        helper.make_node("Transpose", ["code"], ["moved"], perm=[0, 2, 3, 1]),
+        helper.make_node("DequantizeLinear", ["moved", "quantum", "zero"], ["tumour_logit"], name="logit"),
+    ]
+    kernel = np.zeros((1, 3, 96, 96), np.int8)
+    kernel[:, 0] = 1
+    constants = {
+        **{"quantum": np.float32(QUANTUM), "zero": np.uint8(0), "kernel": kernel},
+        **{"share": np.float32(1 / 96**2), "kernel_zero": np.int8(0)},
+    }
+    return by_hand("mean_red_int8", nodes, constants, output_quantum=QUANTUM, tolerance=1.01 * QUANTUM)
+
+
+@pytest.fixture
+def mean_red_broken_promise(by_hand: Callable[..., Path]) -> Path:
+    """The floats of ``mean_red`` under the manifest of ``mean_red_int8``."""
+    return by_hand("mean_red_int8", *_in_floats(), output_quantum=QUANTUM, tolerance=1.01 * QUANTUM)
+
+
+def _in_floats() -> tuple[list[Any], dict[str, np.ndarray]]:
+    from onnx import TensorProto, helper
 
     nodes = [
         helper.make_node("Cast", ["patches"], ["pixels"], to=TensorProto.FLOAT),
@@ -21,20 +96,4 @@ def mean_red(tmp_path: Path) -> Path:
         helper.make_node("Conv", ["means", "red"], ["logit"]),
         helper.make_node("Transpose", ["logit"], ["tumour_logit"], perm=[0, 2, 3, 1]),
     ]
-    red = numpy_helper.from_array(np.array([1 / 255, 0, 0], np.float32).reshape(1, 3, 1, 1), "red")
-    patches = helper.make_tensor_value_info("patches", TensorProto.UINT8, ["batch", "height", "width", 3])
-    logit = helper.make_tensor_value_info("tumour_logit", TensorProto.FLOAT, ["batch", "rows", "columns", 1])
-    graph = helper.make_graph(nodes, "mean red", [patches], [logit], [red])
-    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    model = tmp_path / "mean_red.onnx"
-    model.write_bytes(content)
-    body = {
-        **dict.fromkeys(("recipe", "network", "fp32", "edge_mode", "golden_runtime", "tolerance_reason"), "test"),
-        **dict.fromkeys(("params", "macs"), 3),
-        **{"contract": 1, "format": "onnx", "sha256": manifests.hashlib.sha256(content).hexdigest()},
-        **{"golden_sha256": "", "parents": {}, "tools": {}, "output_quantum": None, "tolerance": 1e-4},
-        **{"stride_px": 32, "receptive_field_px": 96, "centre_offset_px": 48.0, "label_px": 32, "patch_px": 96},
-        **{"um_per_px": 0.972, "temperature": 1.0, "threshold": 0.5},
-    }
-    manifests.manifest_path(model).write_text(json.dumps({**body, "digest": manifests.digest(body)}))
-    return model
+    return nodes, {"red": np.array([1 / 255, 0, 0], np.float32).reshape(1, 3, 1, 1)}

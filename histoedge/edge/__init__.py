@@ -7,12 +7,12 @@ This folder can be copied by itself under any name.
     logits = runner.predict(patches)          # uint8 (N, 96, 96, 3) RGB -> float32 (N, 1, 1, 1)
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from . import manifest as _manifest
 from .errors import DataError, RuntimeUnavailable
 from .manifest import Manifest
 
-__all__ = ["RUNTIMES", "Manifest", "Runner", "Runtime", "load"]
+__all__ = ["RUNTIMES", "Manifest", "Operator", "Runner", "Runtime", "load", "operators"]
 
 
 class Runner(Protocol):
@@ -45,6 +45,21 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True)
+class Operator:
+    """One operator of the graph that a runtime computes, with the names that the runtime gives it."""
+
+    name: str
+    kind: str
+    integer: bool
+    """Whether it takes integers and gives integers."""
+    delegated: bool = True
+    """Whether the kernels that the runner names compute it."""
+
+    def __str__(self) -> str:
+        return self.name if self.name.startswith(self.kind) else f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True)
 class Runtime:
     """One row of ``RUNTIMES``: a runtime and what it opens."""
 
@@ -55,7 +70,8 @@ class Runtime:
     install: str
     """What to tell someone who lacks it."""
     opener: str
-    """The submodule of this package whose ``open_model(content, threads=)`` gives a ``Runner``."""
+    """The submodule of this package: ``open_model(content, threads=)`` gives a ``Runner``, ``operators(content)`` tells
+    what it computes."""
     packages: tuple[str, ...]
     """The distributions that may provide the module."""
 
@@ -102,13 +118,29 @@ def load(model: str | Path, *, runtime: str | None = None, threads: int = 1) -> 
         ModelError: file or manifest missing, unreadable, or not matching each other.
         RuntimeUnavailable: the runtime is unknown, not installed, or does not open this format.
     """
+    opener, content = _checked(model, runtime)
+    return opener.open_model(content, threads=threads)  # type: ignore[no-any-return]
+
+
+def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operator, ...]:
+    """What a runtime makes of an exported file, after the same checks as ``load``: its operators in their order.
+
+    Raises:
+        ModelError: see ``load``.
+        RuntimeUnavailable: see ``load``.
+    """
+    opener, content = _checked(model, runtime)
+    return opener.operators(content)  # type: ignore[no-any-return]
+
+
+def _checked(model: str | Path, runtime: str | None) -> tuple[ModuleType, bytes]:
     path = Path(model)
     checked = _manifest.read(path)
     content = _manifest.checked_bytes(path, checked)
-    return _choose(path.name, checked.format, runtime)(content, threads=threads)
+    return _choose(path.name, checked.format, runtime), content
 
 
-def _choose(name: str, format_: str, runtime: str | None) -> Callable[..., Runner]:
+def _choose(name: str, format_: str, runtime: str | None) -> ModuleType:
     fitting = [row for row in RUNTIMES.values() if format_ in row.formats]
     if runtime is not None:
         if runtime not in RUNTIMES:
@@ -119,7 +151,7 @@ def _choose(name: str, format_: str, runtime: str | None) -> Callable[..., Runne
         fitting = [RUNTIMES[runtime]]
     for row in fitting:
         if row.installed():
-            return import_module(f".{row.opener}", __name__).open_model  # type: ignore[no-any-return]
+            return import_module(f".{row.opener}", __name__)
     hints = " or ".join(row.install for row in fitting)
     raise RuntimeUnavailable(f"{name}: {' and '.join(row.name for row in fitting)} not installed; {hints}")
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from . import check_patches
+from . import Operator, check_patches
 from .errors import ModelError
+
+DELEGATE = "DELEGATE"
 
 
 def open_model(content: bytes, *, threads: int = 1) -> "LiteRTRunner":
@@ -15,6 +17,49 @@ def open_model(content: bytes, *, threads: int = 1) -> "LiteRTRunner":
     Raises:
         ModelError: not a TFLite file that this interpreter can run.
     """
+    return LiteRTRunner(_interpreter(content, threads=threads))
+
+
+def operators(content: bytes) -> tuple[Operator, ...]:
+    """The file's operators; ``delegated`` are those that XNNPACK computes, the others LiteRT's own kernels.
+
+    An operator is integer when none of its inputs and outputs is a float: scales are no tensors of their own in this
+    format. What XNNPACK makes of those it took is not told.
+
+    Raises:
+        ModelError: see ``open_model``.
+    """
+    interpreter = _interpreter(content, threads=1)
+    nodes = interpreter._get_ops_details()  # private: no public call lists the operators
+    tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+    outputs = [tensor["index"] for tensor in interpreter.get_output_details()]
+    names = {index: tensor["name"].partition(";")[0] for index, tensor in tensors.items()}
+    for signature in interpreter.get_signature_list().values():  # the contract's name, not the converter's
+        names.update(zip(outputs, signature["outputs"], strict=False))
+    left = _left_by_delegates(nodes, outputs)
+    found = []
+    for node in nodes:
+        if node["op_name"] == DELEGATE:
+            continue
+        values = [index for index in (*node["inputs"], *node["outputs"]) if index in tensors]  # optional inputs are -1
+        integer = not any(np.issubdtype(tensors[index]["dtype"], np.floating) for index in values)
+        found.append(Operator(names[node["outputs"][0]], node["op_name"], integer, node["index"] not in left))
+    return tuple(found)
+
+
+def _left_by_delegates(nodes: list[dict[str, Any]], outputs: list[int]) -> set[int]:
+    """The operators met on the way back from the outputs: a delegate is listed behind what it took, in its place."""
+    producers = {value: node for node in nodes for value in node["outputs"]}
+    left, wanted = set(), list(outputs)
+    while wanted:
+        node = producers.pop(wanted.pop(), None)
+        if node is not None:
+            left.add(node["index"])
+            wanted.extend(node["inputs"])
+    return left
+
+
+def _interpreter(content: bytes, *, threads: int) -> Any:
     from ai_edge_litert.interpreter import Interpreter
 
     try:
@@ -22,7 +67,7 @@ def open_model(content: bytes, *, threads: int = 1) -> "LiteRTRunner":
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"LiteRT cannot open this file: {str(error).splitlines()[0]}") from error
-    return LiteRTRunner(interpreter)
+    return interpreter
 
 
 class LiteRTRunner:

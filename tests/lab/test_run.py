@@ -204,6 +204,16 @@ def copied(finished_run: Path, to: Path, name: str) -> Path:
     return to / "models" / name
 
 
+def forged(model: Path, content: bytes) -> Path:
+    """``model`` with other content and a manifest forged to fit."""
+    model.write_bytes(content)
+    body = json.loads(manifests.manifest_path(model).read_text())
+    body["sha256"] = edge.manifest.hashlib.sha256(content).hexdigest()
+    body["digest"] = manifests.digest(body)
+    manifests.manifest_path(model).write_text(json.dumps(body))
+    return model
+
+
 def test_a_changed_kernel_fails_verification(finished_run: Path, tmp_path: Path) -> None:
     model = copied(finished_run, tmp_path, "int8.onnx")
     changed = onnx.load(model)
@@ -213,11 +223,7 @@ def test_a_changed_kernel_fails_verification(finished_run: Path, tmp_path: Path)
     refused = invoke("verify", model)
     assert refused.exit_code == 1
     assert "changed after its manifest was written" in refused.stderr
-    body = json.loads(manifests.manifest_path(model).read_text())
-    body["sha256"] = edge.manifest.hashlib.sha256(model.read_bytes()).hexdigest()  # a manifest forged to fit
-    body["digest"] = manifests.digest(body)
-    manifests.manifest_path(model).write_text(json.dumps(body))
-    failed = invoke("verify", model)
+    failed = invoke("verify", forged(model, changed.SerializeToString()))
     assert failed.exit_code == 3
     assert "FAILED" in failed.stdout
     assert not manifests.verdict_path(model).exists()
@@ -264,3 +270,81 @@ def test_exporting_again_gives_the_same_bytes(finished_run: Path, tmp_path: Path
     assert result.exit_code == 0, result.output
     for name in ("int8.tflite", "int8.onnx", "int8.onnx.json", "int8.onnx.golden.npz"):
         assert (tmp_path / "models" / name).read_bytes() == (finished_run / "models" / name).read_bytes()
+
+
+@pytest.mark.parametrize("recipe", ["int8", "prune50_int8"])
+def test_int8_runs_in_integers_up_to_the_last_operator(finished_run: Path, recipe: str) -> None:
+    not_integer = {}
+    for format_, runtime in (("onnx", "onnxruntime"), ("tflite", "litert")):
+        operators = edge.operators(finished_run / "models" / f"{recipe}.{format_}", runtime=runtime)
+        not_integer[runtime] = [operator.kind for operator in operators if not operator.integer]
+        assert operators[-1].kind in not_integer[runtime]
+    assert not_integer == {"onnxruntime": ["DequantizeLinear"], "litert": ["DEQUANTIZE"]}
+    openvino = edge.operators(finished_run / "models" / f"{recipe}.onnx", runtime="openvino")
+    assert sum(operator.kind == "Convolution" for operator in openvino) == 6
+
+
+def test_litert_tells_what_it_kept_from_xnnpack(finished_run: Path) -> None:
+    int8, fp32 = (edge.operators(finished_run / "models" / f"{recipe}.tflite") for recipe in ("int8", "fp32"))
+    assert str(int8[-1]) == "DEQUANTIZE tumour_logit"
+    assert [operator.kind for operator in int8 if not operator.delegated] == ["QUANTIZE"]
+    assert not [operator for operator in fp32 if operator.integer]
+    assert all(operator.delegated for operator in fp32 if operator.kind == "CONV_2D")
+
+
+@pytest.mark.parametrize(("format_", "kind"), [("onnx", "Conv"), ("tflite", "CONV_2D")])
+def test_float_convolutions_under_an_int8_manifest_fail(
+    finished_run: Path, tmp_path: Path, format_: str, kind: str
+) -> None:
+    model = copied(finished_run, tmp_path, f"int8.{format_}")
+    forged(model, model.with_name(f"fp32.{format_}").read_bytes())
+    result = invoke("verify", model, "--json")
+    assert result.exit_code == 3
+    assert f"6 of an int8 file's multiplications run in floats, {kind} " in result.stdout
+
+
+@pytest.mark.parametrize(("format_", "twin"), [("onnx", "int8.tflite"), ("tflite", "int8.onnx")])
+def test_verify_compares_an_int8_file_with_its_twin(
+    finished_run: Path, tiny_data: Path, tmp_path: Path, format_: str, twin: str
+) -> None:
+    model = copied(finished_run, tmp_path, f"int8.{format_}")
+    result = invoke("verify", model, "--data", tiny_data, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["twin"]["model"] == twin
+    assert document["twin"]["n_patches"] == document["comparison"]["n_patches"]
+    assert document["twin"]["flips"] == 0
+    assert document["twin"]["largest_quanta"] == 0
+    table = invoke("verify", model, "--data", tiny_data)
+    assert "largest_quanta" in table.stdout
+
+
+def test_a_twin_that_answers_otherwise_fails_verification(finished_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    model = copied(finished_run, tmp_path, "int8.tflite")
+    changed = onnx.load(model.with_suffix(".onnx"))
+    head = next(value for value in changed.graph.initializer if len(value.dims) == 4 and value.dims[0] == 1)
+    head.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(head), head.name))
+    forged(model.with_suffix(".onnx"), changed.SerializeToString())
+    result = invoke("verify", model, "--data", tiny_data, "--json")
+    assert result.exit_code == 3
+    document = json.loads(result.stdout)
+    assert document["golden"][0]["status"] == "ok"
+    assert document["comparison"]["passed"] is True
+    assert document["twin"]["passed"] is False
+    assert document["twin"]["largest_quanta"] > 1.01
+
+
+def test_a_twin_of_other_weights_is_refused_and_a_missing_one_is_none(
+    finished_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    model = copied(finished_run, tmp_path, "int8.onnx")
+    for place in (Path, manifests.manifest_path, manifests.golden_path):
+        shutil.copy(place(model.with_name("prune50_int8.tflite")), place(model.with_suffix(".tflite")))
+    result = invoke("verify", model, "--data", tiny_data)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "int8.tflite: comes from other weights than int8.onnx" in result.stderr
+    model.with_suffix(".tflite").unlink()
+    result = invoke("verify", model, "--data", tiny_data, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["twin"] is None

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import tempfile
+import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class _Contender:
     def fail(self, failure: CellFailed) -> None:
         status = "unavailable" if failure.kind == "RuntimeUnavailable" else "failed"
         identity = ("model", "recipe", "format", "network", "runtime", "runtime_version", "kernels", "threads", "cpus")
-        also = ("batch", "field_px", "size_bytes", "params", "macs", "sha256")
+        also = ("batch", "field_px", "size_bytes", "compressed_bytes", "zeros", "params", "macs", "sha256")
         kept = {name: getattr(self.row, name) for name in (*identity, *also)}
         self.row = Measurement(**kept, status=status, reason=failure.reason)
         self.give_up()
@@ -212,12 +213,13 @@ def _exported(
         field_px=96,
         status="ok",
         size_bytes=path.stat().st_size,
+        compressed_bytes=len(zlib.compress(path.read_bytes(), 9)),
         sha256=_sha256(path),
     )
     if isinstance(manifest, ModelError):
         failed = dataclasses.replace(row, status="failed", reason=str(manifest))
         return _Contender(path, failed, fp32=None, source=None)
-    figures = {field: getattr(manifest, field) for field in ("recipe", "network", "params", "macs")}
+    figures = {field: getattr(manifest, field) for field in ("recipe", "network", "params", "macs", "zeros")}
     row = dataclasses.replace(row, **figures)
     if not runtime.installed():
         row = dataclasses.replace(row, status="unavailable", reason=f"not installed; {runtime.install}")

@@ -26,6 +26,7 @@ class Measurement:
     ``status``: ``ok``; ``unsettled``: measured, but the 95 % interval of p50 is wider than a tenth of p50 (or
     there was one round only); ``unavailable``: the runtime is not here; ``failed``. All but ``ok`` have a ``reason``.
 
+    ``compressed_bytes`` is the file after zlib at its highest level, ``zeros`` the share of zeros in its kernels.
     ``load_ms`` opens the file (the runtime's modules imported before), ``first_ms`` is the first call after it.
     ``p50_lo`` and ``p50_hi`` bound ``p50_ms``. ``peak_rss_bytes`` is the whole process, interpreter included.
     ``reference`` is what ``d_auc`` (this AUC less the reference's, paired DeLong) and ``p50_ratio`` (this p50 over the
@@ -47,6 +48,8 @@ class Measurement:
     status: str
     reason: str | None = None
     size_bytes: int | None = None
+    compressed_bytes: int | None = None
+    zeros: float | None = None
     params: int | None = None
     macs: int | None = None
     load_ms: float | None = None

@@ -70,8 +70,8 @@ class Runtime:
     install: str
     """What to tell someone who lacks it."""
     opener: str
-    """The submodule of this package: ``open_model(content, threads=)`` gives a ``Runner``, ``operators(content)`` tells
-    what it computes."""
+    """The submodule of this package: ``open_model(content, threads=, may_saturate=)`` gives a ``Runner``,
+    ``operators(content)`` tells what it computes."""
     packages: tuple[str, ...]
     """The distributions that may provide the module."""
 
@@ -118,8 +118,10 @@ def load(model: str | Path, *, runtime: str | None = None, threads: int = 1) -> 
         ModelError: file or manifest missing, unreadable, or not matching each other.
         RuntimeUnavailable: the runtime is unknown, not installed, or does not open this format.
     """
-    opener, content = _checked(model, runtime)
-    return opener.open_model(content, threads=threads)  # type: ignore[no-any-return]
+    opener, content, manifest = _checked(model, runtime)
+    return opener.open_model(  # type: ignore[no-any-return]
+        content, threads=threads, may_saturate=bool(manifest.may_saturate)
+    )
 
 
 def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operator, ...]:
@@ -129,15 +131,15 @@ def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operato
         ModelError: see ``load``.
         RuntimeUnavailable: see ``load``.
     """
-    opener, content = _checked(model, runtime)
+    opener, content, _ = _checked(model, runtime)
     return opener.operators(content)  # type: ignore[no-any-return]
 
 
-def _checked(model: str | Path, runtime: str | None) -> tuple[ModuleType, bytes]:
+def _checked(model: str | Path, runtime: str | None) -> tuple[ModuleType, bytes, Manifest]:
     path = Path(model)
     checked = _manifest.read(path)
     content = _manifest.checked_bytes(path, checked)
-    return _choose(path.name, checked.format, runtime), content
+    return _choose(path.name, checked.format, runtime), content, checked
 
 
 def _choose(name: str, format_: str, runtime: str | None) -> ModuleType:

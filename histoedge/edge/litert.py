@@ -11,8 +11,10 @@ from .errors import ModelError
 DELEGATE = "DELEGATE"
 
 
-def open_model(content: bytes, *, threads: int = 1) -> "LiteRTRunner":
+def open_model(content: bytes, *, threads: int = 1, may_saturate: bool = False) -> "LiteRTRunner":
     """A runner for the bytes of a ``.tflite`` file, with XNNPACK kernels.
+
+    ``may_saturate`` changes nothing: XNNPACK adds products in 32 bits on every CPU.
 
     Raises:
         ModelError: not a TFLite file that this interpreter can run.

@@ -25,7 +25,9 @@ class Manifest:
     the label speaks of the ``label_px`` square in the middle of that patch. The probability is
     ``1 / (1 + exp(-logit / temperature))`` and the verdict is positive at ``threshold`` or above.
     ``parents`` holds the SHA-256 of what the file was made from. ``tolerance`` is the largest
-    difference in logits to the golden ones that a correct runtime shows.
+    difference in logits to the golden ones that a correct runtime shows. ``zeros`` is the share of zeros among the
+    weights of all kernels. ``may_saturate`` names the convolutions of an int8 file whose sums may overflow 16 bits
+    on x86 CPUs without VNNI, which then answer differently; where it is empty that is proved impossible.
     """
 
     contract: int
@@ -51,6 +53,8 @@ class Manifest:
     tolerance: float
     tolerance_reason: str
     output_quantum: float | None
+    zeros: float
+    may_saturate: list[str]
     tools: dict[str, str]
 
     def probability(self, logits: np.ndarray) -> np.ndarray:

@@ -10,8 +10,10 @@ from .errors import ModelError
 FLOATS = ("f16", "bf16", "f32", "f64")
 
 
-def open_model(content: bytes, *, threads: int = 1) -> "OpenVINORunner":
+def open_model(content: bytes, *, threads: int = 1, may_saturate: bool = False) -> "OpenVINORunner":
     """A runner for the bytes of an ``.onnx`` file, on OpenVINO's CPU plug-in, computing in float32.
+
+    ``may_saturate`` changes nothing: OpenVINO has no option for exact sums.
 
     Raises:
         ModelError: not a file that OpenVINO can run.

@@ -15,9 +15,9 @@ from histoedge.data import synthetic
 from histoedge.edge import Manifest, litert
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
-from histoedge.lab import checkpoint, to_onnx, to_tflite
+from histoedge.lab import checkpoint, keep, readback, to_onnx, to_tflite
 from histoedge.lab.checkpoint import Checkpoint
-from histoedge.lab.network import LABEL_PX, PATCH_PX
+from histoedge.lab.network import LABEL_PX, PATCH_PX, Arrays
 
 UM_PER_PX = 0.972  # PatchCamelyon: 10x, from slides scanned at 0.243
 GOLDEN_PATCHES = 16
@@ -50,6 +50,7 @@ def export(
     Raises:
         ModelError: the weights are missing or unreadable.
         ConfigError: ``target_ort`` is no release that can be served.
+        ModelError: also when a file does not hold what the recipe's name promises.
     """
     to_onnx.target(target_ort)
     weights = checkpoint.path_of(run, recipe.name)
@@ -73,7 +74,11 @@ def export(
         content = tflite
         if name == "onnx":
             content = to_onnx.convert(saved.network, saved.folded, precision=recipe.precision, target_ort=target_ort)
-        described = _manifest(saved, recipe, name, content=content, golden=golden, parents=parents, tools=tools)
+        kernels = readback.kernels(content, name, saved.network)
+        keep.refuse_broken(recipe, saved.network, kernels, where=model.name)
+        described = _manifest(
+            saved, recipe, name, content=content, kernels=kernels, golden=golden, parents=parents, tools=tools
+        )
         manifests.verdict_path(model).unlink(missing_ok=True)
         files.write_bytes(model, content)
         files.write_bytes(manifests.golden_path(model), golden)
@@ -112,6 +117,7 @@ def _manifest(
     format_: str,
     *,
     content: bytes,
+    kernels: Arrays,
     golden: bytes,
     parents: dict[str, str],
     tools: dict[str, str],
@@ -147,5 +153,7 @@ def _manifest(
         tolerance=tolerance,
         tolerance_reason=reason,
         output_quantum=quantum,
+        zeros=readback.zeros(kernels),
+        may_saturate=readback.may_saturate(kernels) if recipe.precision == "int8" else [],
         tools=tools,
     )

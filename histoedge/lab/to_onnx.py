@@ -53,6 +53,8 @@ def convert(
         clean(model.graph)
     if precision == "fp16":
         store_half_precision(model.graph)
+    if precision == "int8":
+        refuse_floats(model.graph)
     model = canonical(model, ir_version=ir_version)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
@@ -75,19 +77,38 @@ def _from_tflite(content: bytes, opset: int) -> onnx.ModelProto:
 # ---- passes: each changes the graph in place and leaves alone what it does not recognise -------------------------
 
 
-def absorb_relu(graph: onnx.GraphProto) -> None:
-    """Drop a Relu whose only consumer quantises with a range that starts at exactly 0: the clipping is the same.
+def absorb_clipping(graph: onnx.GraphProto) -> None:
+    """Drop a Relu or Clip whose only consumer quantises to a range within its bounds: the quantisation clips as well.
 
-    A Relu whose quantisation reaches below 0 stays.
+    One that the quantisation does not enforce stays (and ``refuse_floats`` refuses the graph).
     """
-    for relu in [node for node in graph.node if node.op_type == "Relu"]:
-        consumers = _consumers(graph, relu.output[0])
+    for clip in [node for node in graph.node if node.op_type in ("Relu", "Clip")]:
+        consumers = _consumers(graph, clip.output[0])
         if len(consumers) != 1 or consumers[0].op_type != "QuantizeLinear":
             continue
-        zero_point = _constant(graph, consumers[0].input[2])
-        if zero_point is not None and zero_point == np.iinfo(zero_point.dtype).min:
-            consumers[0].input[0] = relu.input[0]
-            graph.node.remove(relu)
+        scale, zero_point = (_constant(graph, name) for name in consumers[0].input[1:3])
+        if scale is None or zero_point is None or scale.size != 1:
+            continue
+        codes = np.iinfo(zero_point.dtype)
+        lowest, highest = (float(scale) * (code - int(zero_point)) for code in (codes.min, codes.max))
+        low, high = _bounds(graph, clip)
+        if low <= lowest and highest <= high:
+            consumers[0].input[0] = clip.input[0]
+            graph.node.remove(clip)
+
+
+def _bounds(graph: onnx.GraphProto, clip: onnx.NodeProto) -> tuple[float, float]:
+    """What a Relu or Clip lets through; nothing (inf, -inf) where a bound of a Clip is no constant."""
+    if clip.op_type == "Relu":
+        return 0.0, np.inf
+    bounds = []
+    for position, missing, unknown in ((1, -np.inf, np.inf), (2, np.inf, -np.inf)):
+        if len(clip.input) <= position or not clip.input[position]:
+            bounds.append(missing)
+        else:
+            value = _constant(graph, clip.input[position])
+            bounds.append(unknown if value is None else float(value))
+    return bounds[0], bounds[1]
 
 
 def activations_to_uint8(graph: onnx.GraphProto) -> None:
@@ -148,11 +169,38 @@ def transpose_at_the_end(graph: onnx.GraphProto) -> None:
 
 
 PASSES: tuple[Callable[[onnx.GraphProto], None], ...] = (
-    absorb_relu,
+    absorb_clipping,
     activations_to_uint8,
     drop_requantisation,
     transpose_at_the_end,
 )
+
+
+IN_INTEGERS = ("Conv", "MaxPool", "Transpose")  # between DequantizeLinear and QuantizeLinear
+
+
+def refuse_floats(graph: onnx.GraphProto) -> None:
+    """Pass a graph in which every operator stands between quantised values, so that a runtime computes in integers.
+
+    Raises:
+        ModelError: an operator that the integer path does not support, or one with a float input or output; named.
+    """
+    producers = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        if node.op_type not in IN_INTEGERS:
+            raise ModelError(
+                f"int8: operator {node.op_type} (layer {node.name or node.output[0]}) does not run in integers; "
+                f"build the network of convolutions with ReLU and max-pools, or export it as fp32"
+            )
+        quantised = [producers[name].op_type == "DequantizeLinear" for name in node.input if name in producers]
+        read = [consumer.op_type == "QuantizeLinear" for consumer in _consumers(graph, node.output[0])]
+        if node.op_type != "Transpose" and not (quantised and all(quantised) and read and all(read)):
+            raise ModelError(
+                f"int8: operator {node.op_type} (layer {node.name or node.output[0]}) reads or gives floats; "
+                "its activation needs a range of its own, set by calibration"
+            )
 
 
 def store_half_precision(graph: onnx.GraphProto) -> None:

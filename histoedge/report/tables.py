@@ -12,7 +12,8 @@ from rich.text import Text
 from histoedge.bench import Measurement, Results
 
 SPARSITY_NOTE = (
-    "prune: unstructured zeros buy no time in stock runtimes, only a smaller compressed file; removing channels does."
+    "prune, 2of4, cluster16: zeros and shared values buy no time in stock runtimes, only a smaller compressed file "
+    "(zlib kB); slim removes channels, which does."
 )
 UNSETTLED_MARK = "~"
 
@@ -29,7 +30,7 @@ def terminal(results: Results) -> Table:
     for name in ("kB", "p50 us", "p90 us", "p50 / fp32", "patch/s", "AUC 95 %", "dAUC"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        cells = [row.model, row.runtime, *([str(row.threads)] if threads_vary else []), _kilobytes(row)]
+        cells = [row.model, row.runtime, *([str(row.threads)] if threads_vary else []), kilobytes(row.size_bytes)]
         if row.measured:
             mark = UNSETTLED_MARK if row.status == "unsettled" else ""
             cells += [micros(row.p50_ms) + mark, micros(row.p90_ms), _short_ratio(row), per_second(row)]
@@ -52,13 +53,26 @@ def print_table(results: Results) -> None:
 def markdown(results: Results) -> str:
     """A Markdown table with all intervals, and the notes below it."""
     head = (
-        *("model", "runtime", "kernels", "threads", "status", "size kB", "p50 us", "p90 us", "p99 us"),
+        *(
+            "model",
+            "runtime",
+            "kernels",
+            "threads",
+            "status",
+            "size kB",
+            "zlib kB",
+            "zeros",
+            "p50 us",
+            "p90 us",
+            "p99 us",
+        ),
         *("p50 / reference", "patches/s", "AUC", "dAUC", "reference"),
     )
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] * 5 + ["---:"] * 8 + ["---"]) + "|"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] * 5 + ["---:"] * 10 + ["---"]) + "|"]
     for row in results.measurements:
         version = f"{row.runtime} {row.runtime_version or ''}".strip()
-        cells = [row.model, version, row.kernels or "", str(row.threads), row.status, _kilobytes(row)]
+        cells = [row.model, version, row.kernels or "", str(row.threads), row.status, kilobytes(row.size_bytes)]
+        cells += [kilobytes(row.compressed_bytes), "" if row.zeros is None else f"{row.zeros:.0%}"]
         cells += [micros(row.p50_ms), micros(row.p90_ms), micros(row.p99_ms)]
         cells += [interval(row.p50_ratio, row.p50_ratio_lo, row.p50_ratio_hi, digits=3), per_second(row)]
         cells += [interval(row.auc, row.auc_lo, row.auc_hi), interval(row.d_auc, row.d_auc_lo, row.d_auc_hi, sign="+")]
@@ -96,9 +110,22 @@ def notes(results: Results) -> list[str]:
             f"{settings}; AUC on {patches:,} patches with DeLong's 95 % interval; "
             "ratio and dAUC against the fp32 file of the same format and runtime, of fp32 files against the source."
         )
-    if any(row.recipe.startswith("prune") for row in rows):
+    if any(row.recipe.startswith(("prune", "2of4", "cluster16")) for row in rows):
         found.append(SPARSITY_NOTE)
-    return found
+    return found + [_what_training_bought(row, measured) for row in measured if row.recipe == "int8ptq"]
+
+
+def _what_training_bought(untrained: Measurement, rows: Iterable[Measurement]) -> str:
+    """``int8`` against ``int8ptq`` on one runtime, in words."""
+    cell = (untrained.format, untrained.runtime)
+    trained = next((row for row in rows if row.recipe == "int8" and (row.format, row.runtime) == cell), None)
+    if trained is None or trained.auc is None or untrained.auc is None:
+        return f"int8ptq @ {untrained.runtime}: no int8 beside it to compare with"
+    verdict = "beats" if trained.auc > untrained.auc else "does not beat"
+    return (
+        f"quantisation-aware training {verdict} post-training quantisation here in AUC: int8 {trained.auc:.4f}, "
+        f"int8ptq {untrained.auc:.4f} ({untrained.format} @ {untrained.runtime})"
+    )
 
 
 def micros(ms: float | None) -> str:
@@ -142,8 +169,9 @@ def _short_ratio(row: Measurement) -> str:
     return f"{row.p50_ratio:.2f} [{row.p50_ratio_lo:.2f} {row.p50_ratio_hi:.2f}]"
 
 
-def _kilobytes(row: Measurement) -> str:
-    return "" if row.size_bytes is None else f"{row.size_bytes / 1000:,.{0 if row.size_bytes >= 1e5 else 1}f}"
+def kilobytes(size: int | None) -> str:
+    """Bytes as thousands of them, with as many digits as mean something."""
+    return "" if size is None else f"{size / 1000:,.{0 if size >= 1e5 else 1}f}"
 
 
 def _each(values: Iterable[int]) -> str:

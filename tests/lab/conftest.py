@@ -25,6 +25,7 @@ epochs = 2
 batch = 32
 [compress]
 prune_steps = 12
+slim_epochs = 1
 quantise_steps = 4
 batch = 32
 calibration_patches = 64
@@ -75,3 +76,9 @@ def finished_run(
 ) -> Path:
     """A run with all default recipes."""
     return make_run(tiny_data, tmp_path_factory.mktemp("run") / "run", settings)
+
+
+@pytest.fixture(scope="session")
+def every_run(make_run: Callable[..., Path], finished_run: Path, tiny_data: Path, settings: Path) -> Path:
+    """The same run with every recipe there is."""
+    return make_run(tiny_data, finished_run, settings, "--recipe", "all")

@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from histoedge.edge.errors import ConfigError
+from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.lab import backend, to_onnx
 from histoedge.lab import network as networks
 
@@ -30,32 +30,93 @@ def operators(graph: onnx.GraphProto) -> list[str]:
     return [node.op_type for node in graph.node]
 
 
-def relu_and_quantise(zero_point: int) -> onnx.GraphProto:
+def clip_and_quantise(zero_point: int, bounds: tuple[float, float] | None = None) -> onnx.GraphProto:
+    """A Relu, or a Clip with these bounds, before a quantisation to int8 with scale 0.1."""
+    clip = helper.make_node("Relu", ["x"], ["r"])
+    constants = {"s": np.float32(0.1), "z": np.int8(zero_point)}
+    if bounds is not None:
+        clip = helper.make_node("Clip", ["x", "low", "high"], ["r"])
+        constants |= {"low": np.float32(bounds[0]), "high": np.float32(bounds[1])}
     nodes = [
-        helper.make_node("Relu", ["x"], ["r"]),
+        clip,
         helper.make_node("QuantizeLinear", ["r", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
     ]
-    return graph_of(nodes, {"s": np.float32(0.1), "z": np.int8(zero_point)})
+    return graph_of(nodes, constants)
 
 
-def test_a_relu_that_the_quantisation_enforces_is_absorbed() -> None:
-    graph, x = relu_and_quantise(-128), np.linspace(-3, 30, 101, dtype=np.float32)
-    expected = answer(graph, x)
-    to_onnx.absorb_relu(graph)
+X = np.linspace(-30, 30, 601, dtype=np.float32)
+
+
+@pytest.mark.parametrize(("zero_point", "bounds"), [(-128, None), (-128, (0, 25.6)), (-128, (0, 100)), (0, (-13, 13))])
+def test_clipping_that_the_quantisation_enforces_is_absorbed(
+    zero_point: int, bounds: tuple[float, float] | None
+) -> None:
+    graph = clip_and_quantise(zero_point, bounds)
+    expected = answer(graph, X)
+    to_onnx.absorb_clipping(graph)
     assert operators(graph) == ["QuantizeLinear", "DequantizeLinear"]
-    np.testing.assert_array_equal(answer(graph, x), expected)
+    np.testing.assert_array_equal(answer(graph, X), expected)
 
 
-def test_a_relu_that_the_quantisation_does_not_enforce_stays() -> None:
-    graph = relu_and_quantise(-3)
-    to_onnx.absorb_relu(graph)
+@pytest.mark.parametrize(("zero_point", "bounds"), [(-3, None), (-128, (0, 6)), (0, (0, 12.7)), (-128, (1, 30))])
+def test_clipping_that_the_quantisation_does_not_enforce_stays(
+    zero_point: int, bounds: tuple[float, float] | None
+) -> None:
+    graph = clip_and_quantise(zero_point, bounds)
+    before = answer(graph, X)
+    to_onnx.absorb_clipping(graph)
+    assert operators(graph)[0] == ("Relu" if bounds is None else "Clip")
+    graph.node[1].input[0] = "x"
+    assert not np.array_equal(answer(graph, X), before)  # absorbing it would have changed the answer
+
+
+def test_clipping_with_a_second_reader_or_unknown_bounds_stays() -> None:
+    graph = clip_and_quantise(-128)
+    graph.node.append(helper.make_node("Identity", ["r"], ["also"]))
+    to_onnx.absorb_clipping(graph)
     assert operators(graph)[0] == "Relu"
+    graph = clip_and_quantise(-128, (0, 100))
+    graph.node[0].input[2] = "x"
+    to_onnx.absorb_clipping(graph)
+    assert operators(graph)[0] == "Clip"
+
+
+def quantised_chain(operator: str, **settings: object) -> onnx.GraphProto:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["p", "s", "z"], ["x"]),
+        helper.make_node(operator, ["x"], ["v"], name="conv3", **settings),
+        helper.make_node("QuantizeLinear", ["v", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    return graph_of(nodes, {"s": np.float32(0.1), "z": np.uint8(0)})
+
+
+def test_a_graph_between_quantised_values_passes() -> None:
+    to_onnx.refuse_floats(quantised_chain("MaxPool", kernel_shape=[2, 2]))
+
+
+@pytest.mark.parametrize("operator", ["Relu", "Sigmoid", "AveragePool", "Resize"])
+def test_an_operator_that_does_not_run_in_integers_is_refused_by_name(operator: str) -> None:
+    with pytest.raises(ModelError, match=f"operator {operator} .layer conv3. does not run in integers; build"):
+        to_onnx.refuse_floats(quantised_chain(operator))
+
+
+@pytest.mark.parametrize("cut", [0, 2])
+def test_an_operator_that_reads_or_gives_floats_is_refused_by_name(cut: int) -> None:
+    graph = quantised_chain("MaxPool", kernel_shape=[2, 2])
+    graph.node[cut].op_type = "Cast"
+    graph.node[cut].input[:] = graph.node[cut].input[:1]
+    with pytest.raises(ModelError, match=r"Cast|operator MaxPool .layer conv3. reads or gives floats"):
+        to_onnx.refuse_floats(graph)
+    del graph.node[cut]
+    with pytest.raises(ModelError, match=r"operator MaxPool .layer conv3. reads or gives floats"):
+        to_onnx.refuse_floats(graph)
 
 
 def test_int8_activations_become_uint8_with_the_same_answers() -> None:
-    graph, x = relu_and_quantise(-3), np.linspace(-3, 30, 101, dtype=np.float32)
-    expected = answer(graph, x)
+    graph = clip_and_quantise(-3)
+    expected = answer(graph, X)
     to_onnx.activations_to_uint8(graph)
     zero_points = {
         numpy_helper.to_array(value).item()
@@ -64,7 +125,7 @@ def test_int8_activations_become_uint8_with_the_same_answers() -> None:
         if len(node.input) > 2 and value.name == node.input[2]
     }
     assert zero_points == {125}
-    np.testing.assert_array_equal(answer(graph, x), expected)
+    np.testing.assert_array_equal(answer(graph, X), expected)
 
 
 @pytest.mark.parametrize(("scale", "left"), [(0.1, 2), (0.2, 4)])

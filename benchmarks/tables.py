@@ -1,20 +1,24 @@
 """Write benchmarks/README.md from the committed results: ``python benchmarks/tables.py``.
 
-Each ``results/<machine>/<name>.json`` is the ``bench.json`` of a run with the settings of ``<name>.toml``.
+Each ``results/<machine>/<name>.json`` is the ``bench.json`` of a run with the settings of ``<name>.toml``, or has a
+``kind`` that says what made it: ``peers`` is of ``peers.py``.
 """
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from histoedge import bench, config, files, report
+from histoedge.report.tables import interval
 
 HERE = Path(__file__).parent
 
 HEADER = """# Benchmarks
 
 Made from `results/` by `make tables`; nothing here is typed by hand. Each table is the `bench.json` of one run on
-PatchCamelyon's patches with the settings beside it: trained on `train`, chosen on `valid`, reported once on `test`.
-DATA is a folder with PatchCamelyon's HDF5 files.
+PatchCamelyon's patches with the settings beside it, or of the command above it: trained on `train`, chosen on `valid`,
+reported once on `test`. DATA is a folder with PatchCamelyon's HDF5 files.
 """
 
 
@@ -22,15 +26,71 @@ def page() -> str:
     """The whole of ``benchmarks/README.md``."""
     parts = [HEADER]
     for results in sorted(HERE.glob("results/*/*.json")):
-        settings = HERE / f"{results.stem}.toml"
+        kind = json.loads(results.read_text()).get("kind", "bench")
         parts.append(f"## {results.stem}, on {results.parent.name}\n")
-        measured = bench.read(results)
-        command = f"histoedge run --data DATA --out RUN --config benchmarks/{settings.name}{_recipes(measured)}"
-        place = f"results/{results.parent.name}/{results.name}"
-        parts.append(f"`{command}`; its `RUN/bench.json` is `{place}`.\n")
-        parts.append(f"```toml\n{settings.read_text().strip()}\n```\n")
-        parts.append(report.markdown(measured))
+        parts += KINDS[kind](results)
     return "\n".join(parts).rstrip() + "\n"
+
+
+def run_parts(results: Path) -> list[str]:
+    """What is said of a ``bench.json``."""
+    settings = HERE / f"{results.stem}.toml"
+    measured = bench.read(results)
+    command = f"histoedge run --data DATA --out RUN --config benchmarks/{settings.name}{_recipes(measured)}"
+    return [
+        f"`{command}`; its `RUN/bench.json` is `{_place(results)}`.\n",
+        f"```toml\n{settings.read_text().strip()}\n```\n",
+        report.markdown(measured),
+    ]
+
+
+def peers_parts(results: Path) -> list[str]:
+    """What is said of a results file of ``peers.py``."""
+    document = json.loads(results.read_text())
+    rows, verdict = document["rows"], document["verdict"]
+    splits = ("valid", "test")
+    head = ["quantised by", "file", "runtime", "kernels", "size kB", "p50 us", "p50 / fastest peer"]
+    for name in splits:
+        head += [f"AUC {name}", f"dAUC {name}", "s.e.", "rms logit", "flips"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * 4 + "---:|" * (len(head) - 4)]
+    for row in rows:
+        maker = f"{row['name']} ({row['made_by']})" if row["peer"] else f"histoedge, {row['name']}"
+        cells = [maker, row["file"], f"{row['runtime']} {row['runtime_version']}", row["kernels"]]
+        cells.append(f"{row['size_bytes'] / 1000:,.0f}")
+        cells.append(interval(row["p50_us"], row["p50_us_lo"], row["p50_us_hi"], digits=1))
+        cells.append(interval(row["p50_ratio"], row["p50_ratio_lo"], row["p50_ratio_hi"], digits=3))
+        for name in splits:
+            cells += _accuracy(row[name])
+        lines.append("| " + " | ".join(cells) + " |")
+    counts = " and ".join(f"{rows[0][name]['n_patches']:,} patches of `{name}`" for name in splits)
+    notes = [
+        *verdict["words"],
+        verdict["rule"],
+        f"1 thread, batch 1, rounds interleaved, each turn in a fresh process; {counts}; 95 % intervals, of AUC after "
+        "DeLong, paired for dAUC; dAUC with its standard error (s.e.), rms logit difference and decision flips at "
+        "logit 0 against fp32 on the same runtime. Peers calibrate with the patches that int8ptq sees; every file "
+        "takes raw uint8 pixels.",
+    ]
+    return [
+        f"`{document['command']}`, RUN a finished run; F is `{_place(results)}`.\n",
+        "\n".join(lines) + "\n",
+        "\n".join(f"- {note}" for note in notes) + "\n",
+    ]
+
+
+KINDS = {"bench": run_parts, "peers": peers_parts}
+
+
+def _accuracy(found: dict[str, Any]) -> list[str]:
+    cells = [interval(found["auc"], found["auc_lo"], found["auc_hi"])]
+    if "d_auc" not in found:  # fp32 is what the others are compared with
+        return [*cells, "", "", "", ""]
+    cells.append(interval(found["d_auc"], found["d_auc_lo"], found["d_auc_hi"], sign="+"))
+    return [*cells, f"{found['d_auc_se']:.4f}", f"{found['rms_logit']:.3f}", str(found["flips"])]
+
+
+def _place(results: Path) -> str:
+    return f"results/{results.parent.name}/{results.name}"
 
 
 def _recipes(measured: bench.Results) -> str:

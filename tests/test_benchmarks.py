@@ -1,18 +1,86 @@
-"""benchmarks/README.md says what the committed results say."""
+"""benchmarks/README.md says what the committed results say, and peers.py what its figures say."""
 
 import importlib.util
+import json
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.skipif(not (FOLDER / "tables.py").is_file(), reason="not a checkout")
 
 
-@pytest.mark.skipif(not (FOLDER / "tables.py").is_file(), reason="not a checkout")
-def test_the_tables_are_made_from_the_results() -> None:
-    spec = importlib.util.spec_from_file_location("tables", FOLDER / "tables.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    assert (FOLDER / "README.md").read_text() == tables.page()
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def peers() -> ModuleType:
+    pytest.importorskip("onnx")  # histoedge.lab
+    return script("peers")
+
+
+def row(rms_logit: float, flips: int) -> dict[str, Any]:
+    return {"runtime": "litert"} | {name: {"rms_logit": rms_logit, "flips": flips} for name in ("valid", "test")}
+
+
+def gain(lo: float, hi: float) -> dict[str, float]:
+    return {"d_auc": (lo + hi) / 2, "d_auc_lo": lo, "d_auc_hi": hi, "d_auc_se": (hi - lo) / 3.92}
+
+
+def test_the_tables_are_made_from_the_results() -> None:
+    assert (FOLDER / "README.md").read_text() == script("tables").page()
+
+
+@pytest.mark.parametrize(
+    ("valid", "test", "trained", "verb"),
+    [
+        (gain(0.001, 0.003), gain(0.002, 0.004), row(0.20, 20), "beats"),  # a higher AUC on both
+        (gain(0.001, 0.003), gain(-0.001, 0.004), row(0.20, 20), "does not beat"),  # on valid alone
+        (gain(-0.001, 0.001), gain(-0.001, 0.001), row(0.05, 8), "beats"),  # as good, and closer to fp32
+        (gain(-0.001, 0.001), gain(-0.001, 0.001), row(0.05, 10), "does not beat"),  # as many flips
+        (gain(-0.001, 0.001), gain(-0.003, -0.001), row(0.05, 8), "does not beat"),  # closer, and worse
+    ],
+)
+def test_the_words_follow_the_figures(
+    peers: ModuleType, valid: dict[str, float], test: dict[str, float], trained: dict[str, Any], verb: str
+) -> None:
+    words = peers.training_words({"valid": valid, "test": test}, trained, row(0.10, 10))
+    assert words.startswith(f"Quantisation-aware training {verb} int8ptq here")
+    assert f"{trained['test']['flips']} against 10" in words
+
+
+def test_the_best_peer_is_chosen_on_valid_and_the_table_says_so(peers: ModuleType, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    labels = {"valid": np.arange(40) % 2, "test": np.arange(60) % 2}
+    noise = {name: random.normal(0, 1, len(truth)) for name, truth in labels.items()}
+
+    def contender(name: str, runtime: str, ms: float, signal: float, *, peer: bool = False) -> Any:
+        described = {"name": name, "runtime": runtime, "peer": peer, "made_by": "maker 1.0", "file": f"{name}.onnx"}
+        described |= {"runtime_version": "1.0", "kernels": "mlas", "size_bytes": 1000}
+        logits = {split: truth * signal + noise[split] for split, truth in labels.items()}
+        return SimpleNamespace(row=described, rounds_ms=[np.full(3, ms)] * 2, logits=logits)
+
+    contenders = [contender(name, "onnxruntime", 2.0, 1.0) for name in peers.RECIPES]
+    contenders += [contender("good", "onnxruntime", 4.0, 2.0, peer=True)]
+    contenders += [contender("quick", "onnxruntime", 1.0, 0.5, peer=True)]
+    rows, verdict = peers.judge(contenders, labels)
+    assert verdict["best_peer"]["name"] == "good"
+    assert verdict["int8_less_best_peer"]["d_auc"] < 0
+    assert rows[1]["p50_ratio"] == 2.0
+    assert "slower than quick: 2.000 [2.000, 2.000]" in verdict["words"][1]
+    assert "does not beat" in verdict["words"][-1]
+    results = tmp_path / "machine" / "peers.json"
+    results.parent.mkdir()
+    results.write_text(json.dumps({"command": "python peers.py", "rows": rows, "verdict": verdict}))
+    text = "\n".join(script("tables").peers_parts(results))
+    assert all(word in text for word in verdict["words"])
+    assert text.count("maker 1.0") == 2

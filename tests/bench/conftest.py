@@ -40,6 +40,8 @@ def write_model(path: Path, content: bytes, *, source: str = "0" * 64) -> Path:
         tolerance=1e-4,
         tolerance_reason="float32 sums in another order",
         output_quantum=None,
+        zeros=0.0,
+        may_saturate=[],
         tools={},
     )
     files.write_json(manifest_path(path), manifest.as_json())

@@ -1,4 +1,5 @@
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,6 +80,13 @@ def finished_run(
 
 
 @pytest.fixture(scope="session")
-def every_run(make_run: Callable[..., Path], finished_run: Path, tiny_data: Path, settings: Path) -> Path:
-    """The same run with every recipe there is."""
-    return make_run(tiny_data, finished_run, settings, "--recipe", "all")
+def every_run(
+    make_run: Callable[..., Path],
+    finished_run: Path,
+    tiny_data: Path,
+    settings: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A copy of that run, gone on with to every recipe there is."""
+    copy = shutil.copytree(finished_run, tmp_path_factory.mktemp("every") / "run")
+    return make_run(tiny_data, copy, settings, "--recipe", "all")

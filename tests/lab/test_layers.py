@@ -124,6 +124,7 @@ def test_pools_between_convolutions_keep_names_and_activations_together(tmp_path
     folded = networks.build(keras, network, folded=True)
     pixels = synthetic.golden(16)[0].astype(np.float32) / 255
     arrays = networks.weights_of(folded) | quantise.calibrate(folded, network, [pixels])
+    arrays[quantise.KERNEL_CODES] = np.array([-127, 127])
     for recipe in ("fp32", "int8"):
         saved = checkpoint.Checkpoint(network, recipe, arrays, {"data": {}}, 0.5)
         checkpoint.write(checkpoint.path_of(tmp_path, recipe), saved)

@@ -100,7 +100,7 @@ def test_rows_without_figures_say_why_everywhere(results):
 
 def test_sparsity_is_never_shown_without_saying_that_it_buys_no_time(results):
     for text in (printed(report.terminal(results)), report.markdown(results), report.html(results)):
-        assert "unstructured zeros buy no time" in " ".join(text.split())
+        assert "zeros and shared values buy no time" in " ".join(text.split())
     dense = Results({}, {}, results.measurements[:2])
     assert "unstructured zeros" not in printed(report.terminal(dense))
 
@@ -165,3 +165,15 @@ def test_a_browser_shows_the_page_without_complaint_or_sideways_scrolling(result
     assert "CONSOLE" not in said
     assert picture.stat().st_size > 20_000  # a blank window is some 5 kB
     assert int(re.search("<title>([0-9]+)</title>", browse("probe.html", "--dump-dom").stdout)[1]) <= width
+
+
+@pytest.mark.parametrize(
+    ("trained", "words"), [(0.9101, "training beats post-training"), (0.9, "training does not beat")]
+)
+def test_the_table_says_whether_training_beat_calibration(results, trained, words):
+    first = results.measurements[0]
+    untrained = dataclasses.replace(first, status="ok", recipe="int8ptq", model="int8ptq.onnx", auc=0.91)
+    rows = (dataclasses.replace(untrained, recipe="int8", model="int8.onnx", auc=trained), untrained)
+    assert f"quantisation-aware {words}" in report.markdown(dataclasses.replace(results, measurements=rows))
+    alone = report.markdown(dataclasses.replace(results, measurements=(untrained,)))
+    assert "no int8 beside it" in alone

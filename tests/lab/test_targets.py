@@ -1,0 +1,74 @@
+"""Exported files where they will run: on the oldest ONNX Runtime they are made for, and on a CPU without VNNI."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import histoedge.edge
+from histoedge.cell import EDGE_COMMAND, Cell
+from histoedge.config import Recipe
+from histoedge.edge import manifest as manifests
+from histoedge.edge import ort
+from histoedge.lab import checkpoint, export, quantise, to_onnx
+
+pytestmark = pytest.mark.lab
+
+EMULATOR = shutil.which("qemu-x86_64")
+
+ANSWER = """
+import sys
+import numpy as np
+from edge import load, manifest
+from pathlib import Path
+for name in sys.argv[1:]:
+    model = Path(name)
+    told = manifest.read(model)
+    golden = manifest.read_golden(model, told)
+    runner = load(model)
+    fields = runner.predict(np.tile(golden.patches[:2], (1, 2, 2, 1)))
+    difference = float(np.abs(runner.predict(golden.patches).reshape(-1) - golden.logits).max())
+    print(model.name, runner.version, np.__version__, fields.shape[1:3] > (1, 1), difference <= told.tolerance)
+"""
+
+
+def test_the_oldest_runtime_that_is_served_answers_equal(finished_run: Path, tmp_path: Path) -> None:
+    """Really installed: its wheel was built for numpy 1, which pip does not say."""
+    release = f"{to_onnx.DEFAULT_TARGET}.0"
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    packages = [f"onnxruntime=={release}", "numpy<2"]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
+    shutil.copytree(Path(histoedge.edge.__file__).parent, tmp_path / "edge")
+    models = [str(finished_run / "models" / f"{name}.onnx") for name in ("fp32", "fp16", "int8", "prune50_int8")]
+    done = subprocess.run([python, "-c", ANSWER, *models], cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == [Path(model).name for model in models]
+    assert {line[1] for line in lines} == {release}
+    assert {line[2][:2] for line in lines} == {"1."}
+    assert {tuple(line[3:]) for line in lines} == {("True", "True")}
+
+
+def exported(run: Path, folder: Path, largest_code: int) -> Path:
+    for name in ("fp32", "int8"):
+        saved = checkpoint.read(checkpoint.path_of(run, name))
+        codes = {} if name == "fp32" else {quantise.KERNEL_CODES: np.array([-largest_code, largest_code])}
+        checkpoint.write(checkpoint.path_of(folder, name), dataclasses.replace(saved, arrays={**saved.arrays, **codes}))
+    return export.export(folder, Recipe.parse("int8"), formats=["onnx"])[0].model
+
+
+@pytest.mark.skipif(EMULATOR is None, reason="qemu-x86_64 (Debian: qemu-user) emulates a CPU without VNNI")
+@pytest.mark.parametrize(("largest_code", "safe"), [(63, True), (127, False)])
+def test_a_cpu_without_vnni_answers_equal(finished_run: Path, tmp_path: Path, largest_code: int, safe: bool) -> None:
+    model = exported(finished_run, tmp_path, largest_code)
+    manifest = manifests.read(model)
+    assert bool(manifest.may_saturate) != safe
+    golden = manifests.read_golden(model, manifest)
+    with Cell((str(EMULATOR), "-cpu", "Haswell", *EDGE_COMMAND)) as cell:
+        cell.load(model, runtime="onnxruntime")
+        found = cell.predict(golden.patches).reshape(-1)
+    np.testing.assert_array_equal(found, ort.open_model(model.read_bytes()).predict(golden.patches).reshape(-1))

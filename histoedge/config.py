@@ -76,10 +76,10 @@ class CompressConfig:
 
     prune_steps: int = 600
     prune_learning_rate: float = 5e-4
-    slim_epochs: int = 14
-    slim_learning_rate: float = 1e-3
+    slim_epochs: int = 24
+    slim_learning_rate: float = 2e-3
     quantise_steps: int = 200
-    quantise_learning_rate: float = 2e-5
+    quantise_learning_rate: float = 3e-5
     batch: int = 128
     teacher_share: float = 0.7
     calibration_patches: int = 1024

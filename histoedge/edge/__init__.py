@@ -38,6 +38,8 @@ class Runner(Protocol):
     def predict(self, patches: np.ndarray) -> np.ndarray:
         """Tumour logits of uint8 (N, H, W, 3) RGB raw pixels, as float32 (N, h, w, 1); h = w = 1 for 96 x 96.
 
+        A larger field gives one logit for each whole patch, ``stride_px`` apart: h = (H - 96) // stride_px + 1.
+
         Raises:
             DataError: the array is not uint8, not (N, H, W, 3), or smaller than 96 x 96.
         """
@@ -70,7 +72,7 @@ class Runtime:
     install: str
     """What to tell someone who lacks it."""
     opener: str
-    """The submodule of this package: ``open_model(content, threads=, may_saturate=)`` gives a ``Runner``,
+    """The submodule of this package: ``open_model(content, threads=, may_saturate=, stride_px=)`` gives a ``Runner``,
     ``operators(content)`` tells what it computes."""
     packages: tuple[str, ...]
     """The distributions that may provide the module."""
@@ -119,9 +121,8 @@ def load(model: str | Path, *, runtime: str | None = None, threads: int = 1) -> 
         RuntimeUnavailable: the runtime is unknown, not installed, or does not open this format.
     """
     opener, content, manifest = _checked(model, runtime)
-    return opener.open_model(  # type: ignore[no-any-return]
-        content, threads=threads, may_saturate=bool(manifest.may_saturate)
-    )
+    told = {"may_saturate": bool(manifest.may_saturate), "stride_px": manifest.stride_px}
+    return opener.open_model(content, threads=threads, **told)  # type: ignore[no-any-return]
 
 
 def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operator, ...]:
@@ -158,19 +159,34 @@ def _choose(name: str, format_: str, runtime: str | None) -> ModuleType:
     raise RuntimeUnavailable(f"{name}: {' and '.join(row.name for row in fitting)} not installed; {hints}")
 
 
-def check_patches(patches: np.ndarray, *, patch_px: int = 96) -> np.ndarray:
+_UINT8 = np.dtype(np.uint8)
+
+
+def check_patches(patches: np.ndarray, *, patch_px: int = 96, stride_px: int = 1) -> np.ndarray:
     """The patches as a contiguous array, or the one line that says what is wrong with them.
+
+    A field's sides are cut to ``patch_px`` and whole strides: what lies beyond belongs to no whole patch.
 
     Raises:
         DataError: not uint8, not (N, H, W, 3), or smaller than a patch.
     """
+    if type(patches) is not np.ndarray or patches.dtype != _UINT8 or patches.ndim != 4 or patches.shape[3] != 3:
+        raise DataError(_what_is_wrong(patches, patch_px))
+    _, height, width, _ = patches.shape
+    if height < patch_px or width < patch_px:
+        raise DataError(_what_is_wrong(patches, patch_px))
+    beyond = (height - patch_px) % stride_px, (width - patch_px) % stride_px
+    if beyond != (0, 0):
+        patches = patches[:, : height - beyond[0], : width - beyond[1]]
+    return np.ascontiguousarray(patches)
+
+
+def _what_is_wrong(patches: np.ndarray, patch_px: int) -> str:
     expected = f"expected uint8 (N, {patch_px}, {patch_px}, 3), raw RGB pixels"
     if not isinstance(patches, np.ndarray):
-        raise DataError(f"patches are {type(patches).__name__}; {expected}")
+        return f"patches are {type(patches).__name__}; {expected}"
     if patches.dtype != np.uint8:
-        raise DataError(f"patches are {patches.dtype}; {expected}: do not divide, normalise or convert them")
+        return f"patches are {patches.dtype}; {expected}: do not divide, normalise or convert them"
     if patches.ndim != 4 or patches.shape[-1] != 3:
-        raise DataError(f"patches have shape {patches.shape}; {expected}")
-    if min(patches.shape[1:3]) < patch_px:
-        raise DataError(f"patches are {patches.shape[1]} x {patches.shape[2]} px; {expected} or a larger field")
-    return np.ascontiguousarray(patches)
+        return f"patches have shape {patches.shape}; {expected}"
+    return f"patches are {patches.shape[1]} x {patches.shape[2]} px; {expected} or a larger field"

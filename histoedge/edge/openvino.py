@@ -11,7 +11,7 @@ ONE_PATCH = (1, 96, 96, 3)
 FLOATS = ("f16", "bf16", "f32", "f64")
 
 
-def open_model(content: bytes, *, threads: int = 1, may_saturate: bool = False) -> "OpenVINORunner":
+def open_model(content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1) -> "OpenVINORunner":
     """A runner for the bytes of an ``.onnx`` file, on OpenVINO's CPU plug-in, computing in float32.
 
     ``may_saturate`` changes nothing: OpenVINO has no option for exact sums.
@@ -21,7 +21,8 @@ def open_model(content: bytes, *, threads: int = 1, may_saturate: bool = False) 
     """
     import openvino
 
-    return OpenVINORunner(_model(content), threads=threads, version=openvino.__version__.split("-")[0])
+    release = openvino.__version__.split("-")[0]
+    return OpenVINORunner(_model(content), threads=threads, stride_px=stride_px, version=release)
 
 
 def operators(content: bytes) -> tuple[Operator, ...]:
@@ -70,12 +71,13 @@ def _quantise_pixels(model: Any) -> None:
     """
     from openvino import opset13 as operators
 
-    def reader(node: Any, kind: str) -> Any:
+    def reader(node: Any, *kinds: str) -> Any:
         readers = [target.get_node() for target in node.output(0).get_target_inputs()]
-        return readers[0] if len(readers) == 1 and readers[0].get_type_name() == kind else None
+        return readers[0] if len(readers) == 1 and readers[0].get_type_name() in kinds else None
 
     end = model.get_parameters()[0]
-    end = reader(end, "Transpose") or end
+    while (moved := reader(end, "Reshape", "Transpose")) is not None:
+        end = moved
     convert = reader(end, "Convert")
     if convert is None:
         return
@@ -115,14 +117,14 @@ class OpenVINORunner:
     runtime = "openvino"
     kernels = "cpu plug-in"
 
-    def __init__(self, model: Any, *, threads: int, version: str) -> None:
+    def __init__(self, model: Any, *, threads: int, stride_px: int, version: str) -> None:
         self.version = version
-        self._model, self._threads = model, threads
+        self._model, self._threads, self._stride_px = model, threads, stride_px
         self._compile(ONE_PATCH)
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
         """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels."""
-        patches = check_patches(patches)
+        patches = check_patches(patches, stride_px=self._stride_px)
         if not len(patches):
             return np.zeros((0, 1, 1, 1), np.float32)
         if patches.shape != self._shape:

@@ -13,7 +13,9 @@ from .errors import ModelError
 EXACT_SUMS = "session.x64quantprecision"  # ONNX Runtime's onnxruntime_session_options_config_keys.h
 
 
-def open_model(content: bytes, *, threads: int = 1, may_saturate: bool = False) -> "OnnxRuntimeRunner":
+def open_model(
+    content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1
+) -> "OnnxRuntimeRunner":
     """A runner for the bytes of an ``.onnx`` file, on ONNX Runtime's CPU kernels.
 
     ``may_saturate`` asks for exact sums on x86 CPUs without VNNI, where uint8 x int8 kernels would overflow 16 bits:
@@ -25,7 +27,7 @@ def open_model(content: bytes, *, threads: int = 1, may_saturate: bool = False) 
     import onnxruntime
 
     session = _session(content, threads=threads, may_saturate=may_saturate)
-    return OnnxRuntimeRunner(session, onnxruntime.__version__)
+    return OnnxRuntimeRunner(session, stride_px=stride_px, version=onnxruntime.__version__)
 
 
 def operators(content: bytes) -> tuple[Operator, ...]:
@@ -82,12 +84,14 @@ class OnnxRuntimeRunner:
     runtime = "onnxruntime"
     kernels = "mlas"
 
-    def __init__(self, session: Any, version: str) -> None:
+    def __init__(self, session: Any, *, stride_px: int, version: str) -> None:
         self.version = version
         self._session = session
+        self._stride_px = stride_px
         self._input = session.get_inputs()[0].name
         self._output = session.get_outputs()[0].name
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
         """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels."""
-        return np.asarray(self._session.run([self._output], {self._input: check_patches(patches)})[0])
+        patches = check_patches(patches, stride_px=self._stride_px)
+        return np.asarray(self._session.run([self._output], {self._input: patches})[0])

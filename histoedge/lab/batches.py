@@ -1,6 +1,7 @@
 """Batches of patches in an order that (seed, epoch) alone decides."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,10 @@ def dataset(keras: Any, split: Split, *, batch: int, seed: int, epoch: int) -> A
     return Batches()
 
 
-def logits(model: Any, split: Split, *, batch: int = 256) -> np.ndarray:
-    """The logits, float32 (N,), of a model of pixels in 0..1 over a whole split."""
+def logits(answer: Callable[[np.ndarray], Any], split: Split, *, batch: int = 256) -> np.ndarray:
+    """The logits, float32 (N,), that a function of float32 pixels (n, 96, 96, 3) in 0..1 gives over a whole split."""
     parts = []
     for start in range(0, len(split.labels), batch):
         pixels = split.patches[start : start + batch].astype(np.float32) / 255.0
-        parts.append(np.asarray(model.predict_on_batch(pixels)).reshape(len(pixels)))
+        parts.append(np.asarray(answer(pixels)).reshape(len(pixels)))
     return np.concatenate(parts).astype(np.float32)

@@ -6,7 +6,7 @@ simulated one (slimming keeps it: it trains a smaller network anew); fine-tuning
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,18 +109,22 @@ class _Job:
 
     def checkpoint(self, arrays: Arrays) -> Checkpoint:
         """The parent's network with these weights, and its AUC on valid as deployed."""
-        model, valid = simulated(self.parent.network, arrays, self.recipe), self.splits["valid"]
-        auc = metrics.auc(valid.labels, batches.logits(model, valid))
-        return Checkpoint(self.parent.network, self.recipe.name, arrays, {}, auc)
+        valid = self.splits["valid"]
+        logits = batches.logits(simulated(self.parent.network, arrays, self.recipe), valid)
+        return Checkpoint(self.parent.network, self.recipe.name, arrays, {}, metrics.auc(valid.labels, logits))
 
 
-def simulated(network: Network, arrays: Mapping[str, np.ndarray], recipe: Recipe) -> Any:
-    """A ``tf_keras`` model of a recipe's weights that answers as its exported file will, rounding included."""
+def simulated(network: Network, arrays: Arrays, recipe: Recipe) -> Callable[[np.ndarray], Any]:
+    """A function of pixels in 0..1 that answers as the recipe's exported file will, rounding included."""
     if recipe.precision == "int8":
-        return quantise.rebuild(network, arrays)
+        tf = backend.tensorflow()
+        return tf.function(  # type: ignore[no-any-return]
+            lambda pixels: quantise.simulate(network, arrays, pixels),
+            input_signature=[tf.TensorSpec((None, networks.PATCH_PX, networks.PATCH_PX, 3), tf.float32)],
+        )
     model = networks.build(backend.tf_keras(), network, folded=True)
     networks.set_weights(model, arrays, where=recipe.name)
-    return model
+    return model.predict_on_batch  # type: ignore[no-any-return]
 
 
 class _Lesson:

@@ -152,7 +152,11 @@ class _Sums:
 class _Simulation:
     def __init__(self, tf: Any, saved: Checkpoint) -> None:
         self.tf, self.network, self.arrays = tf, saved.network, saved.folded
-        self.rounded = {name: self._rounded_kernel(self.arrays[f"{name}/kernel"]) for name in self.network.convolutions}
+        largest_code = int(self.arrays[quantise.KERNEL_CODES][1])
+        self.rounded = {
+            name: quantise.rounded(self.arrays[f"{name}/kernel"], largest_code=largest_code)
+            for name in self.network.convolutions
+        }
 
     def activations(self, patches: np.ndarray) -> dict[str, np.ndarray]:
         """Every convolution's float32 (N, h, w, channels) after its ReLU, nothing rounded, nothing clipped."""
@@ -195,11 +199,6 @@ class _Simulation:
     def _convolved(self, name: str, row: Row, tensor: Any, kernel: Any) -> Any:
         sums = self.tf.nn.conv2d(tensor, kernel, row.stride, "VALID") + self.arrays[f"{name}/bias"]
         return sums if row.kind == "head" else self.tf.nn.relu(sums)
-
-    def _rounded_kernel(self, kernel: np.ndarray) -> Any:
-        end = quantise.kernel_range(kernel, largest_code=int(self.arrays[quantise.KERNEL_CODES][1]))
-        round_ = self.tf.quantization.fake_quant_with_min_max_vars_per_channel
-        return round_(kernel, -end, end, narrow_range=True)
 
 
 # ---- activations out of the files: codes 0 .. 255, channels last, whatever the file stores -----------------------

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from histoedge.edge.errors import DataError, ModelError
-from histoedge.lab import backend
-from histoedge.lab import network as networks
+from histoedge.lab import backend, stem
 from histoedge.lab.network import Arrays, Network
 
 SMALLEST_RANGE = 1e-4  # of the layer's largest: a channel of zeros needs a scale, and its bias must fit 32 bits
@@ -120,13 +119,41 @@ def weights_of(model: Any, network: Network, arrays: Mapping[str, np.ndarray]) -
     return found
 
 
-def rebuild(network: Network, arrays: Mapping[str, np.ndarray], *, field_px: int | None = networks.PATCH_PX) -> Any:
-    """The quantisation-aware model that ``weights_of`` described, for fields of another size if asked."""
-    folded = networks.build(backend.tf_keras(), network, folded=True, field_px=field_px)
-    networks.set_weights(folded, arrays, where=network.name)
-    model = wrap(folded, network, largest_code=127)  # at rest the range alone says it: 8 bits over a wider one
-    set_ranges(model, network, arrays)
-    return model
+def rounded(kernel: np.ndarray, *, largest_code: int) -> Any:
+    """The kernel as its codes give it back, a float32 tensor."""
+    bounds = kernel_range(kernel, largest_code=largest_code)
+    per_channel = backend.tensorflow().quantization.fake_quant_with_min_max_vars_per_channel
+    return per_channel(kernel, -bounds, bounds, narrow_range=True)
+
+
+def simulate(network: Network, arrays: Mapping[str, np.ndarray], pixels: Any, *, packed: bool = False) -> Any:
+    """What the integer network that ``weights_of`` described answers, computed in floats, rounding included.
+
+    Args:
+        network: the architecture.
+        arrays: ``layer/kernel``, ``layer/bias``, ``layer/range`` and the kernels' range.
+        pixels: float32 (N, H, W, 3) in 0..1, a tensor.
+        packed: with the first convolution over blocks of pixels (see ``stem``), for a network that packs.
+
+    Returns:
+        Logits, a float32 tensor (N, h, w, 1).
+    """
+    tf = backend.tensorflow()
+    rounding = tf.quantization.fake_quant_with_min_max_vars
+    tensor = rounding(pixels, *(float(bound) for bound in arrays["input/range"]))
+    for name, row in network.layers:
+        if row.kind == "maxpool":
+            tensor = tf.nn.max_pool2d(tensor, row.kernel, row.stride, "VALID")
+            continue
+        kernel, stride = arrays[f"{name}/kernel"], row.stride
+        if packed and name == "stem":
+            tensor, kernel, stride = tf.nn.space_to_depth(tensor, stride), stem.pack(kernel, stride, rows=True), 1
+        kernel = rounded(kernel, largest_code=int(arrays[KERNEL_CODES][1]))
+        tensor = tf.nn.conv2d(tensor, kernel, stride, "VALID") + arrays[f"{name}/bias"]
+        if row.kind == "conv":
+            tensor = tf.nn.relu(tensor)
+        tensor = rounding(tensor, *(float(bound) for bound in arrays[f"{name}/range"]))
+    return tensor
 
 
 def _variables(layer: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from histoedge.edge.errors import ModelError
+from histoedge.lab import stem
 from histoedge.lab.network import Arrays, Network
 
 LARGEST_PAIR = 128  # codes; 255 x 128 fits 16 bits, 255 x 129 does not
@@ -23,6 +24,10 @@ def kernels(content: bytes, format_: str, network: Network) -> Arrays:
     """
     found = {"tflite": _from_tflite, "onnx": _from_onnx}[format_](content)
     shapes = list(network.kernel_shapes.values())
+    if found and found[0].dtype == np.int8 and stem.packs(network):
+        rows, stride = format_ == "tflite", network.rows[0].stride
+        if found[0].shape == stem.pack(np.zeros(shapes[0]), stride, rows=rows).shape:
+            found[0] = stem.unpack(found[0], shapes[0], stride, rows=rows)
     if [kernel.shape for kernel in found] != shapes:
         raise ModelError(f"the {format_} file holds kernels {[k.shape for k in found]}, its network expects {shapes}")
     return dict(zip(network.convolutions, found, strict=True))

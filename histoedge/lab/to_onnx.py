@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from histoedge.config import Precision
 from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.lab import backend, to_tflite
+from histoedge.lab import backend, stem, to_tflite
 from histoedge.lab.network import Network
 
 OPSET, IR_VERSION = 17, 8
@@ -168,15 +168,48 @@ def transpose_at_the_end(graph: onnx.GraphProto) -> None:
         graph.node.append(helper.make_node("DequantizeLinear", [moved, *node.input[1:]], [result]))
 
 
+def pack_stem(graph: onnx.GraphProto) -> None:
+    """Let a first convolution with a stride read blocks of columns, which a Reshape of the pixels gives for nothing.
+
+    See ``stem``. It must read the transposed and dequantised input and have int8 weights; else it stays.
+    """
+    producers = {output: node for node in graph.node for output in node.output}
+    convolution = next((node for node in graph.node if node.op_type == "Conv"), None)
+    if convolution is None or any(name not in producers for name in convolution.input[:2]):
+        return
+    transpose = producers.get(producers[convolution.input[0]].input[0])
+    weights = producers[convolution.input[1]]
+    kernel = _constant(graph, weights.input[0])
+    strides = next((list(entry.ints) for entry in convolution.attribute if entry.name == "strides"), [1, 1])
+    source = graph.input[0].name
+    if transpose is None or transpose.op_type != "Transpose" or transpose.input[0] != source:
+        return
+    if kernel is None or kernel.dtype != np.int8 or min(strides) != max(strides) or strides[0] == 1:
+        return
+    stride = strides[0]
+    packed = stem.pack(kernel.transpose(2, 3, 1, 0), stride, rows=False).transpose(3, 2, 0, 1)
+    weights.input[0] = _add_constant(graph, f"{weights.output[0]}_packed", np.ascontiguousarray(packed))
+    for entry in convolution.attribute:
+        if entry.name == "strides":
+            entry.ints[:] = [stride, 1]
+        if entry.name == "kernel_shape":
+            entry.ints[:] = packed.shape[2:]
+    shape = _add_constant(graph, f"{source}_in_columns", np.array([0, 0, -1, stride * kernel.shape[1]], np.int64))
+    transpose.input[0] = f"{source}_columns"
+    graph.node.insert(0, helper.make_node("Reshape", [source, shape], [transpose.input[0]]))
+
+
 PASSES: tuple[Callable[[onnx.GraphProto], None], ...] = (
     absorb_clipping,
     activations_to_uint8,
     drop_requantisation,
     transpose_at_the_end,
+    pack_stem,
 )
 
 
-IN_INTEGERS = ("Conv", "MaxPool", "Transpose")  # between DequantizeLinear and QuantizeLinear
+MOVES = ("Transpose", "Reshape")
+IN_INTEGERS = ("Conv", "MaxPool", *MOVES)  # between DequantizeLinear and QuantizeLinear
 
 
 def refuse_floats(graph: onnx.GraphProto) -> None:
@@ -196,7 +229,7 @@ def refuse_floats(graph: onnx.GraphProto) -> None:
             )
         quantised = [producers[name].op_type == "DequantizeLinear" for name in node.input if name in producers]
         read = [consumer.op_type == "QuantizeLinear" for consumer in _consumers(graph, node.output[0])]
-        if node.op_type != "Transpose" and not (quantised and all(quantised) and read and all(read)):
+        if node.op_type not in MOVES and not (quantised and all(quantised) and read and all(read)):
             raise ModelError(
                 f"int8: operator {node.op_type} (layer {node.name or node.output[0]}) reads or gives floats; "
                 "its activation needs a range of its own, set by calibration"

@@ -151,7 +151,7 @@ def fit(
     for epoch in range(len(trained.history), config.epochs):
         started = time.monotonic()
         loss = trainee.epoch(splits["train"], epoch)
-        auc = metrics.auc(splits["valid"].labels, batches.logits(trainee.network, splits["valid"]))
+        auc = metrics.auc(splits["valid"].labels, batches.logits(trainee.network.predict_on_batch, splits["valid"]))
         trained = trainee.after_epoch(trained, loss=loss, auc=auc)
         trainee.save(state, trained, inputs)
         seconds.append(time.monotonic() - started)

@@ -102,3 +102,10 @@ def test_a_golden_file_with_pickled_objects_is_refused(mean_red: Path) -> None:
 def test_probability_uses_the_temperature(mean_red: Path) -> None:
     manifest = manifests.read(mean_red)
     np.testing.assert_allclose(manifest.probability(np.array([0.0, 2.0])), [0.5, 1 / (1 + np.exp(-2.0))])
+
+
+@pytest.mark.parametrize(("side", "kept"), [(96, 96), (103, 96), (104, 104), (384, 384), (200, 200), (239, 232)])
+def test_a_field_is_cut_to_whole_patches(side: int, kept: int) -> None:
+    field = np.zeros((1, side, 96, 3), np.uint8)
+    assert edge.check_patches(field, stride_px=8).shape == (1, kept, 96, 3)
+    assert edge.check_patches(field.transpose(0, 2, 1, 3), stride_px=8).flags.c_contiguous

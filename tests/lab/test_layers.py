@@ -87,7 +87,7 @@ def test_the_simulation_is_the_quantisation_aware_network(finished_run: Path) ->
     folded = networks.build(backend.tf_keras(), saved.network, folded=True)
     networks.set_weights(folded, saved.folded, where="test")
     quantised = compress.simulated(saved.network, saved.folded, Recipe.parse("int8"))
-    difference = quantised.predict_on_batch(pixels) - folded.predict_on_batch(pixels)
+    difference = quantised(pixels) - folded.predict_on_batch(pixels)
     quantum = manifests.read(model).output_quantum
     assert quantum is not None
     expected = np.sqrt(np.mean(difference**2))

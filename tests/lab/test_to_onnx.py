@@ -204,3 +204,53 @@ def test_the_counter_of_tf2onnx_does_not_change_the_file() -> None:
         tf2onnx.utils.INTERNAL_NAME = count
         made.append(to_onnx.convert(network, arrays, precision="fp32"))
     assert made[0] == made[1] == made[2]
+
+
+def quantised_stem(strides: list[int], *, source: str = "patches") -> onnx.GraphProto:
+    """uint8 patches, transposed, dequantised, through a 5 x 5 convolution with int8 weights."""
+    random = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Transpose", [source], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("DequantizeLinear", ["planes", "s", "z"], ["x"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["kernel"], axis=0),
+        helper.make_node("Conv", ["x", "kernel"], ["y"], strides=strides, kernel_shape=[5, 5]),
+    ]
+    if source != "patches":
+        nodes.insert(0, helper.make_node("Identity", ["patches"], [source]))
+    constants = {
+        **{"s": np.float32(1 / 255), "z": np.uint8(0), "wz": np.zeros(8, np.int8)},
+        **{"w": random.integers(-63, 64, (8, 3, 5, 5)).astype(np.int8), "ws": np.linspace(0.01, 0.1, 8, dtype="f4")},
+    }
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    patches = helper.make_tensor_value_info("patches", TensorProto.UINT8, ["n", "h", "w", 3])
+    sums = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 8, "r", "c"])
+    return helper.make_graph(nodes, "stem", [patches], [sums], initializers)
+
+
+def test_a_stem_with_a_stride_reads_columns_of_pixels_and_answers_the_same() -> None:
+    graph = quantised_stem([4, 4])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 96, 112, 3)).astype(np.uint8)
+
+    def answered() -> np.ndarray:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(None, {"patches": pixels})[0])
+
+    expected = answered()
+    to_onnx.pack_stem(model.graph)
+    assert operators(model.graph)[:2] == ["Reshape", "Transpose"]
+    (convolution,) = (node for node in model.graph.node if node.op_type == "Conv")
+    assert {entry.name: list(entry.ints) for entry in convolution.attribute} == {
+        "strides": [4, 1],
+        "kernel_shape": [5, 2],
+    }
+    np.testing.assert_allclose(answered(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "graph", [quantised_stem([1, 1]), quantised_stem([4, 2]), quantised_stem([4, 4], source="others")]
+)
+def test_a_stem_of_another_form_stays(graph: onnx.GraphProto) -> None:
+    before = graph.SerializeToString()
+    to_onnx.pack_stem(graph)
+    assert graph.SerializeToString() == before

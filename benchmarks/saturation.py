@@ -91,7 +91,7 @@ def main() -> None:
         "format": 1,
         "kind": "saturation",
         "command": "python benchmarks/saturation.py RUN --data DATA --out F",
-        "emulator": " ".join(EMULATOR),
+        "about": f"ONNX Runtime under `{' '.join(EMULATOR)}` against ONNX Runtime here, on real patches of `test`.",
         "environment": environment.describe(),
         "rows": rows,
     }

@@ -1,7 +1,7 @@
 """Write benchmarks/README.md from the committed results: ``python benchmarks/tables.py``.
 
 Each ``results/<machine>/<name>.json`` is the ``bench.json`` of a run with the settings of ``<name>.toml``, or has a
-``kind`` that says what made it: ``peers`` is of ``peers.py``.
+``kind`` that says which script of this folder made it.
 """
 
 import json
@@ -78,7 +78,23 @@ def peers_parts(results: Path) -> list[str]:
     ]
 
 
-KINDS = {"bench": run_parts, "peers": peers_parts}
+def rows_parts(results: Path) -> list[str]:
+    """What is said of a results file that is a list of rows: its command, and a table with its keys as columns."""
+    document = json.loads(results.read_text())
+    head = list(document["rows"][0])
+    lines = ["| " + " | ".join(head) + " |", "|" + "---:|" * len(head)]
+    lines += ["| " + " | ".join(_cell(row[key]) for key in head) + " |" for row in document["rows"]]
+    told = f"`{document['command']}`, RUN a finished run; F is `{_place(results)}`. {document['about']}\n"
+    return [told, "\n".join(lines) + "\n"]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+KINDS = {"bench": run_parts, "peers": peers_parts, "quantise": rows_parts, "saturation": rows_parts}
 
 
 def _accuracy(found: dict[str, Any]) -> list[str]:
@@ -96,6 +112,8 @@ def _place(results: Path) -> str:
 def _recipes(measured: bench.Results) -> str:
     """The ``--recipe`` options of the command, nothing for the default five."""
     names = list(dict.fromkeys(row.recipe for row in measured.measurements))
+    if set(names) == set(config.RECIPES):
+        return " --recipe all"
     return "" if set(names) == set(config.DEFAULT_RECIPES) else "".join(f" --recipe {name}" for name in names)
 
 

@@ -112,7 +112,8 @@ def notes(results: Results) -> list[str]:
         )
     if any(row.recipe.startswith(("prune", "2of4", "cluster16")) for row in rows):
         found.append(SPARSITY_NOTE)
-    return found + [_what_training_bought(row, measured) for row in measured if row.recipe == "int8ptq"]
+    found += [_what_training_bought(row, measured) for row in measured if row.recipe == "int8ptq"]
+    return found + [_what_slimming_bought(row, measured) for row in measured if row.recipe.startswith("slim")]
 
 
 def _what_training_bought(untrained: Measurement, rows: Iterable[Measurement]) -> str:
@@ -125,6 +126,19 @@ def _what_training_bought(untrained: Measurement, rows: Iterable[Measurement]) -
     return (
         f"quantisation-aware training {verdict} post-training quantisation here in AUC: int8 {trained.auc:.4f}, "
         f"int8ptq {untrained.auc:.4f} ({untrained.format} @ {untrained.runtime})"
+    )
+
+
+def _what_slimming_bought(slim: Measurement, rows: Iterable[Measurement]) -> str:
+    """A slimmed file against the whole network's file of the same precision on one runtime, in words."""
+    recipe = "int8" if slim.recipe.endswith("_int8") else "fp32"
+    whole = next(
+        (row for row in rows if (row.recipe, row.format, row.runtime) == (recipe, slim.format, slim.runtime)), None
+    )
+    if whole is None or whole.p50_ms is None or slim.p50_ms is None:
+        return f"{slim.recipe} @ {slim.runtime}: no {recipe} beside it to compare with"
+    return (
+        f"{slim.recipe} is {whole.p50_ms / slim.p50_ms:.2f} times as fast as {recipe} ({slim.format} @ {slim.runtime})"
     )
 
 

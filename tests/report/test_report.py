@@ -177,3 +177,11 @@ def test_the_table_says_whether_training_beat_calibration(results, trained, word
     assert f"quantisation-aware {words}" in report.markdown(dataclasses.replace(results, measurements=rows))
     alone = report.markdown(dataclasses.replace(results, measurements=(untrained,)))
     assert "no int8 beside it" in alone
+
+
+def test_the_table_says_what_slimming_bought(results):
+    first = dataclasses.replace(results.measurements[0], status="ok", recipe="int8", model="int8.onnx", p50_ms=0.08)
+    slim = dataclasses.replace(first, recipe="slim50_int8", model="slim50_int8.onnx", p50_ms=0.04)
+    text = report.markdown(dataclasses.replace(results, measurements=(first, slim)))
+    assert "is 2.00 times as fast as int8" in text
+    assert "no int8 beside it" in report.markdown(dataclasses.replace(results, measurements=(slim,)))

@@ -94,7 +94,7 @@ class LiteRTRunner:
             self._interpreter.resize_tensor_input(self._input, (1, *field))
             self._interpreter.allocate_tensors()
             self._field = field
-        if len(patches) == 1:  # no list, no copy: these microseconds are a twentieth of a small network
+        if len(patches) == 1:  # no list and no copy: beside a small network they would show
             return self._one(patches)
         return np.concatenate([self._one(patch[None]) for patch in patches]) if len(patches) else _nothing()
 

@@ -55,7 +55,8 @@ def calibrate(folded: Any, network: Network, pixels: Iterable[np.ndarray]) -> Ar
     colours = []
     for batch in pixels:
         colours += [batch.min(axis=(0, 1, 2)), batch.max(axis=(0, 1, 2))]
-        for number, activation in enumerate(watch.predict_on_batch(batch)):
+        activations = watch.predict_on_batch(batch)
+        for number, activation in enumerate([activations] if len(names) == 1 else activations):
             lows[number] = np.minimum(lows[number], activation.min())  # unlike min(), keeps a NaN
             highs[number] = np.maximum(highs[number], activation.max())
     if np.ptp(colours, axis=0).max() == 0:

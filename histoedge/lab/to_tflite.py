@@ -73,8 +73,8 @@ def _from_codes(content: bytes) -> bytes:
     """The file with a float input of pixels in 0..1 behind a DEQUANTIZE of uint8 codes, scale 1/255: raw pixels.
 
     The converter would put a QUANTIZE from uint8 to int8 there, which XNNPACK does not take and LiteRT computes one
-    value at a time on x86, longer than any convolution of a small network. DEQUANTIZE and the QUANTIZE behind it are XNNPACK's,
-    and give the same codes.
+    value at a time on x86, longer than any convolution of a small network takes. DEQUANTIZE and the QUANTIZE behind
+    it are XNNPACK's, and give the same codes.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema

@@ -30,6 +30,11 @@ class Interval:
         """The interval's width as a share of the value; infinite where the value is 0."""
         return (self.hi - self.lo) / abs(self.value) if self.value else float("inf")
 
+    @property
+    def standard_error(self) -> float:
+        """Of a value whose bounds are a normal 95 % interval, as DeLong's are where they are not clipped."""
+        return (self.hi - self.lo) / (2 * float(stats.norm.ppf(0.975)))
+
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.

@@ -181,3 +181,11 @@ def test_times_that_cannot_be_used_are_refused(times):
 def test_unpaired_rounds_are_refused():
     with pytest.raises(DataError, match="paired"):
         metrics.ratio_of_medians(np.ones((3, 2)), np.ones((4, 2)))
+
+
+def test_the_standard_error_is_that_of_the_interval() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 300)
+    scores = labels + random.normal(0, 1, 300)
+    found = metrics.delong(labels, scores)
+    assert found.hi == pytest.approx(found.value + 1.959964 * found.standard_error, abs=1e-6)

@@ -106,7 +106,8 @@ def _table_row(row: Measurement) -> dict[str, Any]:
         "status": row.status,
         "reason": row.reason or "",
         "measured": row.measured,
-        "size": "" if row.size_bytes is None else f"{row.size_bytes / 1000:,.1f}",
+        "size": tables.kilobytes(row.size_bytes),
+        "compressed": _compressed(row),
         "p50": tables.micros(row.p50_ms),
         "p50_interval": _between(tables.micros(row.p50_lo), tables.micros(row.p50_hi)),
         "p90": tables.micros(row.p90_ms),
@@ -122,6 +123,11 @@ def _table_row(row: Measurement) -> dict[str, Any]:
         "d_auc": _fixed(row.d_auc, 4, sign="+"),
         "d_auc_interval": _between(_fixed(row.d_auc_lo, 4, sign="+"), _fixed(row.d_auc_hi, 4, sign="+")),
     }
+
+
+def _compressed(row: Measurement) -> str:
+    zeros = "" if row.zeros is None else f", {row.zeros:.0%} zeros"
+    return "" if row.compressed_bytes is None else f"{tables.kilobytes(row.compressed_bytes)} zlib{zeros}"
 
 
 def _fixed(value: float | None, digits: int, *, sign: str = "") -> str:

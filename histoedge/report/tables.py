@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from histoedge.bench import Measurement, Results
+from histoedge.metrics import Interval
 
 SPARSITY_NOTE = (
     "prune, 2of4, cluster16: zeros and shared values buy no time in stock runtimes, only a smaller compressed file "
@@ -53,22 +54,10 @@ def print_table(results: Results) -> None:
 def markdown(results: Results) -> str:
     """A Markdown table with all intervals, and the notes below it."""
     head = (
-        *(
-            "model",
-            "runtime",
-            "kernels",
-            "threads",
-            "status",
-            "size kB",
-            "zlib kB",
-            "zeros",
-            "p50 us",
-            "p90 us",
-            "p99 us",
-        ),
-        *("p50 / reference", "patches/s", "AUC", "dAUC", "reference"),
+        *("model", "runtime", "kernels", "threads", "status", "size kB", "zlib kB", "zeros", "p50 us", "p90 us"),
+        *("p99 us", "p50 / reference", "patches/s", "AUC", "dAUC", "s.e.", "reference"),
     )
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] * 5 + ["---:"] * 10 + ["---"]) + "|"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] * 5 + ["---:"] * 11 + ["---"]) + "|"]
     for row in results.measurements:
         version = f"{row.runtime} {row.runtime_version or ''}".strip()
         cells = [row.model, version, row.kernels or "", str(row.threads), row.status, kilobytes(row.size_bytes)]
@@ -76,6 +65,7 @@ def markdown(results: Results) -> str:
         cells += [micros(row.p50_ms), micros(row.p90_ms), micros(row.p99_ms)]
         cells += [interval(row.p50_ratio, row.p50_ratio_lo, row.p50_ratio_hi, digits=3), per_second(row)]
         cells += [interval(row.auc, row.auc_lo, row.auc_hi), interval(row.d_auc, row.d_auc_lo, row.d_auc_hi, sign="+")]
+        cells.append(_standard_error(row))
         lines.append("| " + " | ".join(_escaped(cell) for cell in [*cells, row.reference or ""]) + " |")
     return "\n".join([*lines, "", *(f"- {_escaped(note)}" for note in notes(results))]) + "\n"
 
@@ -181,6 +171,12 @@ def _short_ratio(row: Measurement) -> str:
     if row.p50_ratio is None or row.p50_ratio_lo is None or row.p50_ratio_hi is None:
         return ""
     return f"{row.p50_ratio:.2f} [{row.p50_ratio_lo:.2f} {row.p50_ratio_hi:.2f}]"
+
+
+def _standard_error(row: Measurement) -> str:
+    if row.d_auc is None or row.d_auc_lo is None or row.d_auc_hi is None:
+        return ""
+    return f"{Interval(row.d_auc, row.d_auc_lo, row.d_auc_hi).standard_error:.4f}"
 
 
 def kilobytes(size: int | None) -> str:

@@ -13,10 +13,13 @@ from histoedge.lab.network import Arrays, Network
 PER_CHANNEL = ("bias", "gamma", "beta", "moving_mean", "moving_variance")
 
 
+WHOLE = 8  # channels remain in multiples of this: integer kernels are slow at what is left over
+
+
 def smaller(network: Network, percent: int) -> Network:
-    """The network without ``percent`` of each convolution's channels, rounded so that multiples of 4 remain."""
+    """The network without ``percent`` of each convolution's channels, rounded so that multiples of 8 remain."""
     rows = tuple(
-        dataclasses.replace(row, channels=4 * math.ceil(row.channels * (1 - percent / 100) / 4))
+        dataclasses.replace(row, channels=WHOLE * math.ceil(row.channels * (1 - percent / 100) / WHOLE))
         if row.kind == "conv"
         else row
         for row in network.rows

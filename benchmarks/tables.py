@@ -14,6 +14,8 @@ from histoedge.report.tables import interval
 
 HERE = Path(__file__).parent
 
+WITHOUT_AMX = "-without-amx"  # at the end of a machine's name: with without_amx.py before the command
+
 HEADER = """# Benchmarks
 
 Made from `results/` by `make tables`; nothing here is typed by hand. Each table is the `bench.json` of one run on
@@ -37,6 +39,8 @@ def run_parts(results: Path) -> list[str]:
     settings = HERE / f"{results.stem}.toml"
     measured = bench.read(results)
     command = f"histoedge run --data DATA --out RUN --config benchmarks/{settings.name}{_recipes(measured)}"
+    if results.parent.name.endswith(WITHOUT_AMX):
+        command = f"python benchmarks/without_amx.py {command}"
     return [
         f"`{command}`; its `RUN/bench.json` is `{_place(results)}`.\n",
         f"```toml\n{settings.read_text().strip()}\n```\n",

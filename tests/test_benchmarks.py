@@ -1,7 +1,11 @@
 """benchmarks/README.md says what the committed results say, and peers.py what its figures say."""
 
+import errno
 import importlib.util
 import json
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -84,3 +88,14 @@ def test_the_best_peer_is_chosen_on_valid_and_the_table_says_so(peers: ModuleTyp
     text = "\n".join(script("tables").peers_parts(results))
     assert all(word in text for word in verdict["words"])
     assert text.count("maker 1.0") == 2
+
+
+@pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="AMX is of x86, asked of Linux"
+)
+def test_amx_is_refused_to_a_command_and_its_children() -> None:
+    ask = "import ctypes; l = ctypes.CDLL(None, use_errno=True); print(l.syscall(158, 0x1023, 18), ctypes.get_errno())"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ask!r}], check=True)"
+    command = [sys.executable, str(FOLDER / "without_amx.py"), sys.executable, "-c", child]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["-1", str(errno.EPERM)]

@@ -1,5 +1,6 @@
 """What the numbers were measured on. No host name, no user, no paths: results files are published."""
 
+import ctypes
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -18,11 +19,12 @@ PACKAGES = ("numpy", "ai-edge-litert", "onnxruntime", "onnxruntime-gpu", "openvi
 
 
 def describe() -> dict[str, Any]:
-    """CPU and its flags, memory, what the container allows, system, versions, load averages; None where not told."""
+    """CPU and what may be used of it, memory, what the container allows, system, versions; None where not told."""
     cpu = _cpuinfo(Path("/proc/cpuinfo"))
+    flags = [flag for flag in INTERESTING_FLAGS if flag in cpu.get("flags", cpu.get("Features", "")).split()]
     return {
         "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
-        "cpu_flags": [flag for flag in INTERESTING_FLAGS if flag in cpu.get("flags", cpu.get("Features", "")).split()],
+        "cpu_flags": [flag for flag in flags if not flag.startswith("amx") or _amx_is_permitted()],
         "cpus_in_machine": psutil.cpu_count(),
         "cpus_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "cpu_quota": _cpu_quota(Path("/sys/fs/cgroup/cpu.max")),
@@ -47,6 +49,12 @@ def packages() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _amx_is_permitted() -> bool:
+    """Whether Linux lets this process use AMX, which it must ask for (Documentation/arch/x86/xstate.rst)."""
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0  # type: ignore[no-any-return]
 
 
 def _cpuinfo(file: Path) -> dict[str, str]:

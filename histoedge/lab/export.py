@@ -53,6 +53,7 @@ def export(
         ModelError: also when a file does not hold what the recipe's name promises.
     """
     to_onnx.target(target_ort)
+    packed = recipe.scheme not in ("2of4", "cluster16")  # whose promise is to be seen in every kernel of the file
     weights = checkpoint.path_of(run, recipe.name)
     saved = checkpoint.read(weights)
     parents = {
@@ -69,11 +70,13 @@ def export(
             made.append(Exported(model, written=False))
             continue
         if tflite is None:  # the golden logits of both formats come from it
-            tflite = to_tflite.convert(saved.network, saved.folded, precision=recipe.precision)
+            tflite = to_tflite.convert(saved.network, saved.folded, precision=recipe.precision, packed=packed)
             golden = _golden(tflite)
         content = tflite
         if name == "onnx":
-            content = to_onnx.convert(saved.network, saved.folded, precision=recipe.precision, target_ort=target_ort)
+            content = to_onnx.convert(
+                saved.network, saved.folded, precision=recipe.precision, target_ort=target_ort, packed=packed
+            )
         kernels = readback.kernels(content, name, saved.network)
         keep.refuse_broken(recipe, saved.network, kernels, where=model.name)
         described = _manifest(

@@ -43,14 +43,24 @@ def target(ort_version: str) -> tuple[int, int]:
 
 
 def convert(
-    network: Network, arrays: Mapping[str, np.ndarray], *, precision: Precision, target_ort: str = DEFAULT_TARGET
+    network: Network,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    precision: Precision,
+    target_ort: str = DEFAULT_TARGET,
+    packed: bool = True,
 ) -> bytes:
-    """The file for folded weights (for int8 with ranges); batch, height and width are free. Same input, same bytes."""
+    """The file for folded weights (for int8 with ranges); batch, height and width are free. Same input, same bytes.
+
+    ``packed`` is as for ``to_tflite.convert``.
+    """
     opset, ir_version = target(target_ort)
     # a second TFLite of the same weights: a fixed field would leave Reshapes that refuse other sizes
     model = _from_tflite(to_tflite.convert(network, arrays, precision=precision, field_px=None), opset)
     for clean in PASSES:
         clean(model.graph)
+    if packed and precision == "int8":
+        pack_stem(model.graph)
     if precision == "fp16":
         store_half_precision(model.graph)
     if precision == "int8":
@@ -168,6 +178,14 @@ def transpose_at_the_end(graph: onnx.GraphProto) -> None:
         graph.node.append(helper.make_node("DequantizeLinear", [moved, *node.input[1:]], [result]))
 
 
+PASSES: tuple[Callable[[onnx.GraphProto], None], ...] = (
+    absorb_clipping,
+    activations_to_uint8,
+    drop_requantisation,
+    transpose_at_the_end,
+)
+
+
 def pack_stem(graph: onnx.GraphProto) -> None:
     """Let a first convolution with a stride read blocks of columns, which a Reshape of the pixels gives for nothing.
 
@@ -197,15 +215,6 @@ def pack_stem(graph: onnx.GraphProto) -> None:
     shape = _add_constant(graph, f"{source}_in_columns", np.array([0, 0, -1, stride * kernel.shape[1]], np.int64))
     transpose.input[0] = f"{source}_columns"
     graph.node.insert(0, helper.make_node("Reshape", [source, shape], [transpose.input[0]]))
-
-
-PASSES: tuple[Callable[[onnx.GraphProto], None], ...] = (
-    absorb_clipping,
-    activations_to_uint8,
-    drop_requantisation,
-    transpose_at_the_end,
-    pack_stem,
-)
 
 
 MOVES = ("Transpose", "Reshape")

@@ -15,7 +15,12 @@ INPUT, OUTPUT = "patches", "tumour_logit"
 
 
 def convert(
-    network: Network, arrays: Mapping[str, np.ndarray], *, precision: Precision, field_px: int | None = PATCH_PX
+    network: Network,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    precision: Precision,
+    field_px: int | None = PATCH_PX,
+    packed: bool = True,
 ) -> bytes:
     """The file for folded weights; the same input gives the same bytes.
 
@@ -25,10 +30,11 @@ def convert(
         precision: ``fp32``; ``fp16`` stores the weights as 16-bit floats and computes in 32; ``int8``.
         field_px: side of the input; None leaves it open (only for a conversion to ONNX: an interpreter cannot
             allocate it).
+        packed: int8 with the first convolution over blocks of pixels, where it has a stride (see ``stem``).
     """
     backend.tf_keras().backend.clear_session()  # layer names count up from one conversion to the next otherwise
     if precision == "int8":
-        return _integers(network, arrays, field_px=field_px)
+        return _integers(network, arrays, field_px=field_px, packed=packed and stem.packs(network))
     tf = backend.tensorflow()
     model = _on_raw_pixels(network, arrays, field_px=field_px)
     converter = _converter(lambda patches: model(patches, training=False), tf.uint8, field_px, model)
@@ -38,14 +44,13 @@ def convert(
     return _converted(converter)
 
 
-def _integers(network: Network, arrays: Mapping[str, np.ndarray], *, field_px: int | None) -> bytes:
+def _integers(network: Network, arrays: Mapping[str, np.ndarray], *, field_px: int | None, packed: bool) -> bytes:
     """The integer file: as it is deployed, or for a conversion to ONNX in the plain layout that this starts from."""
     tf = backend.tensorflow()
     deployed = field_px is not None
-    packed = deployed and stem.packs(network)
 
     def answer(pixels: Any) -> Any:
-        return quantise.simulate(network, arrays, pixels, packed=packed)
+        return quantise.simulate(network, arrays, pixels, packed=packed and deployed)
 
     converter = _converter(answer, tf.float32, field_px, tf.Module())
     converter.optimizations = [tf.lite.Optimize.DEFAULT]

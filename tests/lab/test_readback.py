@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from histoedge.config import FORMATS, Recipe
@@ -51,6 +52,19 @@ def test_files_hold_what_their_names_promise(every_run: Path, format_: str) -> N
         manifest = manifests.read(every_run / "models" / f"{recipe}.{format_}")
         assert manifest.zeros == readback.zeros(codes)
         assert manifest.zeros > 0.45 or recipe == "cluster16_int8"
+
+
+def test_what_is_promised_is_to_be_seen_in_every_kernel_of_the_raw_file(every_run: Path) -> None:
+    for name in ("2of4_int8", "cluster16_int8"):
+        graph = onnx.load(every_run / "models" / f"{name}.onnx").graph
+        kernels = [onnx.numpy_helper.to_array(value) for value in graph.initializer if len(value.dims) == 4]
+        assert len(kernels) == 6
+        for kernel in kernels:
+            if name == "cluster16_int8":
+                assert max(len(np.unique(channel)) for channel in kernel) <= 16
+            elif kernel.shape[1] % 4 == 0:
+                fours = kernel.reshape(kernel.shape[0], -1, 4, *kernel.shape[2:])
+                assert ((fours == 0).sum(axis=2) >= 2).all()
 
 
 def test_a_slim_file_is_a_smaller_network(every_run: Path) -> None:

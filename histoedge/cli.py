@@ -333,6 +333,8 @@ def verify(model: Path, source: str | None, layers: bool, as_json: bool) -> None
         for check in verdict.golden if verdict.output_quantum is not None else ():
             if check.operators is not None:
                 click.echo(check.operators_line())
+        if verdict.output_quantum is not None:
+            click.echo(_sums(verdict.may_saturate))
         for found in (verdict.comparison, verdict.twin):
             if found is not None:
                 _print_rows([dataclasses.asdict(found)])
@@ -342,6 +344,15 @@ def verify(model: Path, source: str | None, layers: bool, as_json: bool) -> None
             click.echo(compared["advice"])
     if not verdict.passed:
         raise ComparisonFailed(f"{model}: verification failed; do not ship this file")
+
+
+def _sums(may_saturate: Sequence[str]) -> str:
+    if not may_saturate:
+        return "sums: proved to fit 16 bits, so that CPUs without VNNI answer alike"
+    return (
+        f"sums: may overflow 16 bits on CPUs without VNNI in {', '.join(may_saturate)}; "
+        "histoedge.edge asks ONNX Runtime for exact sums, another host must set session.x64quantprecision"
+    )
 
 
 def _layers(model: Path, source: str | None) -> dict[str, Any]:

@@ -102,8 +102,8 @@ class TwinCheck:
 class Verdict:
     """What ``verify`` found: a golden check per runtime, and where data was given a comparison and a check of the twin.
 
-    ``output_quantum`` is None for a file that computes in floats. ``twin`` is None where there is no twin or no runtime
-    for it.
+    ``output_quantum`` is None for a file that computes in floats; ``may_saturate`` is the manifest's. ``twin`` is
+    None where there is no twin or no runtime for it.
     """
 
     model: str
@@ -112,6 +112,7 @@ class Verdict:
     tolerance: float
     tolerance_reason: str
     output_quantum: float | None
+    may_saturate: tuple[str, ...]
     golden: tuple[GoldenCheck, ...]
     comparison: Comparison | None
     twin: TwinCheck | None
@@ -155,6 +156,7 @@ def verify(model: Path, *, split: Split | None = None, progress: Progress = sile
         tolerance=manifest.tolerance,
         tolerance_reason=manifest.tolerance_reason,
         output_quantum=manifest.output_quantum,
+        may_saturate=tuple(manifest.may_saturate),
         golden=tuple(checks),
         comparison=comparison,
         twin=twin,

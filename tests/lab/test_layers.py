@@ -160,8 +160,8 @@ def test_without_the_lab_it_says_what_to_install(finished_run: Path, monkeypatch
         layers.compare(finished_run / "models" / "int8.onnx")
 
 
-def test_the_command_prints_the_table_and_the_advice(finished_run: Path, tiny_data: Path) -> None:
-    model = str(finished_run / "models" / "int8.onnx")
+def test_the_command_prints_the_table_and_the_advice(copied: Path, tiny_data: Path) -> None:
+    model = str(copied / "models" / "int8.onnx")
     lines = CliRunner().invoke(main, ["verify", model, "--layers"]).stdout.splitlines()
     assert {line.split()[0] for line in lines[-7:-1]} == LAYERS
     assert "the logit's rms error" in lines[-1]
@@ -170,5 +170,5 @@ def test_the_command_prints_the_table_and_the_advice(finished_run: Path, tiny_da
     assert {row["layer"] for row in document["layers"]} == LAYERS
     assert "the logit's rms error" in document["advice"]
     assert document["comparison"]["n_patches"] > 0
-    refused = CliRunner().invoke(main, ["verify", str(finished_run / "models" / "fp32.onnx"), "--layers"])
+    refused = CliRunner().invoke(main, ["verify", str(copied / "models" / "fp32.onnx"), "--layers"])
     assert (refused.exit_code, len(refused.stderr.splitlines())) == (1, 1)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import histoedge.edge
 from histoedge.cell import EDGE_COMMAND, Cell
+from histoedge.cli import main
 from histoedge.config import Recipe
 from histoedge.edge import manifest as manifests
 from histoedge.edge import ort
@@ -59,6 +61,16 @@ def exported(run: Path, folder: Path, largest_code: int) -> Path:
         codes = {} if name == "fp32" else {quantise.KERNEL_CODES: np.array([-largest_code, largest_code])}
         checkpoint.write(checkpoint.path_of(folder, name), dataclasses.replace(saved, arrays={**saved.arrays, **codes}))
     return export.export(folder, Recipe.parse("int8"), formats=["onnx"])[0].model
+
+
+@pytest.mark.parametrize(("largest_code", "words"), [(63, "sums: proved to fit"), (127, "sums: may overflow 16 bits")])
+def test_verify_says_whether_every_cpu_answers_alike(
+    finished_run: Path, tmp_path: Path, largest_code: int, words: str
+) -> None:
+    model = exported(finished_run, tmp_path, largest_code)
+    told = CliRunner().invoke(main, ["verify", str(model)]).stdout
+    assert words in told
+    assert ("session.x64quantprecision" in told) == (largest_code == 127)
 
 
 @pytest.mark.skipif(EMULATOR is None, reason="qemu-x86_64 (Debian: qemu-user) emulates a CPU without VNNI")

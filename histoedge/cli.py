@@ -8,12 +8,15 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from histoedge import __version__, config, edge
-from histoedge.edge.errors import ComparisonFailed, HistoedgeError, RuntimeUnavailable
+from histoedge.edge.errors import ComparisonFailed, ConfigError, HistoedgeError, RuntimeUnavailable
+
+if TYPE_CHECKING:
+    from histoedge import explain as explaining
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -401,6 +404,73 @@ def predict(
     else:
         for one in predictions:
             click.echo(f"{one.probability:.4f}  {'tumour' if one.positive else 'normal'}  {one.path}")
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.argument("places", nargs=-1, type=PATH, metavar="[IMAGE|FOLDER]...")
+@click.option("--data", "source", metavar="DATA", help="Also or instead: the valid split of a data set.")
+@click.option("--out", type=PATH, default=Path("explain"), show_default=True, metavar="DIR", help="For the pictures.")
+@click.option("--runtime", type=click.Choice(list(edge.RUNTIMES)), help="Of an exported file; default: as predict.")
+@json_option
+def explain(
+    model: Path, places: tuple[Path, ...], source: str | None, out: Path, runtime: str | None, as_json: bool
+) -> None:
+    """Where MODEL looked: heat maps of patches, and how much of the evidence lies in the centre 32 x 32 px.
+
+    MODEL is an exported file (occlusion) or a run's weights file (occlusion and Grad-CAM). With --data, a contact
+    sheet of the most confident right and wrong patches and the evidence of 256 patches, all of the valid split.
+    """
+    from histoedge import data as sources
+    from histoedge import explain as explaining
+    from histoedge import predict as predicting
+    from histoedge import progress
+    from histoedge.explain import draw
+
+    if not places and source is None:
+        raise ConfigError("explain needs patches: give images, folders of them, or --data DATA")
+    paths = predicting.images(places)
+    opened = _explainable(model, runtime)
+    rows: list[dict[str, Any]] = []
+    found, sheet = [], None
+    with progress.on_terminal() as show:
+        # valid, never test: what is learnt here may change what is trained next
+        split = None if source is None else sources.load(source, splits=("valid",))["valid"]
+        for made in explaining.images(opened, paths, progress=show):
+            picture = out / f"{made.id}.explained.png"  # never the name of an image that is explained
+            draw.explanation(made, picture, model=opened.name)
+            rows.append({**made.as_json(), "picture": str(picture)})
+        if rows:
+            found += explaining.of_images(opened, rows)
+        if split is not None:
+            answers = explaining.probabilities(opened, split, progress=show)
+            kinds = explaining.most_confident(split.labels, answers, opened.threshold)
+            sheet = out / "contact_sheet.png"
+            draw.contact_sheet(split, kinds, answers, sheet, model=opened.name)
+            found += explaining.of_split(opened, split, progress=show)
+    evidence = [dataclasses.asdict(row) for row in found]
+    if as_json:
+        _print_json({"model": str(model), "images": rows, "evidence": evidence, "contact_sheet": sheet})
+        return
+    if rows:
+        _print_rows(rows)
+    _print_rows(evidence)
+    if sheet is not None:
+        click.echo(f"contact sheet  {sheet}")
+
+
+def _explainable(model: Path, runtime: str | None) -> "explaining.Model":
+    from histoedge import explain as explaining
+
+    if model.suffix != ".h5":
+        return explaining.exported(model, runtime=runtime)
+    if runtime is not None:
+        raise ConfigError(f"--runtime {runtime}: {model.name} holds weights, which Keras runs; leave it out")
+    from histoedge.lab.explain import GradCam
+
+    network = GradCam(model)
+    gradients = explaining.Gradients(name="gradcam", maps=network.maps, uniform_share=network.uniform_share)
+    return explaining.from_weights(model, predict=network.predict, gradients=gradients)
 
 
 @main.command()

@@ -104,14 +104,15 @@ def _patches(figure: Any, split: Split, seed: int) -> None:
             top, left = pitch * (number // columns), pitch * (number % columns)
             sheet[top : top + PATCH_PX, left : left + PATCH_PX] = patch
             corner = (PATCH_PX - LABEL_PX) // 2 - 0.5  # imshow puts the middle of a pixel at its number
-            _square(axes, left + corner, top + corner)
+            centre_square(axes, left + corner, top + corner)
         axes.imshow(sheet, interpolation="antialiased")
         axes.set_title(f"{split.name}: {title}", fontsize=10, loc="left")
         axes.axis("off")
 
 
-def _square(axes: Any, left: float, top: float) -> None:
+def centre_square(axes: Any, left: float, top: float) -> None:
+    """Outline a 32 x 32 px square with that corner, seen on pale and on dark tissue."""
     from matplotlib.patches import Rectangle
 
-    for colour, width in (("white", 1.8), ("black", 0.7)):  # seen on pale and on dark tissue
+    for colour, width in (("white", 1.8), ("black", 0.7)):
         axes.add_patch(Rectangle((left, top), LABEL_PX, LABEL_PX, fill=False, edgecolor=colour, linewidth=width))

@@ -78,11 +78,7 @@ class Network:
     @property
     def receptive_field_px(self) -> int:
         """Side of the square of pixels that one output sees."""
-        field, step = 1, 1
-        for row in self.rows:
-            field += (row.kernel - 1) * step
-            step *= row.stride
-        return field
+        return reach(self.rows)[0]
 
     def output_px(self, field_px: int) -> int:
         """How many outputs a field of this side gives along one side (0 when it is too small)."""
@@ -131,6 +127,15 @@ class Network:
     def as_json(self) -> dict[str, Any]:
         """The network as a JSON document."""
         return dataclasses.asdict(self)
+
+
+def reach(rows: Sequence[Row]) -> tuple[int, int]:
+    """Side in px of the square that one output of these rows sees, and px between neighbouring outputs."""
+    field, step = 1, 1
+    for row in rows:
+        field += (row.kernel - 1) * step
+        step *= row.stride
+    return field, step
 
 
 def from_json(document: Mapping[str, Any], *, where: Path) -> Network:

@@ -33,7 +33,7 @@ def test_the_edge_needs_numpy_alone() -> None:
     [
         "import histoedge.edge",
         "import histoedge.cli",
-        "import histoedge.verify, histoedge.bench, histoedge.report, histoedge.predict",
+        "import histoedge.verify, histoedge.bench, histoedge.report, histoedge.predict, histoedge.explain",
         "import histoedge.data.kaggle, histoedge.data.pcam, histoedge.metrics",
     ],
 )

@@ -59,7 +59,9 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """One patch explained. ``maps`` float (96, 96) and ``shares`` (see ``centre_share``, None for nan) by method."""
+    """One patch, uint8 (96, 96, 3), explained: by method its map, float (96, 96), its share (see ``centre_share``,
+    None for nan) and the share of an even map.
+    """
 
     id: str
     patch: np.ndarray
@@ -68,6 +70,7 @@ class Explanation:
     positive: bool
     maps: Mapping[str, np.ndarray]
     shares: Mapping[str, float | None]
+    uniform_shares: Mapping[str, float]
 
     def as_json(self) -> dict[str, Any]:
         """The numbers, one row of a table."""
@@ -132,7 +135,9 @@ def centre_share(maps: np.ndarray) -> np.ndarray:
     third = maps.shape[1] // 3
     centre = positive[:, third : 2 * third, third : 2 * third].sum(axis=(1, 2))
     total = positive.sum(axis=(1, 2))
-    return np.divide(centre, total, out=np.full(len(maps), np.nan), where=total > 0)
+    shares = np.full(len(maps), np.nan)
+    np.divide(centre, total, out=shares, where=total > 0)
+    return shares
 
 
 def images(model: Model, paths: Sequence[Path], *, progress: Progress = silent) -> Iterator[Explanation]:
@@ -167,6 +172,7 @@ def _explained(model: Model, id_: str, patch: np.ndarray) -> Explanation:
         positive=probability >= model.threshold,
         maps=maps,
         shares={method: None if np.isnan(share[0]) else float(share[0]) for method, share in shares.items()},
+        uniform_shares=model.uniform_shares,
     )
 
 

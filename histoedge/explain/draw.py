@@ -16,7 +16,7 @@ CORNER = (PATCH_PX - LABEL_PX) / 2 - 0.5  # imshow puts the middle of a pixel at
 GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 HEAT = 0.6  # opacity: nuclei stay visible underneath
 # method: colours, lower end as a multiple of the largest value, title, what the scale tells
-STYLES = {
+STYLES: dict[str, tuple[str, int, str, str]] = {
     "occlusion": ("RdBu_r", -1, "occlusion", "drop of the logit when covered"),
     "gradcam": ("inferno", 0, "Grad-CAM", "sum of weighted channels"),
 }
@@ -39,12 +39,14 @@ def explanation(made: Explanation, file: Path, *, model: str) -> None:
     first.set_title("the label speaks of the square", fontsize=10)
     for axes, (method, heat) in zip(others, made.maps.items(), strict=True):
         colours, lower, name, scale = STYLES[method]
-        largest = max(float(np.abs(heat).max()), np.finfo(np.float32).eps)  # a map of zeros needs a scale too
+        largest = float(np.abs(heat).max()) or 1.0  # a map of zeros needs a scale too
         _patch(axes, made.patch @ GREY)
         drawn = axes.imshow(heat, cmap=colours, vmin=lower * largest, vmax=largest, alpha=HEAT)
         figure.colorbar(drawn, ax=axes, shrink=0.75, label=scale)
         share = made.shares[method]
-        held = "no evidence for tumour" if share is None else f"{share:.0%} of the evidence in the square"
+        held = "no evidence for tumour"
+        if share is not None:
+            held = f"{share:.0%} of the evidence in the square (an even map: {made.uniform_shares[method]:.0%})"
         axes.set_title(f"{name}: {held}", fontsize=10)
     with files.replacing(file) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)

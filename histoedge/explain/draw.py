@@ -46,7 +46,7 @@ def explanation(made: Explanation, file: Path, *, model: str) -> None:
         share = made.shares[method]
         held = "no evidence for tumour"
         if share is not None:
-            held = f"{share:.0%} of the evidence in the square (an even map: {made.uniform_shares[method]:.0%})"
+            held = f"{share:.0%} in the square (an even map: {made.uniform_shares[method]:.0%})"
         axes.set_title(f"{name}: {held}", fontsize=10)
     with files.replacing(file) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)

@@ -43,7 +43,7 @@ def by_hand(tmp_path: Path) -> Callable[..., Path]:
             **{"golden_sha256": hashes[1], "parents": {}, "tools": {}, "output_quantum": None, "tolerance": 1e-4},
             **{"stride_px": 32, "receptive_field_px": 96, "centre_offset_px": 48.0, "label_px": 32, "patch_px": 96},
             **{"zeros": 0.0, "may_saturate": []},
-            **{"um_per_px": 0.972, "temperature": 1.0, "threshold": 0.5},
+            **{"um_per_px": 0.972, "temperature": 1.0, "threshold": 0.5, "operating_points": []},
             **fields,
         }
         manifests.manifest_path(model).write_text(json.dumps({**body, "digest": manifests.digest(body)}))

@@ -36,6 +36,7 @@ def write_model(path: Path, content: bytes, *, source: str = "0" * 64) -> Path:
         edge_mode="valid",
         temperature=1.0,
         threshold=0.5,
+        operating_points=(),
         golden_runtime="onnxruntime",
         tolerance=1e-4,
         tolerance_reason="float32 sums in another order",

@@ -17,10 +17,9 @@ from histoedge.edge.errors import DataError
 Floats = NDArray[np.float64]
 
 BOOTSTRAP_RESAMPLES = 2000
-TEMPERATURES = (
-    0.01,
-    100.0,
-)  # without an end, perfect separation asks for 0 and scores no better than chance for infinity
+MEAN_SCALED_LOGITS = (0.01, 20.0)
+"""The least and largest mean of |logit / T| that a temperature may give. Without an end, scores no better than chance
+ask for an infinite T, and separated classes for 0, at which probabilities are 0 or 1 and no threshold divides them."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def temperature(labels: ArrayLike, logits: ArrayLike) -> float:
         logits: (n,), finite.
 
     Returns:
-        T within ``TEMPERATURES``; the end where the minimum lies beyond (separated classes, or worse than chance).
+        T, at the end that ``MEAN_SCALED_LOGITS`` sets where the minimum lies beyond; 1 where all logits are 0.
 
     Raises:
         DataError: as ``auc``.
@@ -122,12 +121,15 @@ def temperature(labels: ArrayLike, logits: ArrayLike) -> float:
     def slope(inverse: float) -> float:
         return float(np.mean((special.expit(inverse * curves[0]) - positive) * curves[0]))
 
-    coolest, hottest = TEMPERATURES
-    if slope(1 / hottest) >= 0:
-        return hottest
-    if slope(1 / coolest) <= 0:
-        return coolest
-    return float(1 / optimize.brentq(slope, 1 / hottest, 1 / coolest, xtol=1e-12))
+    size = float(np.abs(curves[0]).mean())
+    if size == 0:
+        return 1.0
+    flattest, steepest = (mean / size for mean in MEAN_SCALED_LOGITS)
+    if slope(flattest) >= 0:
+        return 1 / flattest
+    if slope(steepest) <= 0:
+        return 1 / steepest
+    return float(1 / optimize.brentq(slope, flattest, steepest, xtol=1e-12 / size))
 
 
 def calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 15) -> float:

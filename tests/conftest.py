@@ -52,6 +52,18 @@ def by_hand(tmp_path: Path) -> Callable[..., Path]:
     return written
 
 
+POINT = {
+    **{"name": "specificity 0.95", "threshold": 0.7, "sensitivity": 0.5, "sensitivity_lo": 0.4, "sensitivity_hi": 0.6},
+    **{"specificity": 0.95, "specificity_lo": 0.9, "specificity_hi": 0.98, "n_positive": 100, "n_negative": 200},
+}
+
+
+@pytest.fixture
+def mean_red_calibrated(by_hand: Callable[..., Path]) -> Path:
+    """``mean_red`` at a temperature of 0.5, with one operating point: logits of 0.42365 and above."""
+    return by_hand("mean_red_calibrated", *_in_floats(), temperature=0.5, threshold=0.6, operating_points=[POINT])
+
+
 @pytest.fixture
 def mean_red(by_hand: Callable[..., Path]) -> Path:
     """An exported file under the contract whose logit is the mean red value over 255."""

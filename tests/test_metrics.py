@@ -149,15 +149,23 @@ def test_the_temperature_of_outcomes_drawn_from_the_logits_is_theirs():
 def test_no_other_temperature_is_likelier():
     for labels, logits, _ in cases(20):
         found = metrics.temperature(labels, logits)
-        around = [metrics.TEMPERATURES[0], 0.9 * found, found, 1.1 * found, metrics.TEMPERATURES[1]]
+        around = [0.1 * found, 0.9 * found, found, 1.1 * found, 10 * found]
         losses = [np.mean(np.logaddexp(0, logits / t) - labels * logits / t) for t in around]
         assert np.argmin(losses) == 2
 
 
+def test_the_temperature_grows_with_the_logits():
+    for labels, logits, _ in cases(20):
+        for factor in (1e-3, 50.0):
+            assert metrics.temperature(labels, factor * logits) == pytest.approx(
+                factor * metrics.temperature(labels, logits), rel=1e-6
+            )
+
+
 def test_logits_without_a_best_temperature_get_an_end_of_the_range():
-    assert metrics.temperature([0, 0, 1, 1], [-2, -1, 1, 2]) == metrics.TEMPERATURES[0]
-    assert metrics.temperature([1, 1, 0, 0], [-2, -1, 1, 2]) == metrics.TEMPERATURES[1]
-    assert metrics.temperature([0, 1], [0, 0]) == metrics.TEMPERATURES[1]
+    assert metrics.temperature([0, 0, 1, 1], [-2, -1, 1, 2]) == pytest.approx(1.5 / 20)
+    assert metrics.temperature([1, 1, 0, 0], [-2, -1, 1, 2]) == pytest.approx(1.5 / 0.01)
+    assert metrics.temperature([0, 1], [0, 0]) == 1
     with pytest.raises(DataError, match="both classes"):
         metrics.temperature([1, 1], [1, 2])
 

@@ -1,6 +1,8 @@
 """From logits on ``valid`` to probabilities and decisions: a temperature, and operating points with what they measured.
 
-Decided where the weights are made, so that the checkpoint carries it and an export needs no data.
+Decided where the weights are made, so that the checkpoint carries it and an export needs no data. The logits are those
+of the deployed file as simulated there; an int8 file may answer a quantum beside them, which moves a few patches in a
+thousand across a threshold.
 """
 
 import dataclasses

@@ -74,7 +74,8 @@ def markdown(results: Results) -> str:
         cells += [interval(row.auc, row.auc_lo, row.auc_hi), interval(row.d_auc, row.d_auc_lo, row.d_auc_hi, sign="+")]
         cells += [_standard_error(row), *([_fixed(row.ece), sensitivity(row)] if further else []), row.reference or ""]
         lines.append("| " + " | ".join(_escaped(cell) for cell in cells) + " |")
-    return "\n".join([*lines, "", *(f"- {_escaped(note)}" for note in notes(results))]) + "\n"
+    said = notes(results) + ([CALIBRATION_NOTE] if further else [])
+    return "\n".join([*lines, "", *(f"- {_escaped(note)}" for note in said)]) + "\n"
 
 
 def csv_text(results: Results) -> str:
@@ -107,8 +108,6 @@ def notes(results: Results) -> list[str]:
             f"{settings}; AUC on {patches:,} patches with DeLong's 95 % interval; "
             "ratio and dAUC against the fp32 file of the same format and runtime, of fp32 files against the source."
         )
-    if has_operating_figures(results):
-        found.append(CALIBRATION_NOTE)
     if any(row.recipe.startswith(("prune", "2of4", "cluster16")) for row in rows):
         found.append(SPARSITY_NOTE)
     found += [_what_training_bought(row, measured) for row in measured if row.recipe == "int8ptq"]

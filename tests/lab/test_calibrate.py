@@ -47,6 +47,15 @@ def test_the_probability_at_the_threshold_decides_as_was_measured() -> None:
             assert (~called)[labels == 0].mean() == point.specificity
 
 
+def test_separated_classes_keep_thresholds_that_tell_them_apart() -> None:
+    labels = np.repeat([0, 1], 50)
+    logits = np.r_[np.linspace(-9, -4, 50), np.linspace(4, 9, 50)].astype(np.float32)
+    found = calibrate.calibrated(labels, logits)
+    for point, positives in zip(found.operating_points, (48, 45, 52, 55), strict=True):
+        assert 0 < point.threshold < 1
+        assert np.count_nonzero(probability(logits, found.temperature) >= point.threshold) == positives
+
+
 def test_where_no_score_is_high_enough_nothing_is_positive() -> None:
     point = calibrate.calibrated([1, 0, 0], [0.0, 1.0, 2.0]).operating_points[2]
     assert (point.threshold, point.sensitivity, point.specificity) == (1.0, 0.0, 1.0)

@@ -14,6 +14,7 @@ import click
 
 from histoedge import __version__, config, edge
 from histoedge.edge.errors import ComparisonFailed, ConfigError, HistoedgeError, RuntimeUnavailable
+from histoedge.edge.manifest import OperatingPoint
 
 if TYPE_CHECKING:
     from histoedge import explain as explaining
@@ -374,6 +375,9 @@ def _layers(model: Path, source: str | None) -> dict[str, Any]:
 @click.option(
     "--csv", "csv_file", type=PATH, metavar="F", help="Write the columns id,label (probability) to this file."
 )
+@click.option(
+    "--at", metavar="NAME", help="Decide at this operating point, see `histoedge info`, such as 'specificity 0.95'."
+)
 @click.option("--runtime", type=click.Choice(list(edge.RUNTIMES)), help="Default: the first installed.")
 @threads_option
 @json_option
@@ -381,6 +385,7 @@ def predict(
     model: Path,
     places: tuple[Path, ...],
     csv_file: Path | None,
+    at: str | None,
     runtime: str | None,
     threads: int | None,
     as_json: bool,
@@ -388,8 +393,10 @@ def predict(
     """Tumour probability of single patches and folders of them: as given, a folder's files by name."""
     from histoedge import predict as predicting
 
+    if at is not None and csv_file is not None:
+        raise click.UsageError("--csv writes probabilities, which --at does not change; give one of the two")
     paths = predicting.images(places)
-    predictions = predicting.predict(model, paths, runtime=runtime, threads=threads or 1)
+    predictions = predicting.predict(model, paths, at=at, runtime=runtime, threads=threads or 1)
     if csv_file is not None:
         with click.progressbar(
             predictions, length=len(paths), label="predict", file=sys.stderr, hidden=not sys.stderr.isatty()
@@ -599,8 +606,24 @@ def info(model: Path, as_json: bool) -> None:
         _print_json(document)
         return
     for key, value in document.items():
+        if key == "operating_points":
+            for line in _operating_points(manifest.operating_points):
+                click.echo(f"{key:20} {line}")
+            continue
         nested = isinstance(value, dict)
         click.echo(f"{key:20} {', '.join(f'{name} {item}' for name, item in value.items()) if nested else value}")
+
+
+def _operating_points(points: Sequence[OperatingPoint]) -> Iterable[str]:
+    """A line for each; ``none`` where there is none."""
+    for point in points:
+        yield (
+            f"{point.name}: probability {point.threshold:.4f} or above; on valid sensitivity {point.sensitivity:.4f} "
+            f"[{point.sensitivity_lo:.4f}, {point.sensitivity_hi:.4f}] of {point.n_positive}, specificity "
+            f"{point.specificity:.4f} [{point.specificity_lo:.4f}, {point.specificity_hi:.4f}] of {point.n_negative}"
+        )
+    if not points:
+        yield "none"
 
 
 def _print_rows(rows: Iterable[dict[str, Any]], *, as_json: bool = False) -> None:

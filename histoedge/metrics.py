@@ -1,20 +1,25 @@
-"""How good and how fast, with intervals: AUC after DeLong, decision flips, ratios of medians.
+"""How good and how fast, with intervals: AUC, calibration, operating points, decision flips, ratios of medians.
 
-Labels are 0 or 1; scores and logits are any finite numbers where larger means more tumour.
+Labels are 0 or 1; scores and logits are any finite numbers where larger means more tumour. Intervals over patches take
+these to be independent, which patches of one slide are not quite: slides vary more than the intervals tell.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, special, stats
 
 from histoedge.edge.errors import DataError
 
 Floats = NDArray[np.float64]
 
 BOOTSTRAP_RESAMPLES = 2000
+MEAN_SCALED_LOGITS = (0.01, 20.0)
+"""The least and largest mean of |logit / T| that a temperature may give. Without an end, scores no better than chance
+ask for an infinite T, and separated classes for 0, at which probabilities are 0 or 1 and no threshold divides them."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,169 @@ def delong_difference(labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLik
     return Interval(difference, max(-1.0, low), min(1.0, high))
 
 
+def temperature(labels: ArrayLike, logits: ArrayLike) -> float:
+    """The T above 0 for which the probabilities sigmoid(logit / T) have the smallest negative log likelihood.
+
+    Temperature scaling: Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks". The negative
+    log likelihood is convex in 1 / T, so the root of its slope is its one minimum. No order changes: the AUC stays.
+
+    Args:
+        labels: (n,), 0 or 1, both present.
+        logits: (n,), finite.
+
+    Returns:
+        T, at the end that ``MEAN_SCALED_LOGITS`` sets where the minimum lies beyond; 1 where all logits are 0.
+
+    Raises:
+        DataError: as ``auc``.
+    """
+    positive, curves = _checked(labels, logits)
+
+    def slope(inverse: float) -> float:
+        return float(np.mean((special.expit(inverse * curves[0]) - positive) * curves[0]))
+
+    size = float(np.abs(curves[0]).mean())
+    if size == 0:
+        return 1.0
+    flattest, steepest = (mean / size for mean in MEAN_SCALED_LOGITS)
+    if slope(flattest) >= 0:
+        return 1 / flattest
+    if slope(steepest) <= 0:
+        return 1 / steepest
+    return float(1 / optimize.brentq(slope, flattest, steepest, xtol=1e-12 / size))
+
+
+def calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 15) -> float:
+    """Expected calibration error of the probability of tumour: 0 where of the patches given p a share p is positive.
+
+    Naeini, Cooper and Hauskrecht 2015: ``bins`` of equal width over the probability of class 1, 0 to 1, the last one
+    with its end; |mean probability - share of positives| of each, weighted with its share of the patches. The
+    confidence-binned error of Guo et al. 2017 instead bins max(p, 1 - p) over 0.5 to 1 and compares it with the share
+    of right decisions: there the patches given 0.2 and those given 0.8 share a bin, and errors of opposite sign cancel.
+    Both are above 0 for a perfectly calibrated model on few patches, because shares scatter.
+
+    Args:
+        labels: (n,), 0 or 1.
+        probabilities: (n,), 0 to 1.
+        bins: at least 1.
+
+    Raises:
+        DataError: lengths differ or are 0, labels are not 0 or 1, probabilities not within 0..1, or ``bins`` below 1.
+    """
+    positive, curves = _paired(labels, probabilities)
+    shares = curves[0]
+    if len(shares) == 0 or bins < 1:
+        raise DataError(f"{len(shares)} patches in {bins} bins; expected at least one of each")
+    if shares.min() < 0 or shares.max() > 1:
+        raise DataError(f"probabilities from {shares.min():.6g} to {shares.max():.6g}; expected 0 to 1")
+    bin_of = np.minimum((shares * bins).astype(int), bins - 1)
+    gaps = np.bincount(bin_of, weights=shares - positive, minlength=bins)
+    return float(np.abs(gaps).sum() / len(shares))
+
+
+def proportion(successes: int, trials: int, *, level: float = 0.95) -> Interval:
+    """``successes`` of ``trials`` as a share, with Wilson's score interval (Wilson 1927).
+
+    Raises:
+        DataError: no trials, or successes not within 0..trials.
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise DataError(f"{successes} of {trials} is no share")
+    share, z = successes / trials, float(stats.norm.ppf(0.5 + level / 2))
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def sensitivity(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Interval:
+    """The share of positives that score ``threshold`` or above, with Wilson's 95 % interval.
+
+    The interval takes the threshold as given before: of one chosen on the same patches it is somewhat too narrow.
+
+    Raises:
+        DataError: as ``auc``.
+    """
+    positive, curves = _checked(labels, scores)
+    return proportion(int(np.count_nonzero(curves[0][positive] >= threshold)), int(positive.sum()))
+
+
+def specificity(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Interval:
+    """The share of negatives that score below ``threshold``, with Wilson's 95 % interval; see ``sensitivity``.
+
+    Raises:
+        DataError: as ``auc``.
+    """
+    positive, curves = _checked(labels, scores)
+    return proportion(int(np.count_nonzero(curves[0][~positive] < threshold)), int((~positive).sum()))
+
+
+def threshold_of_sensitivity(labels: ArrayLike, scores: ArrayLike, at_least: float) -> float:
+    """The largest threshold whose sensitivity is at least ``at_least``: the score of a positive. Ties pass together.
+
+    Args:
+        labels: (n,), 0 or 1, both present.
+        scores: (n,), finite; ``threshold`` or above is called positive.
+        at_least: above 0, at most 1.
+
+    Raises:
+        DataError: as ``auc``, or ``at_least`` out of range.
+    """
+    positive, curves = _checked(labels, scores)
+    found = np.sort(curves[0][positive])
+    return float(found[len(found) - _fewest(at_least, len(found))])
+
+
+def threshold_of_specificity(labels: ArrayLike, scores: ArrayLike, at_least: float) -> float:
+    """The smallest score whose specificity as a threshold is at least ``at_least``; infinity where no score's is.
+
+    Any number above the next lower score would decide alike, so the smallest is sought among the scores. Infinity
+    calls nothing positive. Ties pass together.
+
+    Args:
+        labels: (n,), 0 or 1, both present.
+        scores: (n,), finite; below the threshold is called negative.
+        at_least: above 0, at most 1.
+
+    Raises:
+        DataError: as ``auc``, or ``at_least`` out of range.
+    """
+    positive, curves = _checked(labels, scores)
+    negatives = np.sort(curves[0][~positive])
+    above = curves[0][curves[0] > negatives[_fewest(at_least, len(negatives)) - 1]]
+    return float(above.min(initial=math.inf))
+
+
+def sensitivity_at_specificity(
+    labels: ArrayLike, scores: ArrayLike, at_least: float = 0.95, *, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The sensitivity at ``threshold_of_specificity``, with a bootstrap interval that chooses the threshold anew.
+
+    Percentile bootstrap over patches, positives and negatives apart (Efron and Tibshirani 1993, chapter 13; for this
+    measure Platt, Hanley and Yang 2000), so the interval holds the threshold's own uncertainty, which Wilson's does
+    not. Its draws are exact without any sorting: the k-th smallest of n values drawn from n has the rank
+    floor(n Beta(k, n - k + 1)), and how many drawn positives lie above it is binomial.
+
+    Args:
+        labels: (n,), 0 or 1, both present.
+        scores: (n,), finite.
+        at_least: the specificity, above 0, at most 1.
+        level: confidence, between 0 and 1.
+        seed: of the resampling.
+
+    Raises:
+        DataError: as ``auc``, or ``at_least`` out of range.
+    """
+    positive, curves = _checked(labels, scores)
+    positives, negatives = np.sort(curves[0][positive]), np.sort(curves[0][~positive])
+    m, n = len(positives), len(negatives)
+    k = _fewest(at_least, n)
+    random = np.random.default_rng(seed)
+    ranks = np.minimum((n * random.beta(k, n - k + 1, BOOTSTRAP_RESAMPLES)).astype(int), n - 1)
+    above = (m - np.searchsorted(positives, negatives[[k - 1, *ranks]], side="right")) / m
+    low, high = _percentiles(random.binomial(m, above[1:]) / m, level)
+    return Interval(float(above[0]), low, high)
+
+
 def flips(logits_a: ArrayLike, logits_b: ArrayLike, *, threshold_logit: float = 0.0) -> int:
     """How many patches fall on the other side of the threshold; at the threshold counts as positive.
 
@@ -158,6 +326,14 @@ def ratio_of_medians(a_ms: ArrayLike, b_ms: ArrayLike, *, level: float = 0.95, s
 
 
 def _checked(labels: ArrayLike, *scores: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
+    """As ``_paired``, both classes present."""
+    positive, curves = _paired(labels, *scores)
+    if not 0 < positive.sum() < len(positive):
+        raise DataError(f"{positive.sum()} positives among {len(positive)} labels; expected both classes")
+    return positive, curves
+
+
+def _paired(labels: ArrayLike, *scores: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
     """Which patches are positive, and the scores as (curves, n)."""
     found = np.asarray(labels).reshape(-1)
     curves = [np.asarray(one, np.float64).reshape(-1) for one in scores]
@@ -168,10 +344,14 @@ def _checked(labels: ArrayLike, *scores: ArrayLike) -> tuple[NDArray[np.bool_], 
             raise DataError(f"{np.count_nonzero(~np.isfinite(curve))} of {len(curve)} scores are not finite")
     if not np.isin(found, (0, 1)).all():
         raise DataError(f"labels must be 0 or 1, found {np.setdiff1d(found, (0, 1))[:3].tolist()}")
-    positive = found.astype(bool)
-    if not 0 < positive.sum() < len(positive):
-        raise DataError(f"{positive.sum()} positives among {len(positive)} labels; an AUC needs both classes")
-    return positive, np.stack(curves)
+    return found.astype(bool), np.stack(curves)
+
+
+def _fewest(share: float, count: int) -> int:
+    """The fewest of ``count`` that are at least this share of them."""
+    if not 0 < share <= 1:
+        raise DataError(f"a share of {share:g} cannot be asked for; expected above 0, at most 1")
+    return max(1, math.ceil(share * count - 1e-9))  # 0.07 x 100 is a little more than 7 in floating point
 
 
 def _areas(labels: ArrayLike, *scores: ArrayLike) -> tuple[Floats, Floats]:

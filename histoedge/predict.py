@@ -17,7 +17,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's answer. ``positive`` is the verdict at the manifest's threshold."""
+    """One image's answer. ``positive`` is the verdict at the threshold or operating point that was asked for."""
 
     path: Path
     logit: float
@@ -51,15 +51,19 @@ def images(places: Sequence[Path]) -> list[Path]:
 
 
 def predict(
-    model: Path, paths: Sequence[Path], *, runtime: str | None = None, threads: int = 1
+    model: Path, paths: Sequence[Path], *, at: str | None = None, runtime: str | None = None, threads: int = 1
 ) -> Iterator[Prediction]:
     """The prediction of each image, in the order of ``paths``; one batch is in memory at a time.
 
+    ``at`` names the operating point to decide at, such as ``specificity 0.95``; without it the manifest's threshold.
+
     Raises:
+        ConfigError: the manifest has no operating point of that name.
         ModelError, RuntimeUnavailable: the model cannot be opened.
         DataError: an image that is not a 96 x 96 RGB patch; the message names it.
     """
     manifest = manifests.read(model)
+    threshold = manifest.threshold if at is None else manifest.operating_point(at).threshold
     runner = edge.load(model, runtime=runtime, threads=threads)
     for start in range(0, len(paths), BATCH):
         group = paths[start : start + BATCH]
@@ -67,7 +71,7 @@ def predict(
         logits = runner.predict(patches).reshape(-1)
         probabilities = manifest.probability(logits)
         for path, logit, probability in zip(group, logits, probabilities, strict=True):
-            positive = bool(probability >= manifest.threshold)
+            positive = bool(probability >= threshold)
             yield Prediction(path, float(logit), float(probability), positive)
 
 

@@ -43,13 +43,25 @@ def by_hand(tmp_path: Path) -> Callable[..., Path]:
             **{"golden_sha256": hashes[1], "parents": {}, "tools": {}, "output_quantum": None, "tolerance": 1e-4},
             **{"stride_px": 32, "receptive_field_px": 96, "centre_offset_px": 48.0, "label_px": 32, "patch_px": 96},
             **{"zeros": 0.0, "may_saturate": []},
-            **{"um_per_px": 0.972, "temperature": 1.0, "threshold": 0.5},
+            **{"um_per_px": 0.972, "temperature": 1.0, "threshold": 0.5, "operating_points": []},
             **fields,
         }
         manifests.manifest_path(model).write_text(json.dumps({**body, "digest": manifests.digest(body)}))
         return model
 
     return written
+
+
+POINT = {
+    **{"name": "specificity 0.95", "threshold": 0.7, "sensitivity": 0.5, "sensitivity_lo": 0.4, "sensitivity_hi": 0.6},
+    **{"specificity": 0.95, "specificity_lo": 0.9, "specificity_hi": 0.98, "n_positive": 100, "n_negative": 200},
+}
+
+
+@pytest.fixture
+def mean_red_calibrated(by_hand: Callable[..., Path]) -> Path:
+    """``mean_red`` at a temperature of 0.5, with one operating point: logits of 0.42365 and above."""
+    return by_hand("mean_red_calibrated", *_in_floats(), temperature=0.5, threshold=0.6, operating_points=[POINT])
 
 
 @pytest.fixture

@@ -99,6 +99,36 @@ def test_predict_prints_a_line_per_image(mean_red: Path, tmp_path: Path) -> None
     assert [line.split(",")[0] for line in table.read_text().split()] == ["id", "a", "b"]
 
 
+def test_predict_decides_at_an_operating_point(mean_red_calibrated: Path, tmp_path: Path) -> None:
+    for name, red in (("a", 90), ("b", 105), ("c", 120)):  # probabilities .670, .695, .719 at a temperature of .5
+        Image.fromarray(np.full((96, 96, 3), (red, 0, 0), np.uint8)).save(tmp_path / f"{name}.png")
+    images = [tmp_path / f"{name}.png" for name in "abc"]
+
+    def verdicts(*options: str) -> list[str]:
+        result = invoke("predict", mean_red_calibrated, *images, *options)
+        assert result.exit_code == 0, result.output
+        return [" ".join(line.split()[:2]) for line in result.stdout.splitlines()]
+
+    assert verdicts() == ["0.6695 tumour", "0.6950 tumour", "0.7193 tumour"]
+    assert verdicts("--at", "specificity 0.95") == ["0.6695 normal", "0.6950 normal", "0.7193 tumour"]
+    told = json.loads(invoke("predict", mean_red_calibrated, *images, "--at", "specificity 0.95", "--json").stdout)
+    assert [one["positive"] for one in told] == [False, False, True]
+    result = invoke("predict", mean_red_calibrated, *images, "--at", "specificity 0.9")
+    assert_one_line(result, "no operating point is called 'specificity 0.9'; there are: 'specificity 0.95'")
+    table = tmp_path / "out.csv"
+    assert invoke("predict", mean_red_calibrated, *images, "--at", "specificity 0.95", "--csv", table).exit_code == 2
+    assert not table.exists()
+
+
+def test_info_shows_operating_points_readably(mean_red_calibrated: Path, mean_red: Path) -> None:
+    lines = [line for line in invoke("info", mean_red_calibrated).stdout.splitlines() if "operating_points" in line]
+    assert lines == [
+        "operating_points     specificity 0.95: probability 0.7000 or above; on valid sensitivity 0.5000 "
+        "[0.4000, 0.6000] of 100, specificity 0.9500 [0.9000, 0.9800] of 200"
+    ]
+    assert "operating_points     none\n" in invoke("info", mean_red).stdout
+
+
 def test_predicting_an_image_of_another_size_names_it(mean_red: Path, tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "small.png")
     assert_one_line(invoke("predict", mean_red, tmp_path / "small.png"), "small.png: 32 x 32 px, expected a 96 x 96")

@@ -1,11 +1,13 @@
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from histoedge import verify
+from histoedge import edge, verify
 from histoedge.cli import main
 from histoedge.edge import manifest as manifests
 
@@ -45,6 +47,34 @@ def test_a_verdict_of_an_older_format_is_not_current(mean_red: Path) -> None:
     path = manifests.verdict_path(mean_red)
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
     assert not verify.is_current(mean_red)
+
+
+def test_flips_are_counted_at_the_threshold_on_the_calibrated_probability(mean_red_calibrated: Path) -> None:
+    """Threshold .6 at a temperature of .5: logit .5 ln 1.5 = .2027, a mean red value of 51.7."""
+    fp32 = mean_red_calibrated.with_name("fp32.onnx")
+    for place in (Path, manifests.manifest_path, manifests.golden_path):
+        shutil.copy(place(mean_red_calibrated), place(fp32))
+    body = json.loads(manifests.manifest_path(fp32).read_text()) | {"parents": {"source": "0"}}
+    for model in (fp32, mean_red_calibrated):
+        body |= {"fp32": "fp32.onnx", "recipe": "prune50"}
+        manifests.manifest_path(model).write_text(json.dumps(body | {"digest": manifests.digest(body)}))
+    reds = np.array([30, 49, 51, 52, 60, 255], np.uint8)
+    patches = np.zeros((6, 96, 96, 3), np.uint8)
+    patches[..., 0] = reds[:, None, None]
+    split = SimpleNamespace(patches=patches, labels=np.array([0, 0, 0, 1, 1, 1]))
+
+    class Shifted:
+        """The file's runner with a red value of 2 more; the reference is the file itself."""
+
+        runtime = "onnxruntime"
+
+        def predict(self, some: np.ndarray) -> np.ndarray:
+            return edge.load(fp32).predict(some) + np.float32(2 / 255)
+
+    manifest = manifests.read(mean_red_calibrated)
+    ours = verify._logits(Shifted(), split)
+    found = verify._compare(mean_red_calibrated, manifest, split, "onnxruntime", ours)
+    assert found.flips == 1  # 51 becomes 53; at logit 0 or at .6 without the temperature (.405) it would be none
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ class _Contender:
     fp32: Path | None
     source: str | None
     """SHA-256 of the source network."""
+    temperature: float | None = None
+    """Of the calibrated probability; None where no manifest tells it."""
     cell: Cell | None = None
     rounds_ms: list[np.ndarray] = dataclasses.field(default_factory=list)
     logits: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -197,7 +199,8 @@ def _source(weights: Path, beside: Sequence[Manifest], plan: BenchPlan) -> _Cont
         sha256=sha256,
         **known,
     )
-    return _Contender(weights, row, fp32=None, source=sha256)
+    temperature = exported[0].temperature if exported else None
+    return _Contender(weights, row, fp32=None, source=sha256, temperature=temperature)
 
 
 def _exported(
@@ -224,7 +227,8 @@ def _exported(
     if not runtime.installed():
         row = dataclasses.replace(row, status="unavailable", reason=f"not installed; {runtime.install}")
     fp32 = None if manifest.recipe == "fp32" else path.with_name(manifest.fp32)
-    return _Contender(path, row, fp32=fp32, source=manifest.parents.get("source"))
+    source = manifest.parents.get("source")
+    return _Contender(path, row, fp32=fp32, source=source, temperature=manifest.temperature)
 
 
 def _load(contender: _Contender, plan: BenchPlan) -> None:
@@ -285,8 +289,7 @@ def _judge(contenders: Sequence[_Contender], labels: np.ndarray, plan: BenchPlan
     places = {(contender.path, contender.row.runtime): contender for contender in done}
     for contender in done:
         contender.set(**_speed(np.stack(contender.rounds_ms), plan))
-        area = metrics.delong(labels, np.concatenate(contender.logits))
-        contender.set(auc=area.value, auc_lo=area.lo, auc_hi=area.hi, n_patches=len(labels))
+        contender.set(n_patches=len(labels), **_quality(labels, np.concatenate(contender.logits), contender, plan))
     source = next((contender for contender in done if contender.row.runtime == KERAS), None)
     for contender in done:
         reference = source if contender.fp32 is None else places.get((contender.fp32, contender.row.runtime))
@@ -299,6 +302,23 @@ def _judge(contenders: Sequence[_Contender], labels: np.ndarray, plan: BenchPlan
         if reference is not source:
             ratio = metrics.ratio_of_medians(contender.rounds_ms, reference.rounds_ms, seed=plan.seed)
             contender.set(p50_ratio=ratio.value, p50_ratio_lo=ratio.lo, p50_ratio_hi=ratio.hi)
+
+
+def _quality(labels: np.ndarray, logits: np.ndarray, contender: _Contender, plan: BenchPlan) -> dict[str, Any]:
+    area = metrics.delong(labels, logits)
+    found = metrics.sensitivity_at_specificity(labels, logits, 0.95, seed=plan.seed)
+    ece = None
+    if contender.temperature is not None:
+        ece = metrics.calibration_error(labels, manifests.probability(logits, contender.temperature))
+    return {
+        "auc": area.value,
+        "auc_lo": area.lo,
+        "auc_hi": area.hi,
+        "ece": ece,
+        "sensitivity_at_95_specificity": found.value,
+        "sensitivity_at_95_specificity_lo": found.lo,
+        "sensitivity_at_95_specificity_hi": found.hi,
+    }
 
 
 def _speed(rounds_ms: np.ndarray, plan: BenchPlan) -> dict[str, Any]:

@@ -32,6 +32,10 @@ class Measurement:
     ``reference`` is what ``d_auc`` (this AUC less the reference's, paired DeLong) and ``p50_ratio`` (this p50 over the
     reference's, interleaved rounds) compare with: the fp32 file of the same format on the same runtime; for fp32
     files the source network, with no ratio. All intervals are 95 %. ``sha256`` is the model file's.
+
+    ``ece`` is ``metrics.calibration_error`` of the probabilities at the manifest's temperature, of the source network
+    at that of its fp32 file, None without one. ``sensitivity_at_95_specificity`` has a bootstrap interval that chooses
+    the threshold anew. Both are of the test split; results of before they were measured have None.
     """
 
     model: str
@@ -67,6 +71,10 @@ class Measurement:
     auc_lo: float | None = None
     auc_hi: float | None = None
     n_patches: int | None = None
+    ece: float | None = None
+    sensitivity_at_95_specificity: float | None = None
+    sensitivity_at_95_specificity_lo: float | None = None
+    sensitivity_at_95_specificity_hi: float | None = None
     reference: str | None = None
     d_auc: float | None = None
     d_auc_lo: float | None = None
@@ -135,6 +143,9 @@ def is_current(path: Path, inputs: dict[str, Any]) -> bool:
         return False
 
 
+_LATER = {"ece", *(f"sensitivity_at_95_specificity{bound}" for bound in ("", "_lo", "_hi"))}
+"""Keys that results files of format 1 may lack, because they are younger."""
+
 _TYPES = {
     name: typing.get_args(hint) or (hint,) for name, hint in typing.get_type_hints(Measurement).items()
 }  # such as p50_ms: (float, NoneType)
@@ -143,7 +154,7 @@ _TYPES = {
 def _measurement(row: Any, where: str) -> Measurement:
     if not isinstance(row, dict):
         raise DataError(f"{where} is {type(row).__name__}, expected an object")
-    if odd := sorted(row.keys() ^ _TYPES.keys()):
+    if odd := sorted((row.keys() ^ _TYPES.keys()) - (_LATER - row.keys())):
         raise DataError(f"{where}: keys missing or unknown: {', '.join(odd[:5])}; measure again")
     for name, value in row.items():
         if not _fits(value, _TYPES[name]):

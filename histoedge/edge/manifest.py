@@ -10,11 +10,34 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ModelError
+from .errors import ConfigError, ModelError
 
 CONTRACT = 1
 LARGEST_MODEL_BYTES = 1 << 30
 LARGEST_SIDECAR_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """A threshold chosen on the split ``valid``, and the sensitivity and specificity measured there.
+
+    ``name`` is what was asked for, such as ``sensitivity 0.95`` (the largest threshold that has it) or ``specificity
+    0.95`` (the smallest). ``threshold`` is a calibrated probability, halfway between the score that decides and the
+    next lower one seen; 1 where no score is high enough. The bounds are Wilson's 95 % intervals over ``n_positive``
+    and ``n_negative`` patches, with the threshold taken as given: on other patches, slides or scanners expect more
+    spread.
+    """
+
+    name: str
+    threshold: float
+    sensitivity: float
+    sensitivity_lo: float
+    sensitivity_hi: float
+    specificity: float
+    specificity_lo: float
+    specificity_hi: float
+    n_positive: int
+    n_negative: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +46,8 @@ class Manifest:
 
     Output (i, j) of a field belongs to the ``patch_px`` patch whose corner is at (i, j) x ``stride_px``;
     the label speaks of the ``label_px`` square in the middle of that patch. The probability is
-    ``1 / (1 + exp(-logit / temperature))`` and the verdict is positive at ``threshold`` or above.
+    ``1 / (1 + exp(-logit / temperature))``, calibrated by a ``temperature`` fitted on ``valid``, and the verdict is
+    positive where it is ``threshold`` or above; ``operating_points`` are other thresholds to choose from.
     ``parents`` holds the SHA-256 of what the file was made from. ``tolerance`` is the largest
     difference in logits to the golden ones that a correct runtime shows. ``zeros`` is the share of zeros among the
     weights of all kernels. ``may_saturate`` names the convolutions of an int8 file whose sums may overflow 16 bits
@@ -49,6 +73,7 @@ class Manifest:
     edge_mode: str
     temperature: float
     threshold: float
+    operating_points: tuple[OperatingPoint, ...]
     golden_runtime: str
     tolerance: float
     tolerance_reason: str
@@ -59,7 +84,19 @@ class Manifest:
 
     def probability(self, logits: np.ndarray) -> np.ndarray:
         """The probability of tumour in the centre, float64, for logits of any shape."""
-        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits, np.float64) / self.temperature)))
+        return probability(logits, self.temperature)
+
+    def operating_point(self, name: str) -> OperatingPoint:
+        """The operating point of that name, such as ``specificity 0.95``.
+
+        Raises:
+            ConfigError: there is none of that name; the message lists those there are.
+        """
+        for point in self.operating_points:
+            if point.name == name:
+                return point
+        known = ", ".join(repr(point.name) for point in self.operating_points) or "none"
+        raise ConfigError(f"no operating point is called {name!r}; there are: {known}")
 
     def as_json(self) -> dict[str, Any]:
         """The JSON document, ``digest`` included."""
@@ -74,6 +111,11 @@ class Golden:
     patches: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
+
+
+def probability(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """``1 / (1 + exp(-logit / temperature))``, float64, without overflow."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits, np.float64) / temperature)))
 
 
 def digest(body: dict[str, Any]) -> str:
@@ -126,7 +168,11 @@ def read(model: Path) -> Manifest:
     names = {field.name for field in dataclasses.fields(Manifest)}
     if missing := sorted(names - body.keys()) + sorted(body.keys() - names):
         raise ModelError(f"{path}: keys missing or unknown: {', '.join(missing)}; export the model again")
-    return Manifest(**body)
+    try:
+        points = tuple(OperatingPoint(**point) for point in body["operating_points"])
+    except TypeError as error:
+        raise ModelError(f"{path}: operating points that are not ours ({error}); export the model again") from error
+    return Manifest(**{**body, "operating_points": points})
 
 
 def checked_bytes(model: Path, manifest: Manifest) -> bytes:

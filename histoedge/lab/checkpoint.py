@@ -8,8 +8,12 @@ from typing import Any
 
 from histoedge.data import hdf5
 from histoedge.edge.errors import ModelError
+from histoedge.lab import calibrate
 from histoedge.lab import network as networks
+from histoedge.lab.calibrate import Calibration
 from histoedge.lab.network import Arrays, Network
+
+FORMAT = 2  # 2 carries the calibration
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Checkpoint:
     ``inputs`` is a JSON object: the settings and the SHA-256 of everything that went in. Weights of the
     recipe ``fp32`` hold batch norm as trained; those of the other recipes are folded, and ``int8`` ones add
     ``layer/range`` (minimum, maximum of the activation) for the input and every layer that has one.
+    ``valid_auc`` and ``calibration`` come from the logits on ``valid`` as deployed.
     """
 
     network: Network
@@ -26,6 +31,7 @@ class Checkpoint:
     arrays: Arrays
     inputs: Mapping[str, Any]
     valid_auc: float
+    calibration: Calibration
 
     @property
     def folded(self) -> Arrays:
@@ -42,11 +48,12 @@ def path_of(run: Path, recipe: str) -> Path:
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint, whole or not at all; the same content gives the same bytes."""
     attributes = {
-        "format": 1,
+        "format": FORMAT,
         "network": json.dumps(checkpoint.network.as_json(), sort_keys=True),
         "recipe": checkpoint.recipe,
         "inputs": json.dumps(checkpoint.inputs, sort_keys=True),
         "valid_auc": checkpoint.valid_auc,
+        "calibration": checkpoint.calibration.as_json(),
     }
     hdf5.write_arrays(path, checkpoint.arrays, attributes)
 
@@ -55,22 +62,28 @@ def read(path: Path) -> Checkpoint:
     """The checkpoint at ``path``.
 
     Raises:
-        ModelError: missing, not a checkpoint of ours, or not fitting its own network.
+        ModelError: missing, not a checkpoint of ours, of an older format, or not fitting its own network.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such weights; make them with histoedge train or histoedge compress")
     arrays, attributes = hdf5.read_arrays(path)
+    if "format" in attributes and attributes["format"] != FORMAT:
+        raise ModelError(
+            f"{path}: weights of format {attributes['format']!r}, expected {FORMAT}, which carries the calibration on "
+            "valid; make them again in another folder"
+        )
     try:
         network = networks.from_json(json.loads(attributes["network"]), where=path)
         inputs = json.loads(attributes["inputs"])
         recipe, valid_auc = str(attributes["recipe"]), float(attributes["valid_auc"])
+        calibration = calibrate.from_json(attributes["calibration"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: not weights of ours ({error!r} among the attributes)") from error
     for name, shape in network.kernel_shapes.items():
         found = arrays[f"{name}/kernel"].shape if f"{name}/kernel" in arrays else "nothing"
         if found != shape:
             raise ModelError(f"{path}: {name}/kernel has shape {found}, its network expects {shape}")
-    return Checkpoint(network, recipe, arrays, inputs, valid_auc)
+    return Checkpoint(network, recipe, arrays, inputs, valid_auc, calibration)
 
 
 def is_current(path: Path, inputs: Mapping[str, Any]) -> bool:

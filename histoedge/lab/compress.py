@@ -16,7 +16,7 @@ from histoedge import files, metrics
 from histoedge.config import CompressConfig, Device, Recipe, TrainConfig
 from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import augment, backend, batches, checkpoint, keep, quantise, slim, train
+from histoedge.lab import augment, backend, batches, calibrate, checkpoint, keep, quantise, slim, train
 from histoedge.lab import network as networks
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.network import Arrays, Network
@@ -108,10 +108,11 @@ class _Job:
             yield split.patches[chosen[start : start + 256]].astype(np.float32) / 255.0
 
     def checkpoint(self, arrays: Arrays) -> Checkpoint:
-        """The parent's network with these weights, and its AUC on valid as deployed."""
+        """The parent's network with these weights, and its AUC and calibration on valid as deployed."""
         valid = self.splits["valid"]
         logits = batches.logits(simulated(self.parent.network, arrays, self.recipe), valid)
-        return Checkpoint(self.parent.network, self.recipe.name, arrays, {}, metrics.auc(valid.labels, logits))
+        area, calibration = metrics.auc(valid.labels, logits), calibrate.calibrated(valid.labels, logits)
+        return Checkpoint(self.parent.network, self.recipe.name, arrays, {}, area, calibration)
 
 
 def simulated(network: Network, arrays: Arrays, recipe: Recipe) -> Callable[[np.ndarray], Any]:
@@ -236,7 +237,8 @@ def _slimmed(job: _Job, state: Path, inputs: Mapping[str, Any]) -> Checkpoint:
         teacher=train.Teacher(source.network, source.folded, config.teacher_share),
         progress=job.progress,
     )
-    return Checkpoint(network, job.recipe.name, trained.best, {}, trained.best_auc)
+    calibration = calibrate.of_network(network, trained.best, job.splits["valid"])
+    return Checkpoint(network, job.recipe.name, trained.best, {}, trained.best_auc, calibration)
 
 
 # ---- integers ------------------------------------------------------------------------------------------------

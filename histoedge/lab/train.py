@@ -14,7 +14,7 @@ from histoedge import files, metrics
 from histoedge.config import Device, TrainConfig
 from histoedge.data import Split, hdf5
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import augment, backend, batches, checkpoint
+from histoedge.lab import augment, backend, batches, calibrate, checkpoint
 from histoedge.lab import network as networks
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.network import Arrays, Network
@@ -88,7 +88,8 @@ def _train(
     trained = fit(network, splits, config, state=out / STATE, inputs=inputs, progress=progress)
     files.write_json(out / "history.json", list(trained.history))
     _draw(out / "curves.png", trained.history)
-    best = Checkpoint(network, "fp32", trained.best, inputs, trained.best_auc)
+    calibration = calibrate.of_network(network, trained.best, splits["valid"])
+    best = Checkpoint(network, "fp32", trained.best, inputs, trained.best_auc, calibration)
     checkpoint.write(checkpoint.path_of(out, "fp32"), best)
     (out / STATE).unlink(missing_ok=True)
 

@@ -66,6 +66,7 @@ def html(results: Results) -> str:
     measured = [row for row in rows if row.measured]
     return template.render(
         rows=[_table_row(row) for row in rows],
+        operating=tables.has_operating_figures(results),
         threads_vary=len({row.threads for row in rows}) > 1,
         tiles=_tiles(measured, rows),
         plot=_plot(measured),
@@ -120,6 +121,11 @@ def _table_row(row: Measurement) -> dict[str, Any]:
         "memory": "" if row.peak_rss_bytes is None else f"{row.peak_rss_bytes / 1e6:,.0f}",
         "auc": _fixed(row.auc, 4),
         "auc_interval": _between(_fixed(row.auc_lo, 4), _fixed(row.auc_hi, 4)),
+        "ece": _fixed(row.ece, 4),
+        "sensitivity": _fixed(row.sensitivity_at_95_specificity, 3),
+        "sensitivity_interval": _between(
+            _fixed(row.sensitivity_at_95_specificity_lo, 3), _fixed(row.sensitivity_at_95_specificity_hi, 3)
+        ),
         "d_auc": _fixed(row.d_auc, 4, sign="+"),
         "d_auc_interval": _between(_fixed(row.d_auc_lo, 4, sign="+"), _fixed(row.d_auc_hi, 4, sign="+")),
     }

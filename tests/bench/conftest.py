@@ -11,7 +11,7 @@ from histoedge import files
 from histoedge.edge.manifest import CONTRACT, Manifest, manifest_path
 
 
-def write_model(path: Path, content: bytes, *, source: str = "0" * 64) -> Path:
+def write_model(path: Path, content: bytes, *, source: str = "0" * 64, temperature: float = 1.0) -> Path:
     """``content`` as a model file with a manifest that fits it; ``source`` is the SHA-256 of its source network."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -34,8 +34,9 @@ def write_model(path: Path, content: bytes, *, source: str = "0" * 64) -> Path:
         patch_px=96,
         um_per_px=0.972,
         edge_mode="valid",
-        temperature=1.0,
+        temperature=temperature,
         threshold=0.5,
+        operating_points=(),
         golden_runtime="onnxruntime",
         tolerance=1e-4,
         tolerance_reason="float32 sums in another order",
@@ -48,7 +49,7 @@ def write_model(path: Path, content: bytes, *, source: str = "0" * 64) -> Path:
     return path
 
 
-def write_mean_red(path: Path, *, scale: float = 1.0, source: str = "0" * 64) -> Path:
+def write_mean_red(path: Path, *, scale: float = 1.0, source: str = "0" * 64, temperature: float = 1.0) -> Path:
     """An ONNX file whose logit is ``scale`` x (mean red value - 100)."""
     from onnx import TensorProto, helper
 
@@ -70,7 +71,7 @@ def write_mean_red(path: Path, *, scale: float = 1.0, source: str = "0" * 64) ->
     logits = helper.make_tensor_value_info("tumour_logit", TensorProto.FLOAT, ["n", 1, 1, 1])
     graph = helper.make_graph(nodes, "mean_red", [pixels], [logits], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return write_model(path, model.SerializeToString(), source=source)
+    return write_model(path, model.SerializeToString(), source=source, temperature=temperature)
 
 
 @pytest.fixture

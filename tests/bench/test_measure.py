@@ -13,6 +13,7 @@ import pytest
 from histoedge import edge, metrics
 from histoedge.bench import bench, find, inputs_of, measure
 from histoedge.config import BenchPlan
+from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, DataError, ModelError
 from histoedge.edge.manifest import manifest_path
 
@@ -60,6 +61,15 @@ def test_every_file_is_measured_and_compared_with_its_fp32(mean_red, tmp_path, s
         assert row.size_bytes == Path(tmp_path / row.model).stat().st_size
     assert ("bench, rounds", 3, 3) in seen
     assert ("bench, test patches", 600, 600) in seen
+
+
+def test_calibration_and_sensitivity_are_of_the_test_split_at_the_manifests_temperature(mean_red, tmp_path, split, red):
+    (row,) = bench([mean_red(tmp_path / "fp32.onnx", temperature=5.0)], plan=PLAN, split=split)
+    probabilities = 1 / (1 + np.exp(-(red - 100) / 5))
+    assert row.ece == pytest.approx(metrics.calibration_error(split.labels, probabilities), abs=1e-4)
+    found = metrics.sensitivity_at_specificity(split.labels, red - 100, 0.95, seed=PLAN.seed)
+    assert (row.sensitivity_at_95_specificity, row.sensitivity_at_95_specificity_lo) == (found.value, found.lo)
+    assert row.sensitivity_at_95_specificity_hi == found.hi
 
 
 def test_all_installed_runtimes_answer_alike(mean_red, tmp_path, split, red):
@@ -136,14 +146,17 @@ def test_the_source_network_is_the_reference_of_fp32_files(mean_red, tmp_path, s
     weights.write_bytes(b"weights")
     source = hashlib.sha256(b"weights").hexdigest()
     (tmp_path / "models").mkdir()
-    mine = mean_red(tmp_path / "models" / "fp32.onnx", source=source)
+    mine = mean_red(tmp_path / "models" / "fp32.onnx", source=source, temperature=50.0)
     mean_red(tmp_path / "models" / "int8.onnx", source=source)
     stranger = mean_red(tmp_path / "elsewhere" / "fp32.onnx", source="1" * 64)
     models, reference = find([tmp_path, stranger])
     assert (models[0], reference) == (mine, weights)
     plan = BenchPlan(runtimes=("keras", "onnxruntime"), rounds=2, runs_per_round=2)
     keras, fp32, int8, other = bench(models, plan=plan, split=split, reference=reference)
-    area = metrics.auc(split.labels, split.patches.mean(axis=(1, 2, 3)))
+    answers = split.patches.mean(axis=(1, 2, 3))
+    area = metrics.auc(split.labels, answers)
+    calibrated = manifests.probability(answers, 50.0)  # at the temperature of the fp32 file made from it
+    assert keras.ece == pytest.approx(metrics.calibration_error(split.labels, calibrated), abs=1e-4)
     assert keras.auc == pytest.approx(area, abs=1e-6)
     assert (keras.model, keras.format, keras.kernels, keras.params) == ("fp32.weights.h5", "keras", "numpy", 2)
     assert fp32.reference == "fp32.weights.h5 @ keras"
@@ -161,6 +174,7 @@ def test_keras_that_is_not_installed_is_a_row(mean_red, tmp_path, split, monkeyp
     weights.write_bytes(b"weights")
     rows = bench([mean_red(tmp_path / "fp32.onnx")], plan=BenchPlan(), split=split, reference=weights)
     assert {row.status for row in rows} == {"unavailable"}
+    assert {row.ece for row in rows} == {None}
     assert "histoedge[lab]" in rows[0].reason
 
 

@@ -72,6 +72,19 @@ def test_a_wrong_value_is_refused(results, changes, says):
         read(results)
 
 
+def test_results_from_before_calibration_was_measured_can_be_read(results):
+    document = json.loads(results.read_text())
+    for row in document["measurements"]:
+        for name in [name for name in row if name == "ece" or name.startswith("sensitivity_at_95")]:
+            del row[name]
+    results.write_text(json.dumps(document))
+    assert read(results).measurements[0] == ROW
+    del document["measurements"][0]["auc"]
+    results.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="keys missing or unknown: auc"):
+        read(results)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

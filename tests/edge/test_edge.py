@@ -6,7 +6,7 @@ import pytest
 
 from histoedge import edge
 from histoedge.edge import manifest as manifests
-from histoedge.edge.errors import DataError, ModelError, RuntimeUnavailable
+from histoedge.edge.errors import ConfigError, DataError, ModelError, RuntimeUnavailable
 
 
 def test_the_mean_red_value_comes_out(mean_red: Path) -> None:
@@ -102,6 +102,32 @@ def test_a_golden_file_with_pickled_objects_is_refused(mean_red: Path) -> None:
 def test_probability_uses_the_temperature(mean_red: Path) -> None:
     manifest = manifests.read(mean_red)
     np.testing.assert_allclose(manifest.probability(np.array([0.0, 2.0])), [0.5, 1 / (1 + np.exp(-2.0))])
+
+
+def test_operating_points_are_read_and_found_by_name(mean_red_calibrated: Path) -> None:
+    manifest = manifests.read(mean_red_calibrated)
+    point = manifest.operating_point("specificity 0.95")
+    assert (point.threshold, point.sensitivity, point.n_negative) == (0.7, 0.5, 200)
+    np.testing.assert_allclose(manifest.probability(np.array([0.5 * np.log(0.7 / 0.3)])), [point.threshold])
+    again = json.loads(json.dumps(manifest.as_json()))
+    assert again == json.loads(manifests.manifest_path(mean_red_calibrated).read_text())
+    with pytest.raises(ConfigError, match="called 'sensitivity 1'; there are: 'specificity 0.95'"):
+        manifest.operating_point("sensitivity 1")
+
+
+def test_a_model_without_operating_points_says_so(mean_red: Path) -> None:
+    with pytest.raises(ConfigError, match="there are: none"):
+        manifests.read(mean_red).operating_point("specificity 0.95")
+
+
+@pytest.mark.parametrize("points", [None, 3, [3], [{"name": "specificity 0.95"}]])
+def test_operating_points_that_are_none_are_refused(mean_red: Path, points: object) -> None:
+    path = manifests.manifest_path(mean_red)
+    body = json.loads(path.read_text()) | {"operating_points": points}
+    path.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
+    with pytest.raises(ModelError, match="operating points that are not ours") as caught:
+        manifests.read(mean_red)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("side", "kept"), [(96, 96), (103, 96), (104, 104), (384, 384), (200, 200), (239, 232)])

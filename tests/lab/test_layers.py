@@ -17,7 +17,7 @@ from histoedge.config import Recipe
 from histoedge.data import synthetic
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, ModelError, RuntimeUnavailable
-from histoedge.lab import backend, checkpoint, compress, export, layers, quantise
+from histoedge.lab import backend, calibrate, checkpoint, compress, export, layers, quantise
 from histoedge.lab import network as networks
 from histoedge.lab.network import Network, Row
 
@@ -126,7 +126,7 @@ def test_pools_between_convolutions_keep_names_and_activations_together(tmp_path
     arrays = networks.weights_of(folded) | quantise.calibrate(folded, network, [pixels])
     arrays[quantise.KERNEL_CODES] = np.array([-127, 127])
     for recipe in ("fp32", "int8"):
-        saved = checkpoint.Checkpoint(network, recipe, arrays, {"data": {}}, 0.5)
+        saved = checkpoint.Checkpoint(network, recipe, arrays, {"data": {}}, 0.5, calibrate.Calibration(1.0, ()))
         checkpoint.write(checkpoint.path_of(tmp_path, recipe), saved)
     for made in export.export(tmp_path, Recipe.parse("int8")):
         errors = layers.compare(made.model)

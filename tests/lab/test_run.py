@@ -19,8 +19,9 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 from PIL import Image
 
-from histoedge import edge
+from histoedge import data, edge, metrics
 from histoedge.cli import main
+from histoedge.data import hdf5
 from histoedge.edge import manifest as manifests
 
 pytestmark = pytest.mark.lab
@@ -161,6 +162,8 @@ def test_the_results_hold_a_row_per_file_and_runtime(finished_run: Path) -> None
     assert any(row["runtime"] == "keras" for row in rows)
     for row in rows:
         assert 0 <= row["auc_lo"] <= row["auc"] <= row["auc_hi"] <= 1
+        assert 0 <= row["ece"] <= 1
+        assert 0 <= row["sensitivity_at_95_specificity_lo"] <= row["sensitivity_at_95_specificity_hi"] <= 1
         assert 0 < row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
 
 
@@ -261,7 +264,7 @@ def test_predict_writes_the_submission_columns(finished_run: Path, tmp_path: Pat
     rows = list(csv.reader(table.open()))
     assert rows[0] == ["id", "label"]
     assert [row[0] for row in rows[1:]] == [f"{number:02d}" for number in range(16)]
-    expected = 1 / (1 + np.exp(-golden.logits.astype(np.float64)))
+    expected = 1 / (1 + np.exp(-golden.logits.astype(np.float64) / manifests.read(model).temperature))
     np.testing.assert_allclose([float(row[1]) for row in rows[1:]], expected, rtol=1e-6)
 
 
@@ -274,12 +277,48 @@ def test_predict_leaves_no_table_when_an_image_is_wrong(finished_run: Path, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_every_manifest_is_calibrated_on_valid_as_its_file_answers(
+    finished_run: Path, tiny_data: Path, name: str
+) -> None:
+    valid = data.load(str(tiny_data), splits=("valid",))["valid"]
+    manifest = manifests.read(model := finished_run / "models" / name)
+    logits = edge.load(model).predict(valid.patches[:]).reshape(-1)
+    assert manifest.threshold == 0.5
+    assert manifest.temperature == pytest.approx(metrics.temperature(valid.labels, logits), rel=1e-2)
+    assert [point.name for point in manifest.operating_points] == [
+        *("sensitivity 0.95", "sensitivity 0.90", "specificity 0.95", "specificity 0.90")
+    ]
+    for point in manifest.operating_points:
+        called = manifest.probability(logits) >= point.threshold
+        positive = valid.labels == 1
+        assert (point.n_positive, point.n_negative) == (positive.sum(), (~positive).sum())
+        # an int8 file may answer a quantum beside its simulation, which moves a patch or two across a threshold
+        room = 2 if "int8" in name else 0
+        assert abs(point.sensitivity * positive.sum() - called[positive].sum()) <= room + 1e-6
+        assert abs(point.specificity * (~positive).sum() - (~called)[~positive].sum()) <= room + 1e-6
+        assert getattr(point, point.name.split()[0]) >= float(point.name.split()[1])
+
+
+def test_old_weights_without_a_calibration_are_one_line(finished_run: Path, tmp_path: Path) -> None:
+    arrays, attributes = hdf5.read_arrays(finished_run / "fp32.weights.h5")
+    attributes = {name: value for name, value in attributes.items() if name != "calibration"} | {"format": 1}
+    hdf5.write_arrays(tmp_path / "fp32.weights.h5", arrays, attributes)
+    result = invoke("export", tmp_path, "--recipe", "fp32")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "fp32.weights.h5: weights of format 1, expected 2" in result.stderr
+
+
 def test_info_tells_the_manifest_and_the_verdict(finished_run: Path) -> None:
     result = invoke("info", finished_run / "models" / "int8.onnx", "--json")
     document = json.loads(result.stdout)
     assert document["verified"] is True
     assert document["um_per_px"] == 0.972
     assert document["recipe"] == "int8"
+    assert document["operating_points"][0]["name"] == "sensitivity 0.95"
+    text = invoke("info", finished_run / "models" / "int8.onnx").stdout
+    assert text.count("operating_points ") == 4
 
 
 def test_exporting_again_gives_the_same_bytes(finished_run: Path, tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ def cell(model, runtime, p50_ms, auc, **changes):
         auc_lo=auc - 0.01,
         auc_hi=auc + 0.01,
         n_patches=2947,
+        ece=0.0312,
+        sensitivity_at_95_specificity=0.583,
+        sensitivity_at_95_specificity_lo=0.521,
+        sensitivity_at_95_specificity_hi=0.64,
         reference=f"fp32.{format_} @ {runtime}",
         d_auc=auc - 0.9157,
         d_auc_lo=auc - 0.9167,
@@ -111,6 +115,17 @@ def test_markdown_has_a_row_of_equal_width_for_every_cell(results):
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert "0.9159 [0.9059, 0.9259]" in lines[3]
     assert "<script" not in report.markdown(results)
+
+
+def test_calibration_is_shown_where_it_was_measured(results):
+    assert "| ECE | sens. at 95 % spec. |" in report.markdown(results)
+    assert "| 0.0312 | 0.583 [0.521, 0.640] |" in report.markdown(results)
+    assert "<td>0.583<small>0.521 … 0.640</small></td>" in report.html(results)
+    assert "ECE" not in printed(report.terminal(results))
+    names = ("ece", *(f"sensitivity_at_95_specificity{bound}" for bound in ("", "_lo", "_hi")))
+    old = [dataclasses.replace(row, **dict.fromkeys(names)) for row in results.measurements]
+    for text in (report.markdown(Results({}, {}, tuple(old))), report.html(Results({}, {}, tuple(old)))):
+        assert "ECE" not in text
 
 
 def test_csv_holds_every_key_of_every_cell(results):

@@ -7,7 +7,7 @@ larger field gives a map whose values equal patch-by-patch prediction.
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +16,10 @@ import numpy as np
 from histoedge import files
 from histoedge.config import nearest
 from histoedge.edge.errors import ModelError
+from histoedge.lab import norm
 
 PATCH_PX = 96
 LABEL_PX = 32
-BATCH_NORM_EPSILON = 1e-3  # Keras' default, in Keras 3 and tf_keras alike
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -210,29 +210,44 @@ def named(name: str) -> Network:
     return NETWORKS[name]
 
 
-def build(keras: Any, network: Network, *, folded: bool = False, field_px: int | None = PATCH_PX) -> Any:
+def build(
+    keras: Any,
+    network: Network,
+    *,
+    folded: bool = False,
+    field_px: int | None = PATCH_PX,
+    convolution: Callable[[Row, str], Any] | None = None,
+    blocks: int = 1,
+) -> Any:
     """A Keras model of the network: float32 (N, field, field, 3) pixels in 0..1 -> float32 (N, h, w, 1) logits.
 
     Args:
-        keras: the module to build with, Keras 3 or ``tf_keras``; the same rows give the same function in both.
+        keras: the module to build with, Keras 3 or ``tf_keras`` (this one only folded).
         network: the architecture.
         folded: with batch norm folded into the convolutions and no dropout: the form that is deployed.
         field_px: side of the input; None for any.
+        convolution: makes the layer of a ``conv`` or ``head`` row that is not folded, in place of a plain one.
+        blocks: of channels that share the weights of batch norm.
     """
     layers = keras.layers
+
+    def plain(row: Row, name: str) -> Any:
+        # a float32 head whatever the policy: bfloat16 logits would tie patches and cost AUC
+        rest: dict[str, Any] = {"dtype": "float32"} if row.kind == "head" else {"use_bias": row.bias}
+        return layers.Conv2D(row.channels, row.kernel, row.stride, name=name, **rest)
+
+    made = convolution or plain
     tensor = inputs = keras.Input((field_px, field_px, 3), name="pixels")
     for name, row in network.layers:
         if row.kind == "maxpool":
             tensor = layers.MaxPooling2D(row.kernel, row.stride, name=name)(tensor)
         elif row.kind == "head":
-            # float32 whatever the policy: bfloat16 logits would tie patches and cost AUC
-            tensor = layers.Conv2D(1, row.kernel, row.stride, dtype="float32", name=name)(tensor)
+            tensor = made(row, name)(tensor)
         elif folded:
             tensor = layers.Conv2D(row.channels, row.kernel, row.stride, activation="relu", name=name)(tensor)
         else:
-            convolution = layers.Conv2D(row.channels, row.kernel, row.stride, use_bias=row.bias, name=name)
-            norm = layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, name=f"{name}_norm")
-            tensor = layers.Activation("relu", name=f"{name}_relu")(norm(convolution(tensor)))
+            normed = norm.layer(keras, f"{name}_norm", blocks=blocks)(made(row, name)(tensor))
+            tensor = layers.Activation("relu", name=f"{name}_relu")(normed)
         if row.dropout and not folded:
             tensor = layers.Dropout(row.dropout, name=f"{name}_dropout")(tensor)
     return keras.Model(inputs, tensor, name=network.name)
@@ -280,7 +295,7 @@ def fold(network: Network, arrays: Mapping[str, np.ndarray]) -> Arrays:
         bias = np.asarray(arrays.get(f"{name}/bias", np.zeros(kernel.shape[-1])), np.float64)
         if f"{name}_norm/gamma" in arrays:
             norm = {key: arrays[f"{name}_norm/{key}"].astype(np.float64) for key in _NORM}
-            gain = norm["gamma"] / np.sqrt(norm["moving_variance"] + BATCH_NORM_EPSILON)
+            gain = norm["gamma"] / np.sqrt(norm["moving_variance"] + norm.EPSILON)
             kernel, bias = kernel * gain, (bias - norm["moving_mean"]) * gain + norm["beta"]
         folded[f"{name}/kernel"], folded[f"{name}/bias"] = kernel.astype(np.float32), bias.astype(np.float32)
     return folded

@@ -8,12 +8,15 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from histoedge import __version__, config, edge
 from histoedge.edge.errors import ComparisonFailed, HistoedgeError, RuntimeUnavailable
+
+if TYPE_CHECKING:
+    from histoedge.lab.network import Network
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -73,7 +76,7 @@ data_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
 config_option = click.option(
-    "--config", "file", type=PATH, metavar="F.toml", help="Settings: [train], [compress], [bench]."
+    "--config", "file", type=PATH, metavar="F.toml", help="Settings: [train], [compress], [bench], [network]."
 )
 device_option = click.option("--device", type=click.Choice(["auto", "gpu", "cpu"]), default="auto", show_default=True)
 threads_option = click.option("--threads", type=click.IntRange(1), help="Threads of the runtime.  [default: 1]")
@@ -102,14 +105,15 @@ def _print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=1, default=str))
 
 
-def _train_config(file: Path | None, network: str | None, epochs: int | None, seed: int | None) -> config.TrainConfig:
+def _training(
+    file: Path | None, network: str | None, epochs: int | None, seed: int | None
+) -> "tuple[config.TrainConfig, Network]":
     from histoedge.lab import network as networks
 
     settings = config.resolve(
         config.TrainConfig, file=file, options={"network": network, "epochs": epochs, "seed": seed}
     )
-    networks.named(settings.network)
-    return settings
+    return settings, networks.named(settings.network, file=file)
 
 
 @main.command()
@@ -136,7 +140,7 @@ def run(
     from histoedge import run as main_job
 
     recipes = config.recipes(recipe_names)
-    train_config = _train_config(file, network, epochs, seed)
+    train_config, architecture = _training(file, network, epochs, seed)
     compress_config = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
     plan = config.resolve(config.BenchPlan, file=file, options={"threads": threads})
     with progress.on_terminal() as show:
@@ -144,6 +148,7 @@ def run(
             source,
             out,
             train_config=train_config,
+            network=architecture,
             compress_config=compress_config,
             plan=plan,
             recipes=recipes,
@@ -233,10 +238,10 @@ def train(
     from histoedge.lab import checkpoint
     from histoedge.lab import train as training
 
-    settings = _train_config(file, network, epochs, seed)
+    settings, architecture = _training(file, network, epochs, seed)
     with progress.on_terminal() as show:
         splits = sources.load(source, splits=("train", "valid"))
-        trained = training.train(splits, settings, out, device=device, progress=show)
+        trained = training.train(splits, settings, out, network=architecture, device=device, progress=show)
     weights = checkpoint.path_of(out, "fp32")
     document = {"weights": str(weights), "valid_auc": trained.valid_auc, "epochs": settings.epochs}
     if as_json:

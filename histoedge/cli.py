@@ -23,6 +23,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _EXTRA_OF = {
     **dict.fromkeys(("scipy", "h5py", "psutil", "rich", "jinja2", "matplotlib"), "bench"),
     **dict.fromkeys(("onnx", "tf2onnx"), "lab"),
+    "optuna": "tune",
 }
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -248,6 +249,59 @@ def train(
         _print_json(document)
     else:
         click.echo(f"{weights}: valid AUC {trained.valid_auc:.4f}")
+
+
+@main.command()
+@data_option
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder of the study.")
+@click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="Trials that the study holds.")
+@click.option("--epochs", type=int, help="Passes over the training patches in a trial.  [default: 14]")
+@click.option("--patches", type=click.IntRange(2), help="Training patches, drawn by the seed.  [default: all]")
+@click.option("--network", "family", metavar="NAME", help="Keep this family's budget: nano, edge or accurate.")
+@click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: 0]")
+@config_option
+@json_option
+def tune(
+    source: str,
+    out: Path,
+    trials: int,
+    epochs: int | None,
+    patches: int | None,
+    family: str | None,
+    seed: int | None,
+    file: Path | None,
+    as_json: bool,
+) -> None:
+    """Search settings and architecture for a high AUC and a low int8 latency; writes DIR/best.toml.
+
+    Started again, or in several processes, it goes on with the study in DIR. `train --config DIR/best.toml` trains what
+    it chose: of the trials that none beats in both AUC and latency, the one with the highest AUC.
+    """
+    from histoedge import data as sources
+    from histoedge import progress
+    from histoedge.lab import space
+    from histoedge.lab import tune as tuning
+
+    base = space.settings(file, family=family, epochs=epochs, seed=seed)
+    compress_config = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
+    plan = config.resolve(config.BenchPlan, file=file, options={})
+    with progress.on_terminal() as show:
+        splits = sources.load(source, splits=("train", "valid"))
+        front, best = tuning.tune(
+            splits,
+            base,
+            out,
+            trials=trials,
+            patches=patches,
+            compress_config=compress_config,
+            plan=plan,
+            progress=show,
+        )
+    if as_json:
+        click.echo((out / "front.json").read_text(), nl=False)
+    else:
+        _print_rows(point.as_row() for point in front)
+        click.echo(f"best     trial {best.trial}, the highest AUC: {out / 'best.toml'}")
 
 
 @main.command()

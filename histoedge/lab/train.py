@@ -131,6 +131,7 @@ def fit(
     inputs: Mapping[str, Any],
     start: Arrays | None = None,
     teacher: Teacher | None = None,
+    watch: Callable[["Trained"], None] | None = None,
     progress: Progress = silent,
 ) -> Trained:
     """Train a network, from ``start`` or from random weights; killed and called again it goes on from ``state``.
@@ -143,6 +144,7 @@ def fit(
         inputs: what decides the result; a state of other inputs is refused.
         start: weights as of ``network.weights_of``, batch norm included.
         teacher: sees the same augmented pixels.
+        watch: called after each epoch with what is known; may raise to end the training.
         progress: called after each epoch.
 
     Raises:
@@ -166,6 +168,8 @@ def fit(
         left = (config.epochs - epoch - 1) * float(np.median(seconds))
         note = f"loss {loss:.4f}, valid AUC {auc:.4f} (best {trained.best_auc:.4f}), about {left:.0f} s left"
         progress(f"train {network.name}, epochs", epoch + 1, config.epochs, note)
+        if watch is not None:
+            watch(trained)
     return trained
 
 

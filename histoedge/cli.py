@@ -19,11 +19,15 @@ from histoedge.edge.manifest import OperatingPoint
 if TYPE_CHECKING:
     from histoedge import explain as explaining
 
+if TYPE_CHECKING:
+    from histoedge.lab.network import Network
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _EXTRA_OF = {
     **dict.fromkeys(("scipy", "h5py", "psutil", "rich", "jinja2", "matplotlib"), "bench"),
     **dict.fromkeys(("onnx", "tf2onnx"), "lab"),
+    "optuna": "tune",
 }
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -77,7 +81,7 @@ data_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
 config_option = click.option(
-    "--config", "file", type=PATH, metavar="F.toml", help="Settings: [train], [compress], [bench]."
+    "--config", "file", type=PATH, metavar="F.toml", help="Settings: [train], [compress], [bench], [network]."
 )
 device_option = click.option("--device", type=click.Choice(["auto", "gpu", "cpu"]), default="auto", show_default=True)
 threads_option = click.option("--threads", type=click.IntRange(1), help="Threads of the runtime.  [default: 1]")
@@ -106,14 +110,15 @@ def _print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=1, default=str))
 
 
-def _train_config(file: Path | None, network: str | None, epochs: int | None, seed: int | None) -> config.TrainConfig:
+def _training(
+    file: Path | None, network: str | None, epochs: int | None, seed: int | None
+) -> "tuple[config.TrainConfig, Network]":
     from histoedge.lab import network as networks
 
     settings = config.resolve(
         config.TrainConfig, file=file, options={"network": network, "epochs": epochs, "seed": seed}
     )
-    networks.named(settings.network)
-    return settings
+    return settings, networks.named(settings.network, file=file)
 
 
 @main.command()
@@ -140,7 +145,7 @@ def run(
     from histoedge import run as main_job
 
     recipes = config.recipes(recipe_names)
-    train_config = _train_config(file, network, epochs, seed)
+    train_config, architecture = _training(file, network, epochs, seed)
     compress_config = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
     plan = config.resolve(config.BenchPlan, file=file, options={"threads": threads})
     with progress.on_terminal() as show:
@@ -148,6 +153,7 @@ def run(
             source,
             out,
             train_config=train_config,
+            network=architecture,
             compress_config=compress_config,
             plan=plan,
             recipes=recipes,
@@ -237,16 +243,69 @@ def train(
     from histoedge.lab import checkpoint
     from histoedge.lab import train as training
 
-    settings = _train_config(file, network, epochs, seed)
+    settings, architecture = _training(file, network, epochs, seed)
     with progress.on_terminal() as show:
         splits = sources.load(source, splits=("train", "valid"))
-        trained = training.train(splits, settings, out, device=device, progress=show)
+        trained = training.train(splits, settings, out, network=architecture, device=device, progress=show)
     weights = checkpoint.path_of(out, "fp32")
     document = {"weights": str(weights), "valid_auc": trained.valid_auc, "epochs": settings.epochs}
     if as_json:
         _print_json(document)
     else:
         click.echo(f"{weights}: valid AUC {trained.valid_auc:.4f}")
+
+
+@main.command()
+@data_option
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder of the study.")
+@click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="Trials that the study holds.")
+@click.option("--epochs", type=int, help="Passes over the training patches in a trial.  [default: 14]")
+@click.option("--patches", type=click.IntRange(2), help="Training patches, drawn by the seed.  [default: all]")
+@click.option("--network", "family", metavar="NAME", help="Keep this family's budget: nano, edge or accurate.")
+@click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: 0]")
+@config_option
+@json_option
+def tune(
+    source: str,
+    out: Path,
+    trials: int,
+    epochs: int | None,
+    patches: int | None,
+    family: str | None,
+    seed: int | None,
+    file: Path | None,
+    as_json: bool,
+) -> None:
+    """Search settings and architecture for a high AUC and a low int8 latency; writes DIR/best.toml.
+
+    Started again, or in several processes, it goes on with the study in DIR. `train --config DIR/best.toml` trains what
+    it chose: of the trials that none beats in both AUC and latency, the one with the highest AUC.
+    """
+    from histoedge import data as sources
+    from histoedge import progress
+    from histoedge.lab import space
+    from histoedge.lab import tune as tuning
+
+    base = space.settings(file, family=family, epochs=epochs, seed=seed)
+    compress_config = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
+    plan = config.resolve(config.BenchPlan, file=file, options={})
+    with progress.on_terminal() as show:
+        splits = sources.load(source, splits=("train", "valid"))
+        front, best = tuning.tune(
+            splits,
+            base,
+            out,
+            trials=trials,
+            patches=patches,
+            compress_config=compress_config,
+            plan=plan,
+            progress=show,
+        )
+    if as_json:
+        click.echo((out / "front.json").read_text(), nl=False)
+    else:
+        _print_rows(point.as_row() for point in front)
+        click.echo(f"best     trial {best.trial}, the highest AUC: {out / 'best.toml'}")
 
 
 @main.command()

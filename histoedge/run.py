@@ -7,12 +7,16 @@ that was killed is started again with the same arguments.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from histoedge import bench, data, files, report, verify
 from histoedge.cell import SOURCE
 from histoedge.config import BenchPlan, CompressConfig, Device, Recipe, TrainConfig, ancestry
 from histoedge.edge.errors import ComparisonFailed
 from histoedge.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from histoedge.lab.network import Network
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ def run(
     out: Path,
     *,
     train_config: TrainConfig,
+    network: "Network | None" = None,
     compress_config: CompressConfig,
     plan: BenchPlan,
     recipes: Sequence[Recipe],
@@ -36,6 +41,8 @@ def run(
     progress: Progress = silent,
 ) -> Outcome:
     """Do all stages for these recipes and write ``OUT/bench.json`` and ``OUT/report.html``.
+
+    ``network`` is what is trained; without it, the one that ``train_config`` names.
 
     Raises:
         DataError, ConfigError, ModelError: something that cannot be used; what was done stays and is not done again.
@@ -48,7 +55,7 @@ def run(
         progress(
             "data, splits", done, len(splits), f"{split.name}: {len(split.labels)} patches, {split.content_hash[:12]}"
         )
-    trained = train.train(splits, train_config, out, device=device, progress=progress)
+    trained = train.train(splits, train_config, out, network=network, device=device, progress=progress)
     files.sweep(out)
     progress("train", 1, 1, f"valid AUC {trained.valid_auc:.4f}")
     needed = {step.name: step for recipe in recipes for step in ancestry(recipe)}

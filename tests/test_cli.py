@@ -43,6 +43,14 @@ def test_an_unknown_network_names_the_nearest_before_any_work(tmp_path: Path) ->
     assert_one_line(result, "did you mean baseline")
 
 
+def test_another_network_than_the_files_is_one_line_before_any_work(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[network]\nname = "mine"\nrows = [{kind = "head", channels = 1, kernel = 96}]\n')
+    arguments = ("train", "--data", "synthetic", "--out", tmp_path / "run", "--config", file)
+    assert_one_line(invoke(*arguments, "--network", "edge"), "holds the network 'mine', but 'edge' is asked for")
+    assert_one_line(invoke(*arguments), f"{file}: network mine: the first row must be a conv")
+
+
 def test_a_folder_that_holds_something_else_is_not_written_to(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     (tmp_path / "run").mkdir()

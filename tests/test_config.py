@@ -33,6 +33,19 @@ def test_a_wrong_settings_file_is_one_line(tmp_path: Path, text: str, message: s
     assert "\n" not in str(caught.value).strip()
 
 
+def test_the_network_in_the_file_is_the_one_to_train(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('[network]\nname = "mine"\nrows = []\n')
+    assert resolve(TrainConfig, file=file, options={"network": None}).network == "mine"
+    assert resolve(TrainConfig, file=file, options={"network": "mine"}).network == "mine"
+    with pytest.raises(ConfigError, match="holds the network 'mine', but 'edge' is asked for"):
+        resolve(TrainConfig, file=file, options={"network": "edge"})
+    file.write_text('[train]\nnetwork = "edge"\n[network]\nname = "mine"\nrows = []\n')
+    with pytest.raises(ConfigError, match="holds the network 'mine', but 'edge' is asked for"):
+        resolve(TrainConfig, file=file, options={})
+    assert resolve(BenchPlan, file=file, options={}) == BenchPlan()
+
+
 def test_a_list_of_runtimes_becomes_a_tuple(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('[bench]\nruntimes = ["litert"]\n')

@@ -23,11 +23,11 @@ from histoedge.progress import Progress, silent
 STATE = ".train.state.h5"
 
 
-def inputs_of(config: TrainConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
+def inputs_of(config: TrainConfig, splits: Mapping[str, Split], network: Network) -> dict[str, Any]:
     """Everything that decides the weights: settings, architecture, training and validation data."""
     return {
         "train": dataclasses.asdict(config),
-        "network": networks.named(config.network).as_json(),
+        "network": network.as_json(),
         "data": {name: splits[name].content_hash for name in ("train", "valid")},
     }
 
@@ -61,30 +61,38 @@ def train(
     config: TrainConfig,
     out: Path,
     *,
+    network: Network | None = None,
     device: Device = "auto",
     progress: Progress = silent,
 ) -> Checkpoint:
-    """Train ``config.network`` on the training split and write ``OUT/fp32.weights.h5``, best epoch by validation AUC.
+    """Train a network on the training split and write ``OUT/fp32.weights.h5``, best epoch by validation AUC.
 
     Killed and called again it goes on after the last whole epoch. Also writes ``history.json`` and ``curves.png``.
+    ``network`` is what is trained; without it, the one that ``config`` names.
 
     Raises:
         ConfigError: ``out`` holds a run with other settings, or ``device`` is not there.
     """
-    inputs = inputs_of(config, splits)
+    network = network or networks.named(config.network)
+    inputs = inputs_of(config, splits, network)
     refuse_other_settings(out, inputs)
     path = checkpoint.path_of(out, "fp32")
     if not checkpoint.is_current(path, inputs):
         progress("device", 1, 1, backend.use_device(device))
-        networks.write(out, networks.named(config.network), {"train": inputs["train"], "data": inputs["data"]})
-        _train(splits, config, out, inputs=inputs, progress=progress)
+        networks.write(out, network, {"train": inputs["train"], "data": inputs["data"]})
+        _train(network, splits, config, out, inputs=inputs, progress=progress)
     return checkpoint.read(path)
 
 
 def _train(
-    splits: Mapping[str, Split], config: TrainConfig, out: Path, *, inputs: Mapping[str, Any], progress: Progress
+    network: Network,
+    splits: Mapping[str, Split],
+    config: TrainConfig,
+    out: Path,
+    *,
+    inputs: Mapping[str, Any],
+    progress: Progress,
 ) -> None:
-    network = networks.named(config.network)
     trained = fit(network, splits, config, state=out / STATE, inputs=inputs, progress=progress)
     files.write_json(out / "history.json", list(trained.history))
     _draw(out / "curves.png", trained.history)
@@ -124,6 +132,7 @@ def fit(
     inputs: Mapping[str, Any],
     start: Arrays | None = None,
     teacher: Teacher | None = None,
+    watch: Callable[["Trained"], None] | None = None,
     progress: Progress = silent,
 ) -> Trained:
     """Train a network, from ``start`` or from random weights; killed and called again it goes on from ``state``.
@@ -136,6 +145,7 @@ def fit(
         inputs: what decides the result; a state of other inputs is refused.
         start: weights as of ``network.weights_of``, batch norm included.
         teacher: sees the same augmented pixels.
+        watch: called after each epoch with what is known; may raise to end the training.
         progress: called after each epoch.
 
     Raises:
@@ -159,6 +169,8 @@ def fit(
         left = (config.epochs - epoch - 1) * float(np.median(seconds))
         note = f"loss {loss:.4f}, valid AUC {auc:.4f} (best {trained.best_auc:.4f}), about {left:.0f} s left"
         progress(f"train {network.name}, epochs", epoch + 1, config.epochs, note)
+        if watch is not None:
+            watch(trained)
     return trained
 
 

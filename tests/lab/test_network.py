@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.lab import backend
+from histoedge.lab import backend, slim
 from histoedge.lab import network as networks
 from histoedge.lab.network import Network, Row
 
@@ -14,11 +16,83 @@ def test_baseline_has_the_published_number_of_parameters() -> None:
     assert model.count_params() == 2_386_817
 
 
-def test_edge_keeps_its_budget() -> None:
-    edge = networks.named("edge")
-    assert edge.macs() <= 11e6
-    assert edge.params <= 130_000
-    assert edge.rows[0].stride == 4
+@pytest.mark.parametrize("name", [name for name in networks.BUDGETS if name in networks.NETWORKS])
+def test_every_family_keeps_its_budget(name: str) -> None:
+    assert networks.over_budget(networks.named(name), name) is None
+
+
+def test_edge_reads_every_fourth_pixel() -> None:
+    assert networks.named("edge").rows[0].stride == 4
+
+
+ROWS = """rows = [
+  {kind = "conv", channels = 24, kernel = 5, stride = 4},
+  {kind = "conv", channels = 32, kernel = 3, stride = 2},
+  {kind = "head", channels = 1, kernel = 11, bias = true},
+]
+"""
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path) -> Path:
+    return tmp_path / "settings.toml"
+
+
+def test_a_network_in_the_settings_file_is_built_as_written(settings_file: Path) -> None:
+    settings_file.write_text('[network]\nname = "mine"\n' + ROWS)
+    network = networks.named("mine", file=settings_file)
+    assert network.name == "mine"
+    assert network.rows[1] == Row(kind="conv", channels=32, kernel=3, stride=2)
+    assert networks.build(backend.keras(), network).output_shape == (None, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("channels = 32", "chanels = 32", r"\[network\] row 2: no setting is called 'chanels'; did you mean channels"),
+        ("channels = 32", "channels = '32'", r"row 2: channels must be of type int, got '32'"),
+        ("channels = 32", "channels = 30", "network mine: channel counts must be multiples of 4"),
+        ("channels = 32", "channels = -4", "network mine: channel counts must be multiples of 4"),
+        ("stride = 2", "stride = 3", "network mine: the total stride 12 must divide 32"),
+        ("kernel = 11", "kernel = 10", "network mine: a 96 px patch must give one output, not 2 x 2"),
+        ('"conv", channels = 24', '"head", channels = 24', "the first row must be a conv"),
+        ('"head"', '"haed"', r"row 3: no kind of row is called 'haed'; did you mean head"),
+        ('"mine"', '"my own"', "name must be a word"),
+        ('name = "mine"', 'nmae = "mine"', r"no key is called 'nmae'; did you mean name"),
+    ],
+)
+def test_a_wrong_network_in_the_file_is_one_line_that_names_it(
+    settings_file: Path, old: str, new: str, message: str
+) -> None:
+    text = ('[network]\nname = "mine"\n' + ROWS).replace(old, new, 1)
+    settings_file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        networks.named("mine", file=settings_file)
+    assert str(caught.value).startswith(str(settings_file))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "channels", "message"),
+    [
+        ("edge", 400, "network edge: 11.5 MMAC and 152 kB are over the budget of edge, 11 MMAC and 150 kB"),
+        ("nano", 120, "over the budget of nano, 3 MMAC and 40 kB"),
+    ],
+)
+def test_a_network_over_the_budget_of_its_name_is_one_line(
+    settings_file: Path, family: str, channels: int, message: str
+) -> None:
+    text = f'[network]\nname = "{family}"\n' + ROWS.replace("channels = 32", f"channels = {channels}")
+    settings_file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        networks.named(family, file=settings_file)
+    assert str(caught.value).startswith(f"{settings_file}: network {family}: ")
+
+
+@pytest.mark.parametrize(("name", "measured_bytes"), [("edge", 113_120), ("slim", 36_512)])
+def test_the_size_of_the_int8_file_is_known_before_it_is_made(name: str, measured_bytes: int) -> None:
+    network = networks.named("edge") if name == "edge" else slim.smaller(networks.named("edge"), 50)
+    assert network.int8_kb == pytest.approx(measured_bytes / 1000, rel=0.01)  # benchmarks/results
 
 
 @pytest.mark.parametrize("name", list(networks.NETWORKS))

@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from histoedge import data
+from histoedge.cli import main
 from histoedge.config import TrainConfig
 from histoedge.data import hdf5
 from histoedge.edge.errors import ConfigError
@@ -47,6 +49,20 @@ def test_a_stopped_training_goes_on_to_the_same_weights(splits: dict[str, Any], 
     rows = json.loads((whole / "history.json").read_text())
     assert [row["epoch"] for row in rows] == [1, 2]
     assert found.valid_auc == pytest.approx(max(row["valid_auc"] for row in rows), abs=1e-6)
+
+
+def test_the_network_of_a_settings_file_is_trained(tiny_data: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "mine.toml", tmp_path / "run"
+    rows = ('{kind="conv", channels=8, kernel=8, stride=8}', '{kind="head", channels=1, kernel=12, bias=true}')
+    file.write_text(f'[train]\nepochs = 1\n[network]\nname = "mine"\nrows = [{", ".join(rows)}]\n')
+    arguments = ["train", "--data", str(tiny_data), "--out", str(out), "--config", str(file)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    made = checkpoint.read(checkpoint.path_of(out, "fp32"))
+    assert (made.network.name, made.inputs["train"]["network"]) == ("mine", "mine")
+    assert made.arrays["stem/kernel"].shape == (8, 8, 3, 8)
+    file.write_text(file.read_text().replace("channels=8", "channels=12"))
+    assert "another network of that name" in CliRunner().invoke(main, arguments).stderr
 
 
 def test_another_seed_gives_other_weights(splits: dict[str, Any], tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""What ``tune`` searches: the settings of the training, and networks of three stages of 3 x 3 convolutions."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from histoedge import config
+from histoedge.config import TrainConfig
+from histoedge.edge.errors import ConfigError
+from histoedge.lab import network as networks
+from histoedge.lab.network import BUDGETS, Network, Row
+
+SPACE: dict[str, Any] = {
+    "learning_rate": (3e-4, 1e-2),
+    "weight_decay": (1e-5, 1e-1),
+    "batch": (32, 64, 128, 256),
+    "stain_jitter": (0.0, 0.3),
+    "stem_kernel": (3, 5, 7),
+    "stem_stride": (2, 4),
+    "rows": ((0, 2), (1, 3), (0, 3)),  # of 3 x 3 per stage; the second and third stage begin with stride 2
+    "widest": {"nano": 64, "edge": 96, "accurate": 160, "tuned": 160},  # channels, by the network's name
+}
+
+
+def settings(file: Path | None, *, family: str | None, epochs: int | None, seed: int | None) -> TrainConfig:
+    """What all trials share, from the file's ``[train]`` and the options; its network is the family, or ``tuned``.
+
+    Raises:
+        ConfigError: no such family, or the file holds a network of its own.
+    """
+    if family is not None and family not in BUDGETS:
+        raise config.nearest("network family", family, BUDGETS)
+    if file is not None and "network" in config.read_toml(file):
+        raise ConfigError(f"{file}: tune makes up the network itself; take [network] out, or use histoedge train")
+    options = {"network": family or "tuned", "epochs": epochs, "seed": seed}
+    return config.resolve(TrainConfig, file=file, options=options)
+
+
+def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
+    """The settings and the network of a trial: always one of the contract, but maybe over its budget.
+
+    A 3 x 3 row that no longer fits into what the rows before leave is left out; the head takes the rest.
+    """
+    rate = trial.suggest_float("learning_rate", *SPACE["learning_rate"], log=True)
+    decay = trial.suggest_float("weight_decay", *SPACE["weight_decay"], log=True)
+    chosen = dataclasses.replace(
+        base,
+        learning_rate=float(f"{rate:.3g}"),  # as it is written down, so that the file trains what the trial trained
+        weight_decay=float(f"{decay:.3g}"),
+        batch=trial.suggest_categorical("batch", SPACE["batch"]),
+        stain_jitter=round(trial.suggest_float("stain_jitter", *SPACE["stain_jitter"], step=0.05), 2),
+    )
+    widest = SPACE["widest"][base.network]
+    rows = [
+        Row(
+            kind="conv",
+            channels=trial.suggest_int("stem_channels", 8, widest // 2, step=8),
+            kernel=trial.suggest_categorical("stem_kernel", SPACE["stem_kernel"]),
+            stride=trial.suggest_categorical("stem_stride", SPACE["stem_stride"]),
+        )
+    ]
+    size = (networks.PATCH_PX - rows[0].kernel) // rows[0].stride + 1
+    for stage, (fewest, most) in enumerate(SPACE["rows"], start=1):
+        count = trial.suggest_int(f"rows_{stage}", fewest, most)
+        channels = trial.suggest_int(f"channels_{stage}", 8, widest, step=8)
+        for number in range(count):
+            stride = 2 if stage > 1 and number == 0 else 1
+            if size >= 3:
+                rows.append(Row(kind="conv", channels=channels, kernel=3, stride=stride))
+                size = (size - 3) // stride + 1
+    rows.append(Row(kind="head", channels=1, kernel=size, bias=True))
+    return chosen, Network(base.network, tuple(rows))

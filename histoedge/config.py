@@ -38,8 +38,10 @@ class TrainConfig:
     """How the source network is trained.
 
     ``learning_rate`` is AdamW's peak; it rises over the first ``warmup`` share of all steps and then
-    falls to zero along a cosine. ``stain_jitter`` is the spread of the per-channel gain and offset in
-    optical density; 0 turns the stain augmentation off.
+    falls to zero along a cosine. ``symmetric`` builds the eight orientations into the network and leaves the
+    random ``flips`` out. ``shift_px``, ``focus`` and ``stain_jitter`` are the augmentations of ``lab.augment``; 0
+    turns one off. ``teacher_share`` is the part of the training target that a teacher's probability makes up, where
+    there is one.
     """
 
     network: str = "edge"
@@ -47,10 +49,14 @@ class TrainConfig:
     batch: int = 128
     learning_rate: float = 2e-3
     warmup: float = 0.05
-    weight_decay: float = 1e-3
+    weight_decay: float = 0.1
     label_smoothing: float = 0.0
-    stain_jitter: float = 0.1
+    symmetric: bool = False
     flips: bool = True
+    shift_px: int = 6
+    focus: float = 1.0
+    stain_jitter: float = 0.2
+    teacher_share: float = 0.7
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,7 +66,10 @@ class TrainConfig:
         _require(0 <= self.warmup < 1, f"warmup is a share of all steps from 0 to below 1, got {self.warmup}")
         _require(self.weight_decay >= 0, f"weight_decay must be at least 0, got {self.weight_decay}")
         _require(0 <= self.label_smoothing < 1, f"label_smoothing must be in 0..1, got {self.label_smoothing}")
-        _require(self.stain_jitter >= 0, f"stain_jitter must be at least 0, got {self.stain_jitter}")
+        for name in ("focus", "stain_jitter"):
+            _require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
+        _require(0 <= self.shift_px <= 32, f"shift_px must be in 0..32, got {self.shift_px}")
+        _require(0 <= self.teacher_share <= 1, f"teacher_share must be in 0..1, got {self.teacher_share}")
         _require(0 <= self.seed < 2**31, f"seed must be from 0 to {2**31 - 1}, got {self.seed}")
 
 

@@ -29,6 +29,21 @@ def dataset(keras: Any, split: Split, *, batch: int, seed: int, epoch: int) -> A
     return Batches()
 
 
+def numbered(keras: Any, targets: np.ndarray, *, batch: int, seed: int, epoch: int) -> Any:
+    """A ``PyDataset`` of (patch number int32 (n,), target float32 (n, 1)) over one epoch, for patches on the device."""
+    indices = order(len(targets), seed=seed, epoch=epoch).astype(np.int32)
+
+    class Numbered(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
+        def __len__(self) -> int:
+            return math.ceil(len(indices) / batch)
+
+        def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+            chosen = np.sort(indices[number * batch : (number + 1) * batch])
+            return chosen, targets[chosen, None].astype(np.float32)
+
+    return Numbered()
+
+
 def logits(answer: Callable[[np.ndarray], Any], split: Split, *, batch: int = 256) -> np.ndarray:
     """The logits, float32 (N,), that a function of float32 pixels (n, 96, 96, 3) in 0..1 gives over a whole split."""
     parts = []

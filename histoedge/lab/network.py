@@ -365,9 +365,9 @@ def fold(network: Network, arrays: Mapping[str, np.ndarray]) -> Arrays:
         kernel = arrays[f"{name}/kernel"].astype(np.float64)
         bias = np.asarray(arrays.get(f"{name}/bias", np.zeros(kernel.shape[-1])), np.float64)
         if f"{name}_norm/gamma" in arrays:
-            norm = {key: arrays[f"{name}_norm/{key}"].astype(np.float64) for key in _NORM}
-            gain = norm["gamma"] / np.sqrt(norm["moving_variance"] + norm.EPSILON)
-            kernel, bias = kernel * gain, (bias - norm["moving_mean"]) * gain + norm["beta"]
+            found = {key: arrays[f"{name}_norm/{key}"].astype(np.float64) for key in _NORM}
+            gain = found["gamma"] / np.sqrt(found["moving_variance"] + norm.EPSILON)
+            kernel, bias = kernel * gain, (bias - found["moving_mean"]) * gain + found["beta"]
         folded[f"{name}/kernel"], folded[f"{name}/bias"] = kernel.astype(np.float32), bias.astype(np.float32)
     return folded
 

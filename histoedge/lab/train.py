@@ -14,7 +14,7 @@ from histoedge import files, metrics
 from histoedge.config import Device, TrainConfig
 from histoedge.data import Split, hdf5
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import augment, backend, batches, calibrate, checkpoint
+from histoedge.lab import augment, backend, batches, calibrate, checkpoint, symmetry
 from histoedge.lab import network as networks
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.network import Arrays, Network
@@ -23,12 +23,15 @@ from histoedge.progress import Progress, silent
 STATE = ".train.state.h5"
 
 
-def inputs_of(config: TrainConfig, splits: Mapping[str, Split], network: Network) -> dict[str, Any]:
-    """Everything that decides the weights: settings, architecture, training and validation data."""
+def inputs_of(
+    config: TrainConfig, splits: Mapping[str, Split], network: Network, teacher: Path | None = None
+) -> dict[str, Any]:
+    """Everything that decides the weights: settings, architecture, data, the teacher's bytes."""
     return {
         "train": dataclasses.asdict(config),
         "network": network.as_json(),
         "data": {name: splits[name].content_hash for name in ("train", "valid")},
+        "teacher": None if teacher is None else files.sha256(checkpoint.path_of(teacher, "fp32")),
     }
 
 
@@ -49,6 +52,10 @@ def refuse_other_settings(run: Path, inputs: Mapping[str, Any]) -> None:
                         f"{run} holds a run with other settings: {table}.{key} is {was.get(key)!r} there and "
                         f"{asked.get(key)!r} now; give the same settings or another --out"
                     )
+        if held.get("teacher") != inputs["teacher"]:
+            raise ConfigError(
+                f"{run} holds a run with another teacher or none; give the same --teacher or another --out"
+            )
         if held.get("network") != json.loads(json.dumps(inputs["network"])):
             raise ConfigError(f"{run} holds a run of another network of that name; give another --out")
         return
@@ -62,25 +69,31 @@ def train(
     out: Path,
     *,
     network: Network | None = None,
+    teacher: Path | None = None,
     device: Device = "auto",
     progress: Progress = silent,
 ) -> Checkpoint:
     """Train a network on the training split and write ``OUT/fp32.weights.h5``, best epoch by validation AUC.
 
     Killed and called again it goes on after the last whole epoch. Also writes ``history.json`` and ``curves.png``.
-    ``network`` is what is trained; without it, the one that ``config`` names.
+    ``network`` is what is trained; without it, the one that ``config`` names. ``teacher`` is another run, whose fp32
+    network this one learns from beside the labels.
 
     Raises:
-        ConfigError: ``out`` holds a run with other settings, or ``device`` is not there.
+        ConfigError: ``out`` holds a run with other settings, ``device`` is not there, the network cannot be trained
+            so, or the teacher learnt from other data.
+        ModelError: the teacher's weights are missing or unreadable.
     """
     network = network or networks.named(config.network)
-    inputs = inputs_of(config, splits, network)
+    master = None if teacher is None else _teacher(teacher, splits, config)
+    inputs = inputs_of(config, splits, network, teacher)
     refuse_other_settings(out, inputs)
     path = checkpoint.path_of(out, "fp32")
     if not checkpoint.is_current(path, inputs):
         progress("device", 1, 1, backend.use_device(device))
-        networks.write(out, network, {"train": inputs["train"], "data": inputs["data"]})
-        _train(network, splits, config, out, inputs=inputs, progress=progress)
+        settings = {name: inputs[name] for name in ("train", "data", "teacher")}
+        networks.write(out, network, settings)
+        _train(network, splits, config, out, inputs=inputs, teacher=master, progress=progress)
     return checkpoint.read(path)
 
 
@@ -91,13 +104,14 @@ def _train(
     out: Path,
     *,
     inputs: Mapping[str, Any],
+    teacher: "Teacher | None",
     progress: Progress,
 ) -> None:
-    trained = fit(network, splits, config, state=out / STATE, inputs=inputs, progress=progress)
+    trained = fit(network, splits, config, state=out / STATE, inputs=inputs, teacher=teacher, progress=progress)
     files.write_json(out / "history.json", list(trained.history))
     _draw(out / "curves.png", trained.history)
-    calibration = calibrate.of_network(network, trained.best, splits["valid"])
-    best = Checkpoint(network, "fp32", trained.best, inputs, trained.best_auc, calibration)
+    arrays, calibration = calibrate.centred(network, trained.best, splits["valid"])
+    best = Checkpoint(network, "fp32", arrays, inputs, trained.best_auc, calibration)
     checkpoint.write(checkpoint.path_of(out, "fp32"), best)
     (out / STATE).unlink(missing_ok=True)
 
@@ -112,6 +126,14 @@ class Teacher:
     network: Network
     arrays: Arrays
     share: float
+
+
+def _teacher(run: Path, splits: Mapping[str, Split], config: TrainConfig) -> Teacher:
+    held = checkpoint.read(checkpoint.path_of(run, "fp32"))
+    for name in ("train", "valid"):  # what is valid here may be training data there, and would flatter this network
+        if held.inputs["data"][name] != splits[name].content_hash:
+            raise ConfigError(f"{run}: this teacher learnt from another {name} split; train it on this --data")
+    return Teacher(held.network, held.folded, config.teacher_share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,15 +175,14 @@ def fit(
     """
     keras = backend.keras()
     keras.utils.set_random_seed(config.seed)
-    steps = math.ceil(len(splits["train"].labels) / config.batch)
-    trainee = _Trainee(keras, network, config, steps=steps, teacher=teacher)
+    trainee = _Trainee(keras, network, config, splits["train"], teacher=teacher)
     if start is not None:
-        networks.set_weights(trainee.network, start, where=network.name)
+        trainee.set_weights(start)
     trained = trainee.restored(state, inputs)
     seconds: list[float] = []
     for epoch in range(len(trained.history), config.epochs):
         started = time.monotonic()
-        loss = trainee.epoch(splits["train"], epoch)
+        loss = trainee.epoch(epoch)
         auc = metrics.auc(splits["valid"].labels, batches.logits(trainee.network.predict_on_batch, splits["valid"]))
         trained = trainee.after_epoch(trained, loss=loss, auc=auc)
         trainee.save(state, trained, inputs)
@@ -178,22 +199,24 @@ class _Trainee:
     """The network, its training wrapper (augmentation, loss, optimiser), and their state on disk."""
 
     def __init__(
-        self, keras: Any, network: Network, config: TrainConfig, *, steps: int, teacher: Teacher | None
+        self, keras: Any, network: Network, config: TrainConfig, split: Split, *, teacher: Teacher | None
     ) -> None:
         self.config = config
         self.keras = keras
-        self.network = networks.build(keras, network)
+        self.plan = network
+        self.labels = split.labels
+        self.network = symmetry.build(keras, network) if config.symmetric else networks.build(keras, network)
         self.augment = augment.layer(keras, config)
-        patches = keras.Input((networks.PATCH_PX, networks.PATCH_PX, 3), dtype="uint8")
-        pixels = self.augment(patches)
+        numbers = keras.Input((), dtype="int32")
+        pixels = self.augment(_on_device(keras, split)(numbers))
         logits = keras.layers.Flatten(dtype="float32")(self.network(pixels))
         loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
         if teacher is not None:
             taught = keras.layers.Flatten(dtype="float32")(_frozen(keras, teacher)(pixels))
             logits = keras.layers.Concatenate()([logits, taught])
             loss = _taught(keras, loss, teacher.share)
-        self.model = keras.Model(patches, logits)
-        total = steps * config.epochs
+        self.model = keras.Model(numbers, logits)
+        total = math.ceil(len(split.labels) / config.batch) * config.epochs
         rising = int(config.warmup * total)
         schedule = keras.optimizers.schedules.CosineDecay(
             0.0 if rising else config.learning_rate,
@@ -206,26 +229,36 @@ class _Trainee:
         self.optimizer.build(self.model.trainable_variables)  # before any state is loaded, else Keras restarts it
         self.model.compile(self.optimizer, loss, jit_compile=False if _on_tensorflow_cpu(keras) else "auto")
 
-    def epoch(self, split: Split, epoch: int) -> float:
-        """One pass over the split; every draw of it is decided by (seed, epoch). Returns the mean loss."""
+    def weights(self) -> Arrays:
+        """Those of the plain network, whatever form is trained."""
+        arrays = networks.weights_of(self.network)
+        return symmetry.expanded(self.plan, arrays) if self.config.symmetric else arrays
+
+    def set_weights(self, arrays: Arrays) -> None:
+        """Take what ``weights`` gave."""
+        held = symmetry.shared(self.plan, arrays) if self.config.symmetric else arrays
+        networks.set_weights(self.network, held, where=self.plan.name)
+
+    def epoch(self, epoch: int) -> float:
+        """One pass over the training patches; every draw of it is decided by (seed, epoch). Returns the mean loss."""
         self.augment.reseed(epoch)
         for number, layer in enumerate(self.network.layers):
             if hasattr(layer, "seed_generator"):
                 state = layer.seed_generator.state
                 fresh = [self.config.seed + 1000 * (number + 1), epoch]
                 state.assign(self.keras.ops.convert_to_tensor(fresh, dtype=state.dtype))
-        data = batches.dataset(self.keras, split, batch=self.config.batch, seed=self.config.seed, epoch=epoch)
+        data = batches.numbered(self.keras, self.labels, batch=self.config.batch, seed=self.config.seed, epoch=epoch)
         return float(self.model.fit(data, epochs=1, verbose=0, shuffle=False).history["loss"][0])
 
     def after_epoch(self, state: Trained, *, loss: float, auc: float) -> Trained:
         row = {"epoch": len(state.history) + 1, "loss": round(loss, 6), "valid_auc": round(auc, 6)}
         if auc > state.best_auc:
-            state = dataclasses.replace(state, best=networks.weights_of(self.network), best_auc=auc)
+            state = dataclasses.replace(state, best=self.weights(), best_auc=auc)
         return dataclasses.replace(state, history=(*state.history, row))
 
     def save(self, path: Path, state: Trained, inputs: Mapping[str, Any]) -> None:
         """Last weights, best weights, optimiser and history in one file, so that they can never disagree."""
-        arrays = {f"last/{name}": value for name, value in networks.weights_of(self.network).items()}
+        arrays = {f"last/{name}": value for name, value in self.weights().items()}
         arrays |= {f"best/{name}": value for name, value in state.best.items()}
         for number, variable in enumerate(self.optimizer.variables):
             arrays[f"optimizer/{number:04d}"] = np.asarray(self.keras.ops.convert_to_numpy(variable.value))
@@ -240,11 +273,32 @@ class _Trainee:
         arrays, described = hdf5.read_arrays(path)
         if json.loads(described["inputs"]) != json.loads(json.dumps(inputs)):
             raise ConfigError(f"{path}: an unfinished training with other settings; remove it or give another --out")
-        networks.set_weights(self.network, _below("last", arrays), where=str(path))
+        self.set_weights(_below("last", arrays))
         for number, variable in enumerate(self.optimizer.variables):
             variable.assign(arrays[f"optimizer/{number:04d}"])
         history = tuple(json.loads(described["history"]))
         return Trained(history, _below("best", arrays), float(described["best_auc"]))
+
+
+def _on_device(keras: Any, split: Split) -> Any:
+    """A layer that holds all patches of the split as uint8 where Keras computes: numbers (n,) -> (n, 96, 96, 3)."""
+    patches = np.ascontiguousarray(split.patches)
+
+    class OnDevice(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__(name="patches", trainable=False)
+            self.patches = self.add_weight(
+                shape=patches.shape,
+                dtype="uint8",
+                initializer=lambda shape, dtype: keras.ops.convert_to_tensor(patches, dtype=dtype),
+                trainable=False,
+                name="patches",
+            )
+
+        def call(self, numbers: Any) -> Any:
+            return keras.ops.take(self.patches, numbers, axis=0)
+
+    return OnDevice()
 
 
 def _frozen(keras: Any, teacher: Teacher) -> Any:

@@ -104,6 +104,6 @@ def _draw(path: Path, points: Sequence[Point], front: Sequence[Point], best: Poi
     axes.plot(best.p50_ratio, best.valid_auc, "*", markersize=14, label=f"best.toml (trial {best.trial})")
     axes.set(xlabel="int8 latency, times the reference's", ylabel="AUC on valid, int8", title=f"{len(points)} trials")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     with files.replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

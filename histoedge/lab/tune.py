@@ -50,6 +50,7 @@ def tune(
     Several processes may call it on one folder of one machine; each then may be one trial too many at the end. A trial
     whose network is over the budget of its name is not trained and does not count. The best is the point of the front
     with the highest AUC: all of them are within the budget, where there is one. Writes what ``front.write`` does.
+    TensorFlow keeps some 10 MB of each trial: start a search of many hundreds again now and then.
 
     Args:
         splits: ``train`` and ``valid``.

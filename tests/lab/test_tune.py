@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from histoedge import data
 from histoedge.cli import main
 from histoedge.config import BenchPlan, CompressConfig, TrainConfig, resolve
-from histoedge.edge.errors import ConfigError
+from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.lab import checkpoint, space, study, tune
 from histoedge.lab import network as networks
 
@@ -117,6 +117,25 @@ def test_a_stopped_search_keeps_its_finished_trials(tiny_data: Path, tmp_path: P
     assert [trial.state.name for trial in trials_of(tmp_path / "out")] == ["COMPLETE"]
     _, best = tune.tune(splits, base, tmp_path / "out", trials=1, patches=64, **told)
     assert best.trial == 0
+
+
+def test_a_trial_with_a_dead_layer_is_given_up_and_counts(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(folder: Path, *rest: Any) -> Any:
+        if folder.name.startswith(".trial"):
+            raise ModelError("layer conv2 is dead")
+        return compressed(folder, *rest)
+
+    compressed = tune.compress.compress
+    monkeypatch.setattr(tune.compress, "compress", broken)
+    splits, notes = data.load(str(tiny_data), splits=("train", "valid")), []
+    told = {"compress_config": CompressConfig(calibration_patches=64), "plan": BenchPlan(rounds=1)}
+    base = space.settings(None, family=None, epochs=1, seed=0)
+    with pytest.raises(ModelError, match="none of 1 trials came to its end"):
+        tune.tune(splits, base, tmp_path, trials=1, patches=64, progress=lambda *said: notes.append(said[-1]), **told)
+    assert notes[-1] == "trial 0: given up: layer conv2 is dead"
+    assert [path.name for path in tmp_path.iterdir()] == [study.JOURNAL]
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,9 @@ def _train_options(command: Command) -> Command:
         click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: 0]"),
         click.option("--epochs", type=int, help="Passes over the training patches.  [default: 14]"),
         click.option("--network", metavar="NAME", help="See `histoedge list networks`.  [default: edge]"),
+        click.option(
+            "--teacher", type=PATH, metavar="RUN", help="Learn also from the network of another run on the same data."
+        ),
         click.option("--out", required=True, type=PATH, metavar="RUN", help="Folder to write."),
         data_option,
     ):
@@ -131,6 +134,7 @@ def _training(
 def run(
     source: str,
     out: Path,
+    teacher: Path | None,
     network: str | None,
     epochs: int | None,
     seed: int | None,
@@ -154,6 +158,7 @@ def run(
             out,
             train_config=train_config,
             network=architecture,
+            teacher=teacher,
             compress_config=compress_config,
             plan=plan,
             recipes=recipes,
@@ -230,6 +235,7 @@ def check(source: str, picture: Path | None, as_json: bool) -> None:
 def train(
     source: str,
     out: Path,
+    teacher: Path | None,
     network: str | None,
     epochs: int | None,
     seed: int | None,
@@ -246,7 +252,9 @@ def train(
     settings, architecture = _training(file, network, epochs, seed)
     with progress.on_terminal() as show:
         splits = sources.load(source, splits=("train", "valid"))
-        trained = training.train(splits, settings, out, network=architecture, device=device, progress=show)
+        trained = training.train(
+            splits, settings, out, network=architecture, teacher=teacher, device=device, progress=show
+        )
     weights = checkpoint.path_of(out, "fp32")
     document = {"weights": str(weights), "valid_auc": trained.valid_auc, "epochs": settings.epochs}
     if as_json:

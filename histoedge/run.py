@@ -34,6 +34,7 @@ def run(
     *,
     train_config: TrainConfig,
     network: "Network | None" = None,
+    teacher: Path | None = None,
     compress_config: CompressConfig,
     plan: BenchPlan,
     recipes: Sequence[Recipe],
@@ -42,7 +43,8 @@ def run(
 ) -> Outcome:
     """Do all stages for these recipes and write ``OUT/bench.json`` and ``OUT/report.html``.
 
-    ``network`` is what is trained; without it, the one that ``train_config`` names.
+    ``network`` is what is trained; without it, the one that ``train_config`` names. ``teacher`` is the folder of a run
+    on the same data, from whose network this one learns beside the labels.
 
     Raises:
         DataError, ConfigError, ModelError: something that cannot be used; what was done stays and is not done again.
@@ -55,7 +57,7 @@ def run(
         progress(
             "data, splits", done, len(splits), f"{split.name}: {len(split.labels)} patches, {split.content_hash[:12]}"
         )
-    trained = train.train(splits, train_config, out, network=network, device=device, progress=progress)
+    trained = train.train(splits, train_config, out, network=network, teacher=teacher, device=device, progress=progress)
     files.sweep(out)
     progress("train", 1, 1, f"valid AUC {trained.valid_auc:.4f}")
     needed = {step.name: step for recipe in recipes for step in ancestry(recipe)}

@@ -341,3 +341,16 @@ def test_the_standard_error_is_that_of_the_interval() -> None:
     scores = labels + random.normal(0, 1, 300)
     found = metrics.delong(labels, scores)
     assert found.hi == pytest.approx(found.value + 1.959964 * found.standard_error, abs=1e-6)
+
+
+def test_the_offset_that_was_taken_from_the_logits_is_found() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 3, 40_000)
+    labels = (random.random(len(logits)) < 1 / (1 + np.exp(-logits / 2))).astype(int)
+    assert metrics.logit_offset(labels, logits - 1.5) == pytest.approx(1.5, abs=0.1)
+    assert metrics.logit_offset(labels, logits) == pytest.approx(0, abs=0.1)
+
+
+@pytest.mark.parametrize("logits", [[0.0, 0.0, 0.0, 0.0], [-1.0, -2.0, 1.0, 2.0], [-3.0, 1.0, -1.0, 2.0]])
+def test_the_offset_of_few_patches_is_finite_and_small(logits: list[float]) -> None:
+    assert abs(metrics.logit_offset([0, 0, 1, 1], logits)) <= 3

@@ -16,7 +16,7 @@ from histoedge import files, metrics
 from histoedge.config import CompressConfig, Device, Recipe, TrainConfig
 from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import augment, backend, batches, calibrate, checkpoint, keep, quantise, slim, train
+from histoedge.lab import augment, backend, batches, calibrate, checkpoint, keep, quantise, slim, symmetry, train
 from histoedge.lab import network as networks
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.network import Arrays, Network
@@ -96,8 +96,9 @@ class _Job:
 
     @property
     def augmentation(self) -> TrainConfig:
-        """The source network's training settings with this job's seed."""
-        return dataclasses.replace(TrainConfig(**self.source.inputs["train"]), seed=self.config.seed)
+        """The source network's training settings with this job's seed; in all orientations even where it has them
+        built in, since fine-tuning trains plain kernels."""
+        return dataclasses.replace(TrainConfig(**self.source.inputs["train"]), seed=self.config.seed, symmetric=False)
 
     def calibration(self) -> Iterator[np.ndarray]:
         """Unaugmented training pixels, float32 (n, 96, 96, 3) in 0..1, drawn by the seed."""
@@ -226,7 +227,10 @@ def _slimmed(job: _Job, state: Path, inputs: Mapping[str, Any]) -> Checkpoint:
     source, config = job.source, job.config
     network = slim.smaller(source.network, job.recipe.percent)
     ranking = slim.importance(backend.keras(), source.network, source.folded, job.calibration())
-    settings = dataclasses.replace(job.augmentation, epochs=config.slim_epochs, batch=config.batch)
+    symmetric = TrainConfig(**source.inputs["train"]).symmetric
+    if symmetric:
+        ranking = symmetry.alike(ranking)
+    settings = dataclasses.replace(job.augmentation, epochs=config.slim_epochs, batch=config.batch, symmetric=symmetric)
     trained = train.fit(
         network,
         job.splits,

@@ -12,9 +12,11 @@ from histoedge.lab.network import BUDGETS, Network, Row
 
 SPACE: dict[str, Any] = {
     "learning_rate": (3e-4, 1e-2),
-    "weight_decay": (1e-5, 1e-1),
+    "weight_decay": (1e-3, 1.0),
     "batch": (32, 64, 128, 256),
-    "stain_jitter": (0.0, 0.3),
+    "stain_jitter": (0.0, 0.4),
+    "focus": (0.0, 1.5),
+    "shift_px": (0, 12),
     "stem_kernel": (3, 5, 7),
     "stem_stride": (2, 4),
     "rows": ((0, 2), (1, 3), (0, 3)),  # of 3 x 3 per stage; the second and third stage begin with stride 2
@@ -39,7 +41,8 @@ def settings(file: Path | None, *, family: str | None, epochs: int | None, seed:
 def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
     """The settings and the network of a trial: always one of the contract, but maybe over its budget.
 
-    A 3 x 3 row that no longer fits into what the rows before leave is left out; the head takes the rest.
+    A 3 x 3 row that no longer fits into what the rows before leave is left out; the head takes the rest. For symmetric
+    training a kernel grows until its windows reach both edges.
     """
     rate = trial.suggest_float("learning_rate", *SPACE["learning_rate"], log=True)
     decay = trial.suggest_float("weight_decay", *SPACE["weight_decay"], log=True)
@@ -49,24 +52,31 @@ def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
         weight_decay=float(f"{decay:.3g}"),
         batch=trial.suggest_categorical("batch", SPACE["batch"]),
         stain_jitter=round(trial.suggest_float("stain_jitter", *SPACE["stain_jitter"], step=0.05), 2),
+        focus=round(trial.suggest_float("focus", *SPACE["focus"], step=0.25), 2),
+        shift_px=trial.suggest_int("shift_px", *SPACE["shift_px"], step=3),
     )
     widest = SPACE["widest"][base.network]
-    rows = [
-        Row(
-            kind="conv",
-            channels=trial.suggest_int("stem_channels", 8, widest // 2, step=8),
-            kernel=trial.suggest_categorical("stem_kernel", SPACE["stem_kernel"]),
-            stride=trial.suggest_categorical("stem_stride", SPACE["stem_stride"]),
-        )
-    ]
-    size = (networks.PATCH_PX - rows[0].kernel) // rows[0].stride + 1
+    rows: list[Row] = []
+    size = networks.PATCH_PX
+
+    def add(channels: int, kernel: int, stride: int) -> None:
+        nonlocal size
+        if base.symmetric:
+            kernel += (size - kernel) % stride
+        rows.append(Row(kind="conv", channels=channels, kernel=kernel, stride=stride))
+        size = (size - kernel) // stride + 1
+
+    add(
+        trial.suggest_int("stem_channels", 8, widest // 2, step=8),
+        trial.suggest_categorical("stem_kernel", SPACE["stem_kernel"]),
+        trial.suggest_categorical("stem_stride", SPACE["stem_stride"]),
+    )
     for stage, (fewest, most) in enumerate(SPACE["rows"], start=1):
         count = trial.suggest_int(f"rows_{stage}", fewest, most)
         channels = trial.suggest_int(f"channels_{stage}", 8, widest, step=8)
         for number in range(count):
             stride = 2 if stage > 1 and number == 0 else 1
-            if size >= 3:
-                rows.append(Row(kind="conv", channels=channels, kernel=3, stride=stride))
-                size = (size - 3) // stride + 1
+            if size >= 4:
+                add(channels, 3, stride)
     rows.append(Row(kind="head", channels=1, kernel=size, bias=True))
     return chosen, Network(base.network, tuple(rows))

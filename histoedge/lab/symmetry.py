@@ -116,6 +116,13 @@ def shared(network: Network, arrays: Arrays) -> Arrays:
     return first
 
 
+def alike(ranking: Arrays) -> Arrays:
+    """A ranking of channels in which a feature counts alike in all orientations, so that all or none are kept."""
+    return {
+        name: np.tile(value.reshape(ORIENTATIONS, -1).mean(axis=0), ORIENTATIONS) for name, value in ranking.items()
+    }
+
+
 def build(keras: Any, network: Network) -> Any:
     """A Keras 3 model of the network in its symmetric form, to be trained: input and output as ``network.build``.
 

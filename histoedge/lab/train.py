@@ -110,9 +110,7 @@ def _train(
     trained = fit(network, splits, config, state=out / STATE, inputs=inputs, teacher=teacher, progress=progress)
     files.write_json(out / "history.json", list(trained.history))
     _draw(out / "curves.png", trained.history)
-    arrays, calibration = calibrate.centred(network, trained.best, splits["valid"])
-    best = Checkpoint(network, "fp32", arrays, inputs, trained.best_auc, calibration)
-    checkpoint.write(checkpoint.path_of(out, "fp32"), best)
+    write(out, network, trained, inputs, splits["valid"])
     (out / STATE).unlink(missing_ok=True)
 
 
@@ -193,6 +191,13 @@ def fit(
         if watch is not None:
             watch(trained)
     return trained
+
+
+def write(out: Path, network: Network, trained: Trained, inputs: Mapping[str, Any], valid: Split) -> None:
+    """Write the best weights as ``OUT/fp32.weights.h5``, the head's bias and the calibration set by ``valid``."""
+    arrays, calibration = calibrate.centred(network, trained.best, valid)
+    best = Checkpoint(network, "fp32", arrays, inputs, trained.best_auc, calibration)
+    checkpoint.write(checkpoint.path_of(out, "fp32"), best)
 
 
 class _Trainee:

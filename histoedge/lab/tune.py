@@ -162,8 +162,7 @@ class _Work:
         state = folder / train.STATE
         told = {"state": state, "inputs": inputs, "watch": watch, "progress": self.progress}
         trained = train.fit(network, splits, chosen, **told)
-        source = checkpoint.Checkpoint(network, "fp32", trained.best, inputs, trained.best_auc)
-        checkpoint.write(checkpoint.path_of(folder, "fp32"), source)
+        train.write(folder, network, trained, inputs, splits["valid"])
         made = compress.compress(folder, INT8, splits, self.compress_config)
         (exported,) = export.export(folder, INT8, formats=("tflite",))
         return exported.model, made

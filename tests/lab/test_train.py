@@ -8,10 +8,11 @@ from click.testing import CliRunner
 
 from histoedge import data
 from histoedge.cli import main
-from histoedge.config import TrainConfig
+from histoedge.config import CompressConfig, Recipe, TrainConfig
 from histoedge.data import hdf5
-from histoedge.edge.errors import ConfigError
-from histoedge.lab import batches, checkpoint, train
+from histoedge.edge.errors import ConfigError, ModelError
+from histoedge.lab import backend, batches, checkpoint, compress, train
+from histoedge.lab.network import Network, Row
 
 pytestmark = pytest.mark.lab
 
@@ -82,3 +83,75 @@ def test_the_order_of_patches_depends_on_seed_and_epoch_alone() -> None:
     assert np.array_equal(batches.order(50, seed=1, epoch=2), batches.order(50, seed=1, epoch=2))
     assert not np.array_equal(batches.order(50, seed=1, epoch=2), batches.order(50, seed=1, epoch=3))
     assert sorted(batches.order(50, seed=1, epoch=2)) == list(range(50))
+
+
+@pytest.fixture
+def teacher(splits: dict[str, Any], tmp_path: Path) -> Path:
+    """A run to learn from."""
+    run = tmp_path / "teacher"
+    train.train(splits, TrainConfig(epochs=1), run)
+    return run
+
+
+def test_a_teacher_makes_up_its_share_of_the_target() -> None:
+    keras = backend.keras()
+    loss = train._taught(keras, keras.losses.BinaryCrossentropy(from_logits=True), share=0.25)
+    student, taught = 0.3, 2.0
+    target = 0.25 / (1 + np.exp(-taught)) + 0.75 * 1.0
+    expected = np.log1p(np.exp(student)) - target * student
+    assert float(loss(np.array([[1.0]]), np.array([[student, taught]]))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_teacher_changes_what_is_learnt_and_belongs_to_the_run(
+    splits: dict[str, Any], teacher: Path, tmp_path: Path
+) -> None:
+    settings = TrainConfig(epochs=1, seed=5)
+    alone = train.train(splits, settings, tmp_path / "alone")
+    taught = train.train(splits, settings, tmp_path / "taught", teacher=teacher)
+    assert not np.array_equal(alone.arrays["head/kernel"], taught.arrays["head/kernel"])
+    with pytest.raises(ConfigError, match="another teacher or none; give the same --teacher"):
+        train.train(splits, settings, tmp_path / "taught")
+
+
+def test_a_teacher_of_other_data_or_without_weights_is_refused(
+    splits: dict[str, Any], teacher: Path, tmp_path: Path
+) -> None:
+    swapped = {"train": splits["valid"], "valid": splits["train"]}
+    with pytest.raises(ConfigError, match="this teacher learnt from another train split"):
+        train.train(swapped, SETTINGS, tmp_path / "run", teacher=teacher)
+    with pytest.raises(ModelError, match="no such weights"):
+        train.train(splits, SETTINGS, tmp_path / "run", teacher=tmp_path / "nowhere")
+    assert not (tmp_path / "run").exists()
+
+
+SYMMETRIC = Network(
+    "symmetric",
+    (
+        Row(kind="conv", channels=16, kernel=8, stride=8),
+        Row(kind="conv", channels=16, kernel=3),
+        Row(kind="head", channels=1, kernel=10, bias=True),
+    ),
+)
+
+
+def test_a_symmetric_training_resumes_and_is_deployed_as_a_plain_network(
+    splits: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = TrainConfig(network="symmetric", symmetric=True, epochs=2, batch=64)
+    whole = train.train(splits, settings, tmp_path / "whole", network=SYMMETRIC)
+    with pytest.raises(Stopped):
+        train.train(splits, settings, tmp_path / "halves", network=SYMMETRIC, progress=stop_after_first_epoch)
+    found = train.train(splits, settings, tmp_path / "halves", network=SYMMETRIC)
+    for name, value in whole.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], value)
+    assert whole.arrays["conv2/kernel"].shape == (3, 3, 16, 16)
+    recipes = [Recipe.parse(name) for name in ("int8ptq", "slim50")]
+    short = CompressConfig(slim_epochs=1, batch=64, calibration_patches=64)
+    quantised, slimmed = (compress.compress(tmp_path / "whole", recipe, splits, short) for recipe in recipes)
+    patches = splits["test"].patches[:32].astype(np.float32) / 255
+    for made in (quantised, slimmed):
+        answer = compress.simulated(made.network, made.folded, recipes[0] if made is quantised else recipes[1])
+        turned = np.ascontiguousarray(np.rot90(patches, axes=(1, 2)))
+        tolerance = 0 if made is quantised else 1e-4  # integers add up alike in any order
+        np.testing.assert_allclose(np.asarray(answer(turned)), np.asarray(answer(patches)), atol=tolerance)
+    assert slimmed.network.rows[1].channels == 8

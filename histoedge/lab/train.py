@@ -307,7 +307,8 @@ def _on_device(keras: Any, split: Split) -> Any:
 
 
 def _frozen(keras: Any, teacher: Teacher) -> Any:
-    model = networks.build(keras, teacher.network, folded=True)
+    network = dataclasses.replace(teacher.network, name=f"teacher-{teacher.network.name}")  # Keras wants names apart
+    model = networks.build(keras, network, folded=True)
     networks.set_weights(model, teacher.arrays, where="teacher")
     model.trainable = False
     return model

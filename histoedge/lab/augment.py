@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from histoedge.config import TrainConfig
+from histoedge.data import synthetic
 
 DARKEST = 1 / 255  # optical density is -log(transmission); 1/255 keeps the darkest pixel finite
 
-STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
+STAINS = np.array([synthetic.HAEMATOXYLIN, synthetic.EOSIN, (0.27, 0.57, 0.78)], np.float32)
 STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 """Optical densities in red, green, blue of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001)."""
 UNMIX = np.linalg.inv(STAINS).astype(np.float32)

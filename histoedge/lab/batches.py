@@ -14,6 +14,15 @@ def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
+def drawn(split: Split, count: int | None, *, seed: int) -> Split:
+    """``count`` patches of the split, drawn by the seed and read into memory; the split itself where that is all."""
+    total = len(split.labels)
+    if count is None or count >= total:
+        return split
+    chosen = np.sort(order(total, seed=seed, epoch=0)[:count])
+    return Split(split.name, split.patches[chosen], split.labels[chosen], [split.ids[row] for row in chosen])
+
+
 def dataset(keras: Any, split: Split, *, batch: int, seed: int, epoch: int) -> Any:
     """A ``PyDataset`` of (uint8 (n, 96, 96, 3), float32 (n, 1)) over one epoch; read from disk batch by batch."""
     indices = order(len(split.labels), seed=seed, epoch=epoch)

@@ -200,7 +200,12 @@ def _head(kernel: int) -> Row:
 NETWORKS = {
     network.name: network
     for network in (
-        Network("edge", (_conv(24, 5, 4), _conv(32), _conv(48, stride=2), _conv(64), _conv(80), _head(6))),
+        Network("nano", (_conv(24, 4, 4), _conv(24, 4, 2), _conv(24), _conv(24), _conv(32), _head(5))),
+        Network("edge", (_conv(24, 8, 4), _conv(32), _conv(48, stride=2), _conv(64), _conv(80), _head(6))),
+        Network(
+            "accurate",
+            (_conv(24, 4, 2), _conv(40, stride=2), _conv(64), _conv(96, stride=2), _conv(96), _conv(128), _head(6)),
+        ),
         # The plain Keras CNN every comparison starts from. Its "flatten, dense 256" is the 8 x 8 convolution.
         # 2,386,817 parameters with batch norm: only the first convolution and the head carry a bias.
         Network(

@@ -173,7 +173,7 @@ def fit(
     """
     keras = backend.keras()
     keras.utils.set_random_seed(config.seed)
-    trainee = _Trainee(keras, network, config, splits["train"], teacher=teacher)
+    trainee = Trainee(keras, network, config, splits["train"], teacher=teacher)
     if start is not None:
         trainee.set_weights(start)
     trained = trainee.restored(state, inputs)
@@ -200,7 +200,7 @@ def write(out: Path, network: Network, trained: Trained, inputs: Mapping[str, An
     checkpoint.write(checkpoint.path_of(out, "fp32"), best)
 
 
-class _Trainee:
+class Trainee:
     """The network, its training wrapper (augmentation, loss, optimiser), and their state on disk."""
 
     def __init__(
@@ -213,7 +213,7 @@ class _Trainee:
         self.network = symmetry.build(keras, network) if config.symmetric else networks.build(keras, network)
         self.augment = augment.layer(keras, config)
         numbers = keras.Input((), dtype="int32")
-        pixels = self.augment(_on_device(keras, split)(numbers))
+        pixels = self.augment(on_device(keras, split)(numbers))
         logits = keras.layers.Flatten(dtype="float32")(self.network(pixels))
         loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
         if teacher is not None:
@@ -256,6 +256,7 @@ class _Trainee:
         return float(self.model.fit(data, epochs=1, verbose=0, shuffle=False).history["loss"][0])
 
     def after_epoch(self, state: Trained, *, loss: float, auc: float) -> Trained:
+        """The state with one more row of history, and these weights if they are the best so far."""
         row = {"epoch": len(state.history) + 1, "loss": round(loss, 6), "valid_auc": round(auc, 6)}
         if auc > state.best_auc:
             state = dataclasses.replace(state, best=self.weights(), best_auc=auc)
@@ -285,7 +286,7 @@ class _Trainee:
         return Trained(history, _below("best", arrays), float(described["best_auc"]))
 
 
-def _on_device(keras: Any, split: Split) -> Any:
+def on_device(keras: Any, split: Split) -> Any:
     """A layer that holds all patches of the split as uint8 where Keras computes: numbers (n,) -> (n, 96, 96, 3)."""
     patches = np.ascontiguousarray(split.patches)
 

@@ -68,7 +68,7 @@ def tune(
         ModelError: no trial came to its end.
         CellFailed: a file cannot be timed.
     """
-    splits = {"train": _drawn(splits["train"], patches, base.seed), "valid": splits["valid"]}
+    splits = {"train": batches.drawn(splits["train"], patches, seed=base.seed), "valid": splits["valid"]}
     holds = {
         "train": dataclasses.asdict(base),
         "compress": dataclasses.asdict(compress_config),
@@ -112,11 +112,11 @@ class _Work:
     ) -> None:
         self.splits, self.base, self.compress_config = splits, base, compress_config
         self.plan, self.out, self.progress = plan, out, progress
-        few = {name: _drawn(split, REFERENCE_PATCHES, base.seed) for name, split in splits.items()}
+        few = {name: batches.drawn(split, REFERENCE_PATCHES, seed=base.seed) for name, split in splits.items()}
         once = dataclasses.replace(base, network=REFERENCE, epochs=1, batch=32)
         self.reference, _ = self._int8(few, networks.named(REFERENCE), once, folder / "reference")
         self.timed = folder / "timed.npy"
-        np.save(self.timed, _drawn(splits["valid"], TIMED_PATCHES, base.seed).patches[:])
+        np.save(self.timed, batches.drawn(splits["valid"], TIMED_PATCHES, seed=base.seed).patches[:])
 
     def trial(self, trial: Any) -> tuple[float, float]:
         """Train, quantise and time one point of the search space: AUC on valid, latency over the reference's."""
@@ -195,12 +195,3 @@ def _outcome(trial: Any) -> str:
         point = Point(**trial.user_attrs["point"])
         return f"valid AUC {point.valid_auc:.4f}, {point.p50_ratio:.2f} x {REFERENCE}"
     return f"given up: {trial.user_attrs.get('given_up')}"
-
-
-def _drawn(split: Split, count: int | None, seed: int) -> Split:
-    """``count`` patches of the split, drawn by the seed and read into memory; the split itself where that is all."""
-    total = len(split.labels)
-    if count is None or count >= total:
-        return split
-    chosen = np.sort(batches.order(total, seed=seed, epoch=0)[:count])
-    return Split(split.name, split.patches[chosen], split.labels[chosen], [split.ids[row] for row in chosen])

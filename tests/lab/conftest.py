@@ -22,14 +22,17 @@ def _frameworks_may_warn() -> Iterator[None]:
 
 SETTINGS = """
 [train]
-epochs = 2
-batch = 32
+epochs = 6
+batch = 16
+learning_rate = 5e-3
+focus = 0.0
+shift_px = 0
 [compress]
 prune_steps = 12
 slim_epochs = 1
 quantise_steps = 4
 batch = 32
-calibration_patches = 64
+calibration_patches = 192
 [bench]
 rounds = 2
 runs_per_round = 3

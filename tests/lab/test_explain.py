@@ -14,6 +14,7 @@ from histoedge.edge.errors import ModelError
 from histoedge.explain import centre_share
 from histoedge.lab import checkpoint
 from histoedge.lab import network as networks
+from histoedge.lab.calibrate import Calibration
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.explain import GradCam, places
 from histoedge.lab.network import Arrays, Network, Row
@@ -32,7 +33,7 @@ def zeros_of(network: Network) -> Arrays:
 
 
 def saved(path: Path, network: Network, arrays: Arrays) -> Path:
-    checkpoint.write(path, Checkpoint(network, "fp32", arrays, {}, 0.5))
+    checkpoint.write(path, Checkpoint(network, "fp32", arrays, {}, 0.5, Calibration(1.0, ())))
     return path
 
 

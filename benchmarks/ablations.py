@@ -1,0 +1,155 @@
+"""What each choice is worth: ``python benchmarks/ablations.py --data DATA --out F [--seed S]... [--only QUESTION]...``.
+
+Trains the network of ``edge.toml`` many times for a few epochs on a part of the training patches, one choice changed
+at a time, and reports the AUC on the valid split; test is never touched. Every row is written as it is made, and a
+file that was begun is gone on with.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histoedge import config, data, files
+from histoedge.bench import environment
+from histoedge.config import TrainConfig
+from histoedge.data import Split
+from histoedge.lab import backend, batches, train
+from histoedge.lab import network as networks
+
+HERE = Path(__file__).parent
+PATCHES, EPOCHS = 10_000, 10
+
+OFF = {"shift_px": 0, "focus": 0.0, "stain_jitter": 0.0}
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "base": {"edge.toml": {}},
+    "augmentation": {
+        "none": OFF,
+        "no shift": {"shift_px": 0},
+        "no focus": {"focus": 0.0},
+        "no stain jitter": {"stain_jitter": 0.0},
+        "twice the stain jitter": {"stain_jitter": 0.4},
+        "plain kernels, random flips": {"symmetric": False},
+        "plain kernels, no flips": {"symmetric": False, "flips": False},
+        "label smoothing 0.1": {"label_smoothing": 0.1},
+    },
+    "hyperparameters": {
+        "learning rate / 3": {"learning_rate": 7e-4},
+        "learning rate x 3": {"learning_rate": 6e-3},
+        "no weight decay": {"weight_decay": 0.0},
+        "5 times the weight decay": {"weight_decay": 0.5},
+        "batch 32": {"batch": 32},
+        "batch 256": {"batch": 256},
+    },
+    "preprocessing": {
+        "grey": {"pixels": "grey"},
+        "mean and spread of each patch": {"pixels": "standardised"},
+        "optical density": {"pixels": "density"},
+    },
+    "training patches": {
+        "1,000": {"patches": 1_000, "epochs": 100},
+        "3,000": {"patches": 3_000, "epochs": 33},
+        "all": {"patches": 10**9, "epochs": 3},
+    },
+}
+
+
+def grey(patches: np.ndarray) -> np.ndarray:
+    """Luma (ITU-R BT.601) in all three channels."""
+    return np.repeat((patches @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def standardised(patches: np.ndarray) -> np.ndarray:
+    """Each patch and channel to mean 160 and standard deviation 40."""
+    floats = patches.astype(np.float32)
+    mean, spread = floats.mean((1, 2), keepdims=True), floats.std((1, 2), keepdims=True)
+    return ((floats - mean) / np.maximum(spread, 1) * 40 + 160).round().clip(0, 255).astype(np.uint8)
+
+
+def density(patches: np.ndarray) -> np.ndarray:
+    """Optical density, 0 to log(255) onto 255 to 0."""
+    return (255 - np.log(255 / np.maximum(patches, 1, dtype=np.float32)) / np.log(255) * 255).round().astype(np.uint8)
+
+
+PIXELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "grey": grey,
+    "standardised": standardised,
+    "density": density,
+}
+
+
+def prepared(split: Split, pixels: str | None) -> Split:
+    """The split with its pixels made over."""
+    if pixels is None:
+        return split
+    patches = np.concatenate([PIXELS[pixels](split.patches[n : n + 1000]) for n in range(0, len(split.labels), 1000)])
+    return Split(split.name, patches, split.labels, split.ids)
+
+
+def trained(splits: dict[str, Split], base: TrainConfig, changes: dict[str, Any], seed: int) -> dict[str, Any]:
+    """One training: what came out of it."""
+    rest = dict(changes)
+    count, pixels = rest.pop("patches", PATCHES), rest.pop("pixels", None)
+    settings = dataclasses.replace(base, **{"epochs": EPOCHS, "seed": seed, **rest})
+    network = networks.named(settings.network, file=HERE / "edge.toml")
+    part = {"train": batches.drawn(splits["train"], count, seed=seed), "valid": splits["valid"]}
+    part = {name: prepared(split, pixels) for name, split in part.items()}
+    backend.keras().backend.clear_session()
+    backend.use_device("auto")
+    with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
+        found = train.fit(network, part, settings, state=Path(folder) / "state.h5", inputs={})
+    return {
+        "patches": len(part["train"].labels),
+        "epochs": settings.epochs,
+        "best_valid_auc": found.best_auc,
+        "last_valid_auc": found.history[-1]["valid_auc"],
+        "last_loss": found.history[-1]["loss"],
+    }
+
+
+def main() -> None:
+    """Write one row per choice and seed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--only", action="append", choices=list(VARIANTS))
+    arguments = parser.parse_args()
+    splits = data.load(arguments.data, splits=("train", "valid"))
+    base = config.resolve(TrainConfig, file=HERE / "edge.toml", options={})
+    rows = json.loads(arguments.out.read_text())["rows"] if arguments.out.is_file() else []
+    for seed in arguments.seed or [0]:
+        for question in arguments.only or VARIANTS:
+            for name, changes in VARIANTS[question].items():
+                key = {"question": question, "choice": name, "seed": seed}
+                if any(key.items() <= row.items() for row in rows):
+                    continue
+                rows.append(key | trained(splits, base, changes, seed))
+                sys.stderr.write(f"{rows[-1]}\n")
+                _write(arguments.out, rows)
+
+
+def _write(out: Path, rows: list[dict[str, Any]]) -> None:
+    files.write_json(
+        out,
+        {
+            "format": 1,
+            "kind": "ablations",
+            "about": f"One choice of `edge.toml` changed at a time, {EPOCHS} epochs of {PATCHES:,} training patches "
+            "where the row says nothing else, no teacher; AUC on `valid` alone, of the best and of the last epoch. "
+            "Differences below about 0.01 are within what another seed changes.",
+            "command": "python benchmarks/ablations.py --data DATA --out F",
+            "environment": environment.describe(),
+            "rows": rows,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+import tables
 
 from histoedge import bench, config, data, files
 from histoedge.bench.results import Measurement, Results
@@ -69,7 +70,7 @@ def card(name: str, results: Results, place: str, manifest: Manifest, inputs: di
         rows=[row for row in results.measurements if row.recipe in RECIPES and row.format != "keras"],
         cpu=results.environment["cpu"],
         place=place,
-        command=f"histoedge run --data DATA --out RUN --config benchmarks/{name}.toml",
+        command=tables.run_command(name),
         symmetric=settings.symmetric,
         manifest=manifest,
         inputs=inputs,

@@ -14,6 +14,8 @@ from histoedge.report.tables import interval
 
 HERE = Path(__file__).parent
 
+TEACHERS = {"edge": "accurate", "nano": "accurate"}  # whose finished run teaches which
+
 WITHOUT_AMX = "-without-amx"  # at the end of a machine's name: with without_amx.py before the command
 
 HEADER = """# Benchmarks
@@ -38,7 +40,7 @@ def run_parts(results: Path) -> list[str]:
     """What is said of a ``bench.json``."""
     settings = HERE / f"{results.stem}.toml"
     measured = bench.read(results)
-    command = f"histoedge run --data DATA --out RUN --config benchmarks/{settings.name}{_recipes(measured)}"
+    command = run_command(results.stem) + _recipes(measured)
     if results.parent.name.endswith(WITHOUT_AMX):
         command = f"python benchmarks/without_amx.py {command}"
     return [
@@ -46,6 +48,12 @@ def run_parts(results: Path) -> list[str]:
         f"```toml\n{settings.read_text().strip()}\n```\n",
         report.markdown(measured),
     ]
+
+
+def run_command(name: str) -> str:
+    """What makes the run with the settings of ``<name>.toml``."""
+    teacher = f" --teacher RUN_OF_{TEACHERS[name].upper()}" if name in TEACHERS else ""
+    return f"histoedge run --data DATA --out RUN --config benchmarks/{name}.toml{teacher}"
 
 
 def peers_parts(results: Path) -> list[str]:
@@ -88,7 +96,8 @@ def rows_parts(results: Path) -> list[str]:
     head = list(document["rows"][0])
     lines = ["| " + " | ".join(head) + " |", "|" + "---:|" * len(head)]
     lines += ["| " + " | ".join(_cell(row[key]) for key in head) + " |" for row in document["rows"]]
-    told = f"`{document['command']}`, RUN a finished run; F is `{_place(results)}`. {document['about']}\n"
+    run = ", RUN a finished run" if " RUN " in document["command"] else ""
+    told = f"`{document['command']}`{run}; F is `{_place(results)}`. {document['about']}\n"
     return [told, "\n".join(lines) + "\n"]
 
 
@@ -98,7 +107,11 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-KINDS = {"bench": run_parts, "peers": peers_parts, "quantise": rows_parts, "saturation": rows_parts}
+KINDS = {
+    "bench": run_parts,
+    "peers": peers_parts,
+    **dict.fromkeys(("quantise", "saturation", "ablations", "throughput"), rows_parts),
+}
 
 
 def _accuracy(found: dict[str, Any]) -> list[str]:

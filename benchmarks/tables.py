@@ -14,7 +14,7 @@ from histoedge.report.tables import interval
 
 HERE = Path(__file__).parent
 
-TEACHERS = {"edge": "accurate", "nano": "accurate"}  # whose finished run teaches which
+TEACHERS = {"edge": "accurate", "nano": "accurate", "teacher": "accurate"}  # whose finished run teaches which
 
 WITHOUT_AMX = "-without-amx"  # at the end of a machine's name: with without_amx.py before the command
 

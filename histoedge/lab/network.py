@@ -206,6 +206,10 @@ NETWORKS = {
             "accurate",
             (_conv(24, 4, 2), _conv(40, stride=2), _conv(64), _conv(96, stride=2), _conv(96), _conv(128), _head(6)),
         ),
+        Network(  # not for scanners: it teaches the others
+            "teacher",
+            (_conv(32, 4, 2), _conv(64, stride=2), _conv(96), _conv(128, stride=2), _conv(160), _conv(192), _head(6)),
+        ),
         # The plain Keras CNN every comparison starts from. Its "flatten, dense 256" is the 8 x 8 convolution.
         # 2,386,817 parameters with batch norm: only the first convolution and the head carry a bias.
         Network(

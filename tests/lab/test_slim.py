@@ -19,7 +19,7 @@ def test_a_slim_network_has_smaller_numbers_and_nothing_else(name: str) -> None:
         assert (row.kind, row.kernel, row.stride) == (whole.kind, whole.kernel, whole.stride)
         if row.kind == "conv":
             assert row.channels == 8 * -(-whole.channels // 16)
-    assert slimmed.macs() < 0.4 * network.macs()
+    assert slimmed.macs() < 0.5 * network.macs()
 
 
 @pytest.mark.parametrize("name", list(networks.NETWORKS))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from histoedge import bench, config, files, report
-from histoedge.report.tables import interval
+from histoedge.report.tables import interval, kilobytes, micros
 
 HERE = Path(__file__).parent
 
@@ -28,12 +28,32 @@ reported once on `test`. DATA is a folder with PatchCamelyon's HDF5 files.
 
 def page() -> str:
     """The whole of ``benchmarks/README.md``."""
-    parts = [HEADER]
+    parts = [HEADER, *networks_parts()]
     for results in sorted(HERE.glob("results/*/*.json")):
         kind = json.loads(results.read_text()).get("kind", "bench")
         parts.append(f"## {results.stem}, on {results.parent.name}\n")
         parts += KINDS[kind](results)
     return "\n".join(parts).rstrip() + "\n"
+
+
+def networks_parts() -> list[str]:
+    """All networks side by side: the smallest file that each run has, on the runtime that is quickest with it."""
+    head = ["network", "MMAC", "file", "size kB", "runtime", "p50 us", "AUC on test", "from"]
+    lines = ["| " + " | ".join(head) + " |", "|---|---:|---|---:|---|---:|---|---|"]
+    for results in sorted(HERE.glob("results/*/*.json")):
+        if "kind" in json.loads(results.read_text()):
+            continue
+        rows = [row for row in bench.read(results).measurements if row.measured and row.format != "keras"]
+        for recipe in ("int8", "slim50_int8") if any(row.recipe == "int8" for row in rows) else ("fp32",):
+            same = [row for row in rows if row.recipe == recipe]
+            if not same:
+                continue
+            row = min(same, key=lambda one: one.p50_ms or float("inf"))
+            cells = [row.network or "", f"{(row.macs or 0) / 1e6:.1f}", row.model, kilobytes(row.size_bytes)]
+            cells += [f"{row.runtime} {row.runtime_version}", micros(row.p50_ms)]
+            cells += [interval(row.auc, row.auc_lo, row.auc_hi), f"`{_place(results)}`"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return ["## Networks\n", "\n".join(lines) + "\n"]
 
 
 def run_parts(results: Path) -> list[str]:

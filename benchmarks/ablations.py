@@ -96,8 +96,9 @@ def trained(splits: dict[str, Split], base: TrainConfig, changes: dict[str, Any]
     """One training: what came out of it."""
     rest = dict(changes)
     count, pixels = rest.pop("patches", PATCHES), rest.pop("pixels", None)
+    network = networks.named(base.network)
+    network = dataclasses.replace(network, symmetric=rest.pop("symmetric", network.symmetric))
     settings = dataclasses.replace(base, **{"epochs": EPOCHS, "seed": seed, **rest})
-    network = networks.named(settings.network, file=HERE / "edge.toml")
     part = {"train": batches.drawn(splits["train"], count, seed=seed), "valid": splits["valid"]}
     part = {name: prepared(split, pixels) for name, split in part.items()}
     backend.keras().backend.clear_session()

@@ -20,6 +20,7 @@ from histoedge.data.picture import stains
 from histoedge.edge import Manifest
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
+from histoedge.lab import network as networks
 from histoedge.report.tables import interval, kilobytes, micros
 
 HERE = Path(__file__).parent
@@ -63,7 +64,6 @@ def input_statistics(source: str) -> dict[str, object]:
 
 def card(name: str, results: Results, place: str, manifest: Manifest, inputs: dict[str, object]) -> str:
     """The model card, Markdown (Mitchell et al. 2019, Model Cards for Model Reporting)."""
-    settings = config.resolve(config.TrainConfig, file=HERE / f"{name}.toml", options={})
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
     return template.from_string((HERE / "card.md.j2").read_text()).render(
         name=name,
@@ -71,7 +71,7 @@ def card(name: str, results: Results, place: str, manifest: Manifest, inputs: di
         cpu=results.environment["cpu"],
         place=place,
         command=tables.run_command(name),
-        symmetric=settings.symmetric,
+        symmetric=networks.named(name).symmetric,
         manifest=manifest,
         inputs=inputs,
         interval=interval,

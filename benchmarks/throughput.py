@@ -68,7 +68,7 @@ def main() -> None:
     network = networks.named(settings.network, file=HERE / "edge.toml")
     split = batches.drawn(data.load(arguments.data, splits=("train",))["train"], PATCHES, seed=0)
     ours = train.Trainee(keras, network, settings, split, teacher=None)
-    model, stream = plain(keras, network, settings), generator(keras, split, _with_flips(settings))
+    model, stream = plain(keras, network, settings), generator(keras, split, settings)
     steps = PATCHES // settings.batch
     seconds: dict[str, list[float]] = {"histoedge train": [], "plain fit": []}
     for number in range(arguments.rounds + 1):
@@ -109,12 +109,6 @@ def main() -> None:
             "data_share": getting / step,
         },
     )
-
-
-def _with_flips(settings: TrainConfig) -> TrainConfig:
-    from dataclasses import replace
-
-    return replace(settings, symmetric=False)
 
 
 def _getting(keras: Any, split: Split, settings: TrainConfig) -> float:

@@ -38,10 +38,9 @@ class TrainConfig:
     """How the source network is trained.
 
     ``learning_rate`` is AdamW's peak; it rises over the first ``warmup`` share of all steps and then
-    falls to zero along a cosine. ``symmetric`` builds the eight orientations into the network and leaves the
-    random ``flips`` out. ``shift_px``, ``focus`` and ``stain_jitter`` are the augmentations of ``lab.augment``; 0
-    turns one off. ``teacher_share`` is the part of the training target that a teacher's probability makes up, where
-    there is one.
+    falls to zero along a cosine. ``flips``, ``shift_px``, ``focus`` and ``stain_jitter`` are the augmentations of
+    ``lab.augment``; 0 turns one off. ``teacher_share`` is the part of the training target that a teacher's probability
+    makes up, where there is one.
     """
 
     network: str = "edge"
@@ -51,7 +50,6 @@ class TrainConfig:
     warmup: float = 0.05
     weight_decay: float = 0.1
     label_smoothing: float = 0.0
-    symmetric: bool = False
     flips: bool = True
     shift_px: int = 6
     focus: float = 1.0

@@ -26,7 +26,7 @@ def layer(keras: Any, config: TrainConfig) -> Any:
       offsets of a quarter of it (Tellez et al. 2018), then the three channels gains of half of it: scanners.
 
     All draws come from one seed generator, which ``reseed`` sets from (seed, epoch) so that a resumed training sees
-    the same patches. Symmetric networks need no flips and get none.
+    the same patches.
     """
     ops, random = keras.ops, keras.random
 
@@ -69,7 +69,7 @@ def layer(keras: Any, config: TrainConfig) -> Any:
                 rim = ops.pad(patches, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="reflect")
                 down, right = (random.randint((), 0, 2 * reach + 1, seed=self.seeds) for _ in range(2))
                 patches = ops.slice(rim, (0, down, right, 0), (count, *patches.shape[1:]))
-            if config.flips and not config.symmetric:
+            if config.flips:
                 patches = ops.where(coin(), ops.flip(patches, axis=1), patches)
                 patches = ops.where(coin(), ops.flip(patches, axis=2), patches)
                 patches = ops.where(coin(), ops.transpose(patches, (0, 2, 1, 3)), patches)

@@ -96,9 +96,8 @@ class _Job:
 
     @property
     def augmentation(self) -> TrainConfig:
-        """The source network's training settings with this job's seed; in all orientations even where it has them
-        built in, since fine-tuning trains plain kernels."""
-        return dataclasses.replace(TrainConfig(**self.source.inputs["train"]), seed=self.config.seed, symmetric=False)
+        """The source network's training settings with this job's seed."""
+        return dataclasses.replace(TrainConfig(**self.source.inputs["train"]), seed=self.config.seed)
 
     def calibration(self) -> Iterator[np.ndarray]:
         """Unaugmented training pixels, float32 (n, 96, 96, 3) in 0..1, drawn by the seed."""
@@ -227,10 +226,9 @@ def _slimmed(job: _Job, state: Path, inputs: Mapping[str, Any]) -> Checkpoint:
     source, config = job.source, job.config
     network = slim.smaller(source.network, job.recipe.percent)
     ranking = slim.importance(backend.keras(), source.network, source.folded, job.calibration())
-    symmetric = TrainConfig(**source.inputs["train"]).symmetric
-    if symmetric:
+    if source.network.symmetric:
         ranking = symmetry.alike(ranking)
-    settings = dataclasses.replace(job.augmentation, epochs=config.slim_epochs, batch=config.batch, symmetric=symmetric)
+    settings = dataclasses.replace(job.augmentation, epochs=config.slim_epochs, batch=config.batch)
     trained = train.fit(
         network,
         job.splits,

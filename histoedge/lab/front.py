@@ -81,6 +81,7 @@ def toml(point: Point) -> str:
         "",
         "[network]",
         f"name = {_value(point.network['name'])}",
+        f"symmetric = {_value(point.network['symmetric'])}",
         "rows = [",
     ]
     plain = {field.name: field.default for field in fields(Row)}

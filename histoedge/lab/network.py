@@ -44,10 +44,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """An architecture: a name and its rows, the head last."""
+    """An architecture: a name and its rows, the head last.
+
+    ``symmetric`` says that it is trained with the eight orientations of the square built in (``lab.symmetry``).
+    """
 
     name: str
     rows: tuple[Row, ...]
+    symmetric: bool = False
 
     @property
     def layers(self) -> tuple[tuple[str, Row], ...]:
@@ -163,7 +167,8 @@ def from_json(document: Mapping[str, Any], *, where: Path) -> Network:
         ModelError: not such a document.
     """
     try:
-        return Network(document["name"], tuple(Row(**row) for row in document["rows"]))
+        rows = tuple(Row(**row) for row in document["rows"])
+        return Network(document["name"], rows, bool(document.get("symmetric", False)))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{where}: not a network description ({error!r})") from error
 
@@ -200,15 +205,17 @@ def _head(kernel: int) -> Row:
 NETWORKS = {
     network.name: network
     for network in (
-        Network("nano", (_conv(24, 4, 4), _conv(24, 4, 2), _conv(24), _conv(24), _conv(32), _head(5))),
-        Network("edge", (_conv(24, 8, 4), _conv(32), _conv(48, stride=2), _conv(64), _conv(80), _head(6))),
+        Network("nano", (_conv(24, 4, 4), _conv(24, 4, 2), _conv(24), _conv(24), _conv(32), _head(5)), True),
+        Network("edge", (_conv(24, 8, 4), _conv(32), _conv(48, stride=2), _conv(64), _conv(80), _head(6)), True),
         Network(
             "accurate",
             (_conv(24, 4, 2), _conv(40, stride=2), _conv(64), _conv(96, stride=2), _conv(96), _conv(128), _head(6)),
+            symmetric=True,
         ),
         Network(  # not for scanners: it teaches the others
             "teacher",
             (_conv(32, 4, 2), _conv(64, stride=2), _conv(96), _conv(128, stride=2), _conv(160), _conv(192), _head(6)),
+            symmetric=True,
         ),
         # The plain Keras CNN every comparison starts from. Its "flatten, dense 256" is the 8 x 8 convolution.
         # 2,386,817 parameters with batch norm: only the first convolution and the head carry a bias.
@@ -273,9 +280,11 @@ def in_file(file: Path) -> Network | None:
         return None
     where = f"{file}: [network]"
     for key in table:
-        if key not in ("name", "rows"):
-            raise ConfigError(f"{where} {nearest('key', key, ('name', 'rows'))}")
-    name, rows = table.get("name"), table.get("rows")
+        if key not in ("name", "rows", "symmetric"):
+            raise ConfigError(f"{where} {nearest('key', key, ('name', 'rows', 'symmetric'))}")
+    name, rows, symmetric = table.get("name"), table.get("rows"), table.get("symmetric", False)
+    if not isinstance(symmetric, bool):
+        raise ConfigError(f"{where} symmetric must be true or false, got {symmetric!r}")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ConfigError(f"{where} name must be a word of letters, digits, '_', '.' and '-', got {name!r}")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -285,7 +294,7 @@ def in_file(file: Path) -> Network | None:
         if row.get("kind") not in get_args(Kind):
             raise ConfigError(f"{where} row {number}: {nearest('kind of row', row.get('kind', ''), get_args(Kind))}")
     try:
-        return Network(name, tuple(Row(**row) for row in rows))
+        return Network(name, tuple(Row(**row) for row in rows), symmetric)
     except ModelError as error:
         raise ConfigError(f"{file}: {error}") from error
 

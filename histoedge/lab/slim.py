@@ -24,7 +24,7 @@ def smaller(network: Network, percent: int) -> Network:
         else row
         for row in network.rows
     )
-    return Network(f"{network.name}-slim{percent}", rows)
+    return dataclasses.replace(network, name=f"{network.name}-slim{percent}", rows=rows)
 
 
 def importance(keras: Any, network: Network, folded: Arrays, pixels: Iterable[np.ndarray]) -> Arrays:

@@ -17,6 +17,7 @@ SPACE: dict[str, Any] = {
     "stain_jitter": (0.0, 0.4),
     "focus": (0.0, 1.5),
     "shift_px": (0, 12),
+    "symmetric": (False, True),
     "stem_kernel": (3, 5, 7),
     "stem_stride": (2, 4),
     "rows": ((0, 2), (1, 3), (0, 3)),  # of 3 x 3 per stage; the second and third stage begin with stride 2
@@ -41,8 +42,8 @@ def settings(file: Path | None, *, family: str | None, epochs: int | None, seed:
 def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
     """The settings and the network of a trial: always one of the contract, but maybe over its budget.
 
-    A 3 x 3 row that no longer fits into what the rows before leave is left out; the head takes the rest. For symmetric
-    training a kernel grows until its windows reach both edges.
+    A 3 x 3 row that no longer fits into what the rows before leave is left out; the head takes the rest. In a
+    symmetric network a kernel grows until its windows reach both edges.
     """
     rate = trial.suggest_float("learning_rate", *SPACE["learning_rate"], log=True)
     decay = trial.suggest_float("weight_decay", *SPACE["weight_decay"], log=True)
@@ -56,12 +57,13 @@ def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
         shift_px=trial.suggest_int("shift_px", *SPACE["shift_px"], step=3),
     )
     widest = SPACE["widest"][base.network]
+    symmetric = trial.suggest_categorical("symmetric", SPACE["symmetric"])
     rows: list[Row] = []
     size = networks.PATCH_PX
 
     def add(channels: int, kernel: int, stride: int) -> None:
         nonlocal size
-        if base.symmetric:
+        if symmetric:
             kernel += (size - kernel) % stride
         rows.append(Row(kind="conv", channels=channels, kernel=kernel, stride=stride))
         size = (size - kernel) // stride + 1
@@ -79,4 +81,4 @@ def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
             if size >= 4:
                 add(channels, 3, stride)
     rows.append(Row(kind="head", channels=1, kernel=size, bias=True))
-    return chosen, Network(base.network, tuple(rows))
+    return chosen, Network(base.network, tuple(rows), symmetric)

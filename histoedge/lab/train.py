@@ -210,8 +210,9 @@ class Trainee:
         self.keras = keras
         self.plan = network
         self.labels = split.labels
-        self.network = symmetry.build(keras, network) if config.symmetric else networks.build(keras, network)
-        self.augment = augment.layer(keras, config)
+        self.network = symmetry.build(keras, network) if network.symmetric else networks.build(keras, network)
+        # what has the orientations built in learns nothing from turned patches
+        self.augment = augment.layer(keras, dataclasses.replace(config, flips=config.flips and not network.symmetric))
         numbers = keras.Input((), dtype="int32")
         pixels = self.augment(on_device(keras, split)(numbers))
         logits = keras.layers.Flatten(dtype="float32")(self.network(pixels))
@@ -237,11 +238,11 @@ class Trainee:
     def weights(self) -> Arrays:
         """Those of the plain network, whatever form is trained."""
         arrays = networks.weights_of(self.network)
-        return symmetry.expanded(self.plan, arrays) if self.config.symmetric else arrays
+        return symmetry.expanded(self.plan, arrays) if self.plan.symmetric else arrays
 
     def set_weights(self, arrays: Arrays) -> None:
         """Take what ``weights`` gave."""
-        held = symmetry.shared(self.plan, arrays) if self.config.symmetric else arrays
+        held = symmetry.shared(self.plan, arrays) if self.plan.symmetric else arrays
         networks.set_weights(self.network, held, where=self.plan.name)
 
     def epoch(self, epoch: int) -> float:

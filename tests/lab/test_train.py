@@ -131,13 +131,14 @@ SYMMETRIC = Network(
         Row(kind="conv", channels=16, kernel=3),
         Row(kind="head", channels=1, kernel=10, bias=True),
     ),
+    symmetric=True,
 )
 
 
 def test_a_symmetric_training_resumes_and_is_deployed_as_a_plain_network(
     splits: dict[str, Any], tmp_path: Path
 ) -> None:
-    settings = TrainConfig(network="symmetric", symmetric=True, epochs=2, batch=64)
+    settings = TrainConfig(network="symmetric", epochs=2, batch=64)
     whole = train.train(splits, settings, tmp_path / "whole", network=SYMMETRIC)
     with pytest.raises(Stopped):
         train.train(splits, settings, tmp_path / "halves", network=SYMMETRIC, progress=stop_after_first_epoch)

@@ -15,7 +15,7 @@ from histoedge import data
 from histoedge.cli import main
 from histoedge.config import BenchPlan, CompressConfig, TrainConfig, resolve
 from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.lab import checkpoint, space, study, tune
+from histoedge.lab import checkpoint, space, study, symmetry, tune
 from histoedge.lab import network as networks
 
 optuna = pytest.importorskip("optuna")
@@ -53,7 +53,10 @@ def test_every_point_of_the_space_is_a_network_and_some_keep_the_budget(family: 
     for chosen, network in made:  # Network itself refuses what breaks the contract
         assert network.name == chosen.network == family
         assert {row.channels % 8 for row in network.rows[:-1]} == {0}
-        assert {row.kernel for row in network.rows[1:-1]} <= {3}
+        assert {row.kernel for row in network.rows[1:-1]} <= ({3, 4} if network.symmetric else {3})
+        if network.symmetric:
+            symmetry.require(network)
+    assert {network.symmetric for _, network in made} == {False, True}
     assert family not in networks.BUDGETS or any(networks.over_budget(one, family) is None for _, one in made)
 
 

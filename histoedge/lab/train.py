@@ -175,7 +175,7 @@ def fit(
     keras.utils.set_random_seed(config.seed)
     trainee = Trainee(keras, network, config, splits["train"], teacher=teacher)
     if start is not None:
-        trainee.set_weights(start)
+        trainee.set_weights(start, where=network.name)
     trained = trainee.restored(state, inputs)
     seconds: list[float] = []
     for epoch in range(len(trained.history), config.epochs):
@@ -240,10 +240,10 @@ class Trainee:
         arrays = networks.weights_of(self.network)
         return symmetry.expanded(self.plan, arrays) if self.plan.symmetric else arrays
 
-    def set_weights(self, arrays: Arrays) -> None:
-        """Take what ``weights`` gave."""
+    def set_weights(self, arrays: Arrays, *, where: str) -> None:
+        """Take what ``weights`` gave; ``where`` is named when they do not fit."""
         held = symmetry.shared(self.plan, arrays) if self.plan.symmetric else arrays
-        networks.set_weights(self.network, held, where=self.plan.name)
+        networks.set_weights(self.network, held, where=where)
 
     def epoch(self, epoch: int) -> float:
         """One pass over the training patches; every draw of it is decided by (seed, epoch). Returns the mean loss."""
@@ -280,7 +280,7 @@ class Trainee:
         arrays, described = hdf5.read_arrays(path)
         if json.loads(described["inputs"]) != json.loads(json.dumps(inputs)):
             raise ConfigError(f"{path}: an unfinished training with other settings; remove it or give another --out")
-        self.set_weights(_below("last", arrays))
+        self.set_weights(_below("last", arrays), where=str(path))
         for number, variable in enumerate(self.optimizer.variables):
             variable.assign(arrays[f"optimizer/{number:04d}"])
         history = tuple(json.loads(described["history"]))

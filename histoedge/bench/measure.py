@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from histoedge import config, edge, files, metrics
-from histoedge.bench import environment
+from histoedge.bench import environment, quality
 from histoedge.bench.results import Measurement
 from histoedge.cell import CHUNK_PATCHES, EDGE_COMMAND, KERAS_COMMAND, SOURCE, Cell, CellFailed
 from histoedge.config import BenchPlan
@@ -289,36 +289,19 @@ def _judge(contenders: Sequence[_Contender], labels: np.ndarray, plan: BenchPlan
     places = {(contender.path, contender.row.runtime): contender for contender in done}
     for contender in done:
         contender.set(**_speed(np.stack(contender.rounds_ms), plan))
-        contender.set(n_patches=len(labels), **_quality(labels, np.concatenate(contender.logits), contender, plan))
+        logits, temperature = np.concatenate(contender.logits), contender.temperature
+        contender.set(**quality.figures(labels, logits, temperature=temperature, seed=plan.seed))
     source = next((contender for contender in done if contender.row.runtime == KERAS), None)
     for contender in done:
         reference = source if contender.fp32 is None else places.get((contender.fp32, contender.row.runtime))
         if reference is None or reference is contender or reference.source != contender.source:
             continue
-        logits = np.concatenate(contender.logits), np.concatenate(reference.logits)
-        d_auc = metrics.delong_difference(labels, *logits)
+        answers = np.concatenate(contender.logits), np.concatenate(reference.logits)
         contender.set(reference=f"{reference.row.model} @ {reference.row.runtime}")
-        contender.set(d_auc=d_auc.value, d_auc_lo=d_auc.lo, d_auc_hi=d_auc.hi)
+        contender.set(**quality.difference(labels, *answers))
         if reference is not source:
             ratio = metrics.ratio_of_medians(contender.rounds_ms, reference.rounds_ms, seed=plan.seed)
             contender.set(p50_ratio=ratio.value, p50_ratio_lo=ratio.lo, p50_ratio_hi=ratio.hi)
-
-
-def _quality(labels: np.ndarray, logits: np.ndarray, contender: _Contender, plan: BenchPlan) -> dict[str, Any]:
-    area = metrics.delong(labels, logits)
-    found = metrics.sensitivity_at_specificity(labels, logits, 0.95, seed=plan.seed)
-    ece = None
-    if contender.temperature is not None:
-        ece = metrics.calibration_error(labels, manifests.probability(logits, contender.temperature))
-    return {
-        "auc": area.value,
-        "auc_lo": area.lo,
-        "auc_hi": area.hi,
-        "ece": ece,
-        "sensitivity_at_95_specificity": found.value,
-        "sensitivity_at_95_specificity_lo": found.lo,
-        "sensitivity_at_95_specificity_hi": found.hi,
-    }
 
 
 def _speed(rounds_ms: np.ndarray, plan: BenchPlan) -> dict[str, Any]:

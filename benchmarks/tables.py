@@ -1,10 +1,11 @@
 """Write benchmarks/README.md from the committed results: ``python benchmarks/tables.py``.
 
-Each ``results/<machine>/<name>.json`` is the ``bench.json`` of a run with the settings of ``<name>.toml``, or has a
-``kind`` that says which script of this folder made it.
+Each ``results/<machine>/<name>.json`` is the ``bench.json`` of a run with the settings of ``<name>.toml``
+(``<name>-seedN.json`` with another seed), or has a ``kind`` that says which script of this folder made it.
 """
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ from histoedge.report.tables import interval, kilobytes, micros
 
 HERE = Path(__file__).parent
 
-TEACHERS = {"edge": "accurate", "nano": "accurate", "teacher": "accurate"}  # whose finished run teaches which
+TEACHERS = {
+    "teacher": "first",
+    "accurate": "teacher",
+    "edge": "accurate",
+    "nano": "accurate",
+}  # whose run teaches which
 
 WITHOUT_AMX = "-without-amx"  # at the end of a machine's name: with without_amx.py before the command
 
@@ -53,27 +59,60 @@ def networks_parts() -> list[str]:
             cells += [f"{row.runtime} {row.runtime_version}", micros(row.p50_ms)]
             cells += [interval(row.auc, row.auc_lo, row.auc_hi), f"`{_place(results)}`"]
             lines.append("| " + " | ".join(cells) + " |")
-    return ["## Networks\n", "\n".join(lines) + "\n"]
+    return ["## Networks\n", "\n".join(lines) + "\n", *seeds_parts()]
+
+
+def seeds_parts() -> list[str]:
+    """What another seed changes, for every network that was trained with several."""
+    areas: dict[str, list[float]] = {}
+    for results in sorted(HERE.glob("results/*/*.json")):
+        if "kind" in json.loads(results.read_text()) or results.parent.name.endswith(WITHOUT_AMX):
+            continue
+        for row in bench.read(results).measurements:
+            if row.model == "int8.onnx" and row.runtime == "onnxruntime" and row.auc is not None:
+                areas.setdefault(_settings(results.stem), []).append(row.auc)
+    lines = [
+        f"- `{name}`, {len(found)} seeds: mean AUC of int8.onnx on test {statistics.mean(found):.4f}, from "
+        f"{min(found):.4f} to {max(found):.4f}."
+        for name, found in areas.items()
+        if len(found) > 1
+    ]
+    return ["\n".join(lines) + "\n"] if lines else []
 
 
 def run_parts(results: Path) -> list[str]:
     """What is said of a ``bench.json``."""
-    settings = HERE / f"{results.stem}.toml"
+    settings = HERE / f"{_settings(results.stem)}.toml"
     measured = bench.read(results)
-    command = run_command(results.stem) + _recipes(measured)
+    command = run_command(results.stem)
+    if command.startswith("histoedge run"):
+        command += _recipes(measured)
     if results.parent.name.endswith(WITHOUT_AMX):
         command = f"python benchmarks/without_amx.py {command}"
     return [
         f"`{command}`; its `RUN/bench.json` is `{_place(results)}`.\n",
-        f"```toml\n{settings.read_text().strip()}\n```\n",
+        *([f"```toml\n{settings.read_text().strip()}\n```\n"] if settings.is_file() else []),
         report.markdown(measured),
     ]
 
 
 def run_command(name: str) -> str:
-    """What makes the run with the settings of ``<name>.toml``."""
-    teacher = f" --teacher RUN_OF_{TEACHERS[name].upper()}" if name in TEACHERS else ""
-    return f"histoedge run --data DATA --out RUN --config benchmarks/{name}.toml{teacher}"
+    """What makes the run whose results are ``<name>.json``."""
+    if name == "baseline-author":
+        return (
+            "python benchmarks/baseline.py --data DATA --out RUN && histoedge export RUN --recipe fp32 && "
+            "histoedge bench RUN --data DATA --out RUN/bench.json"
+        )
+    settings, _, seed = name.partition("-seed")
+    teacher = f" --teacher RUN_OF_{TEACHERS[settings].upper()}" if settings in TEACHERS else ""
+    return f"histoedge run --data DATA --out RUN --config benchmarks/{settings}.toml{teacher}" + (
+        f" --seed {seed}" if seed else ""
+    )
+
+
+def _settings(name: str) -> str:
+    """The name of the settings file that results of this name were made with."""
+    return name.partition("-seed")[0]
 
 
 def peers_parts(results: Path) -> list[str]:
@@ -121,6 +160,29 @@ def rows_parts(results: Path) -> list[str]:
     return [told, "\n".join(lines) + "\n"]
 
 
+def ablations_parts(results: Path) -> list[str]:
+    """What is said of a results file of ``ablations.py``: a row per choice, over its seeds."""
+    document = json.loads(results.read_text())
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in document["rows"]:
+        found.setdefault((row["question"], row["choice"]), []).append(row)
+    head = ["question", "choice", "patches", "epochs", "seeds", "AUC on valid", "least", "most", "over the base"]
+    lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
+    base = {row["seed"]: row["best_valid_auc"] for row in document["rows"] if row["question"] == "base"}
+    for (question, choice), rows in found.items():
+        areas = [row["best_valid_auc"] for row in rows]
+        over = statistics.mean(row["best_valid_auc"] - base[row["seed"]] for row in rows)
+        cells = [question, choice, f"{rows[0]['patches']:,}", str(rows[0]["epochs"]), str(len(rows))]
+        cells += [f"{area:.4f}" for area in (statistics.mean(areas), min(areas), max(areas))]
+        lines.append("| " + " | ".join([*cells, f"{over:+.4f}"]) + " |")
+    settings = f"```toml\n{(HERE / 'ablations.toml').read_text().strip()}\n```\n"
+    return [
+        f"`{document['command']}`; F is `{_place(results)}`. {document['about']}\n",
+        settings,
+        "\n".join(lines) + "\n",
+    ]
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(value) or "none"
@@ -130,7 +192,8 @@ def _cell(value: Any) -> str:
 KINDS = {
     "bench": run_parts,
     "peers": peers_parts,
-    **dict.fromkeys(("quantise", "saturation", "ablations", "throughput"), rows_parts),
+    "ablations": ablations_parts,
+    **dict.fromkeys(("quantise", "saturation", "throughput"), rows_parts),
 }
 
 

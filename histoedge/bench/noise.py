@@ -18,7 +18,7 @@ DRIFT = 0.033
 """Standard deviation of the logarithm of p50 over p50 of one file in two runs, beyond what the intervals of both tell.
 Of 32 cells of ``edge`` measured twice by this suite, unchanged files, runtimes and machine (16 as it is, 16 as if it
 had no AMX; both states of ``benchmarks/results`` are in its history), the root mean square was 0.035, of which the
-intervals explain 0.012. Cells of one run moved together: that is the machine, and no longer run would have shown it."""
+intervals explain 0.012. The cells of a run moved together: that is the machine, and a longer run would not show it."""
 
 MACHINE = ("cpu", "cpu_flags", "cpus_allowed", "cpu_quota", "cpu_governor", "machine")
 """What two environments must share before their times compare."""

@@ -1,11 +1,13 @@
 """Gates on results by hand: each outcome, and every way to write one wrong."""
 
 import dataclasses
+import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from histoedge.bench import Measurement, Results, gates, junit
+from histoedge.bench import Measurement, Results, gates, junit, noise
 from histoedge.edge.errors import ConfigError
 
 ROW = Measurement(
@@ -188,3 +190,15 @@ def test_junit_has_a_case_per_gate_and_cell(tmp_path):
     assert cases["auc > 0.95", "int8.onnx @ onnxruntime"].find("failure").get("type") == "failed"
     assert 'failed: killed by <"SIGSEGV">' in cases["auc > 0.95", "int8.onnx @ openvino"].find("skipped").get("message")
     assert cases["int9: auc > 0", "no cell"].find("failure") is not None
+
+
+def test_the_readme_shows_gates_and_the_drift_that_they_allow_for():
+    readme = Path(__file__).parents[2] / "README.md"
+    if not readme.is_file():
+        pytest.skip("not a checkout")
+    texts = re.findall(r"--gate '([^']+)'", readme.read_text())
+    assert len(texts) == 5
+    parsed = gates.parse(texts, baseline=True)
+    assert [(one.model, one.runtime) for one in parsed].count(("int8.onnx", "onnxruntime")) == 1
+    assert {one.column for one in parsed} >= set(gates.BASELINE)
+    assert f"a drift of {100 * noise.DRIFT:.1f} %" in readme.read_text()

@@ -548,31 +548,59 @@ def _explainable(model: Path, runtime: str | None) -> "explaining.Model":
 
 
 @main.command()
-@click.argument("places", nargs=-1, required=True, type=PATH, metavar="RUN|MODEL...")
-@data_option
+@click.argument("places", nargs=-1, type=PATH, metavar="RUN|MODEL...")
+@click.option("--data", "source", metavar="DATA", help="Folder of a data set, or `synthetic`.")
 @click.option(
     "--runtime", "runtimes", multiple=True, metavar="NAME", help="Repeatable; default: all that open the file."
 )
 @threads_option
 @click.option("--batch", type=click.IntRange(1), help="Patches per call.  [default: 1]")
-@click.option("--out", required=True, type=PATH, metavar="RESULTS.json")
+@click.option("--out", type=PATH, metavar="RESULTS.json")
 @config_option
+@click.option(
+    "--gate",
+    "gate_texts",
+    multiple=True,
+    metavar="EXPR",
+    help="What must hold, such as 'p50_ratio < 0.55'; repeatable.",
+)
+@click.option("--baseline", type=PATH, metavar="OLD.json", help="For gates on p50_vs_baseline and auc_vs_baseline.")
+@click.option("--junit", "junit_file", type=PATH, metavar="F.xml", help="Write the judged gates as a JUnit file.")
+@click.option(
+    "--compare", "compared", nargs=2, type=PATH, metavar="A.json B.json", help="What changed; measures nothing."
+)
 @json_option
 def bench(
     places: tuple[Path, ...],
-    source: str,
+    source: str | None,
     runtimes: tuple[str, ...],
     threads: int | None,
     batch: int | None,
-    out: Path,
+    out: Path | None,
     file: Path | None,
+    gate_texts: tuple[str, ...],
+    baseline: Path | None,
+    junit_file: Path | None,
+    compared: tuple[Path, Path] | None,
     as_json: bool,
 ) -> None:
-    """Measure latency, size, memory and test AUC of every file on every runtime, each in a process of its own."""
+    """Measure latency, size, memory and test AUC of every file on every runtime, each in a process of its own.
+
+    Exit code 3 when a gate does not pass. A gate is COLUMN OP NUMBER of the results' columns, or MODEL@RUNTIME: before
+    it for some cells alone; on a figure with an interval the whole interval must hold it.
+    """
     from histoedge import bench as benches
     from histoedge import data as sources
     from histoedge import progress, report
 
+    if compared is not None:
+        _compare(*compared, as_json=as_json)
+        return
+    if not places or source is None or out is None:
+        raise click.UsageError(
+            "needs RUN|MODEL..., --data DATA and --out RESULTS.json, or --compare A.json B.json alone"
+        )
+    gates = _Gates(gate_texts, baseline, junit_file)
     options = {"runtimes": runtimes or None, "threads": threads, "batch": batch}
     plan = config.resolve(config.BenchPlan, file=file, options=options)
     models, reference = benches.find(places)
@@ -580,11 +608,70 @@ def bench(
         split = sources.load(source, splits=("test",))["test"]
         measured = benches.bench(models, plan=plan, split=split, reference=reference, progress=show)
         benches.write(out, measured, inputs=benches.inputs_of(models, plan=plan, split=split, reference=reference))
-    if as_json:
+    if as_json and not gate_texts:
         click.echo(out.read_text(), nl=False)
-    else:
+    elif not as_json:
         report.print_table(benches.read(out))
         click.echo(f"results  {out}")
+    gates.judge(out, as_json=as_json)
+
+
+class _Gates:
+    """The gates of one command: parsed before anything is measured, judged after."""
+
+    def __init__(self, texts: tuple[str, ...], baseline: Path | None, junit_file: Path | None) -> None:
+        from histoedge.bench import compare
+        from histoedge.bench import gates as judging
+
+        if not texts and (baseline or junit_file):
+            raise click.UsageError("--baseline and --junit are of gates; give --gate EXPR")
+        self._gates = judging.parse(texts, baseline=baseline is not None)
+        if baseline is not None and not any(gate.column in judging.BASELINE for gate in self._gates):
+            raise click.UsageError(f"--baseline: no --gate is on {' or '.join(judging.BASELINE)}")
+        self._baseline = None if baseline is None else compare.read(baseline)
+        self._junit_file = junit_file
+
+    def judge(self, out: Path, *, as_json: bool) -> None:
+        """Say how the results stand, and raise ``ComparisonFailed`` where a gate does not pass."""
+        from histoedge import bench as benches
+        from histoedge.bench import gates as judging
+        from histoedge.bench import junit, noise
+        from histoedge.report import verdicts
+
+        if not self._gates:
+            return
+        results = benches.read(out)
+        if self._baseline is not None:
+            for difference in noise.other_machine(self._baseline.environment, results.environment):
+                click.echo(
+                    f"histoedge: the baseline is of another machine, times do not compare: {difference}", err=True
+                )
+        found = judging.judge(self._gates, results, baseline=self._baseline)
+        if self._junit_file is not None:
+            junit.write(self._junit_file, found)
+        if as_json:
+            _print_json({**json.loads(out.read_text()), "gates": [dataclasses.asdict(one) for one in found]})
+        else:
+            verdicts.print_gates(found)
+        open_gates = list(dict.fromkeys(one.gate for one in found if not one.holds_up))
+        if open_gates:
+            raise ComparisonFailed(
+                f"{len(open_gates)} of {len(self._gates)} gates do not pass: {'; '.join(open_gates)}"
+            )
+
+
+def _compare(a: Path, b: Path, *, as_json: bool) -> None:
+    from histoedge.bench import compare
+    from histoedge.report import verdicts
+
+    context = click.get_current_context()
+    if {name for name, value in context.params.items() if value not in (None, (), False)} - {"compared", "as_json"}:
+        raise click.UsageError("--compare A.json B.json measures nothing and takes --json alone")
+    found = compare.compare(compare.read(a), compare.read(b))
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        verdicts.print_comparison(found)
 
 
 @main.command()

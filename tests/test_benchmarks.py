@@ -99,3 +99,34 @@ def test_amx_is_refused_to_a_command_and_its_children() -> None:
     command = [sys.executable, str(FOLDER / "without_amx.py"), sys.executable, "-c", child]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["-1", str(errno.EPERM)]
+
+
+def test_the_ratio_test_is_judged_by_how_often_it_is_right(tmp_path: Path) -> None:
+    aa = script("aa")
+    noisy, slow = aa.Interval(1.0, 0.98, 1.02), aa.Interval(1.05, 1.03, 1.07)
+    alike, slowed = aa.judge([{"second": noisy, "slowed": slow}] * 45 + [{"second": slow, "slowed": noisy}] * 5)
+    assert (alike["slower"], alike["asked"], alike["holds"]) == (5, "at most 3 differ", "no")
+    assert (slowed["slower"], slowed["asked"], slowed["holds"]) == (45, "at least 45 slower", "yes")
+    results = tmp_path / "machine" / "aa.json"
+    results.parent.mkdir()
+    results.write_text(json.dumps({"command": "python aa.py", "about": "", "rows": [alike, slowed]}))
+    tables = script("tables")
+    assert "| slowed by 5% | 50 | 45 |" in "\n".join(tables.KINDS["aa"](results))
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_slowed_file_answers_in_the_same_rounds_as_the_file_itself(
+    mean_red: Path, tmp_path: Path, fresh: bool
+) -> None:
+    aa = script("aa")
+    np.save(tmp_path / "timed.npy", np.zeros((2, 96, 96, 3), np.uint8))
+    bench = aa.Bench(rounds=2, runs_per_round=3, warmup_runs=0, fresh=fresh)
+    found = aa.ratios(mean_red, "onnxruntime", tmp_path / "timed.npy", bench, seed=0)
+    assert all(0 < ratio.lo <= ratio.value <= ratio.hi for ratio in found.values())
+    assert list(found) == ["second", "slowed"]
+
+
+def test_a_slowed_runner_gives_the_logits_of_the_runner(mean_red: Path) -> None:
+    slowed = script("aa").open_slowed({"model": str(mean_red), "runtime": "onnxruntime", "threads": 1})
+    assert slowed.predict(np.full((1, 96, 96, 3), 51, np.uint8)).item() == pytest.approx(0.2)
+    assert slowed.runtime == "onnxruntime"

@@ -1,0 +1,137 @@
+"""``histoedge bench`` with gates and comparisons, as a person runs it."""
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+from histoedge.cli import main
+
+pytest.importorskip("scipy")
+
+
+def bench(*arguments: object) -> Any:
+    return CliRunner().invoke(main, ["bench", *(str(argument) for argument in arguments)])
+
+
+def assert_one_line(result: Any, message: str, *, code: int = 1) -> None:
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+@pytest.fixture
+def measuring(mean_red: Path, tmp_path: Path) -> tuple[object, ...]:
+    """Arguments of a bench that takes a second or two."""
+    data, settings = tmp_path / "data", tmp_path / "quick.toml"
+    made = CliRunner().invoke(main, ["data", "synth", str(data), "--patches", "64"])
+    assert made.exit_code == 0, made.output
+    settings.write_text("[bench]\nrounds = 3\nruns_per_round = 3\nwarmup_runs = 1\n")
+    return mean_red, "--data", data, "--config", settings, "--runtime", "onnxruntime", "--out", tmp_path / "r.json"
+
+
+@pytest.fixture
+def untouched(tmp_path: Path) -> tuple[object, ...]:
+    """Arguments of a bench that must not begin: the model is not there."""
+    return tmp_path / "no.onnx", "--data", "synthetic", "--out", tmp_path / "r.json"
+
+
+def test_gates_that_pass_are_told_and_exit_with_0(measuring: tuple[object, ...], tmp_path: Path) -> None:
+    result = bench(
+        *measuring,
+        "--gate",
+        "size_bytes < 1e6",
+        "--gate",
+        "mean_red.onnx@onnxruntime: auc >= 0",
+        "--junit",
+        tmp_path / "j",
+    )
+    assert result.exit_code == 0, result.output
+    assert "size_bytes < 1e6" in result.stdout
+    assert result.stdout.count(" passes\n") == 2
+    root = ElementTree.parse(tmp_path / "j").getroot()
+    assert (root.get("tests"), root.get("failures")) == ("2", "0")
+
+
+def test_a_gate_that_fails_exits_with_3_and_leaves_results_and_junit(
+    measuring: tuple[object, ...], tmp_path: Path
+) -> None:
+    gates = ("--gate", "size_bytes < 1", "--gate", "size_bytes > 1")
+    result = bench(*measuring, *gates, "--junit", tmp_path / "j.xml", "--json")
+    assert result.exit_code == 3, result.output
+    assert "1 of 2 gates do not pass: size_bytes < 1\n" in result.stderr
+    told = json.loads(result.stdout)
+    assert [one["outcome"] for one in told["gates"]] == ["failed", "passed"]
+    assert told["measurements"] == json.loads((tmp_path / "r.json").read_text())["measurements"]
+    assert ElementTree.parse(tmp_path / "j.xml").getroot().get("failures") == "1"
+
+
+def test_a_baseline_of_another_machine_is_warned_of(measuring: tuple[object, ...], tmp_path: Path) -> None:
+    assert bench(*measuring).exit_code == 0
+    old = json.loads((tmp_path / "r.json").read_text())
+    old["environment"]["cpu"] = "Abacus 1"
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    gates = ("--gate", "auc_vs_baseline >= 0", "--gate", "p50_vs_baseline < 100", "--baseline", tmp_path / "old.json")
+    result = bench(*measuring, *gates)
+    assert result.exit_code == 3, result.output
+    assert "the baseline is of another machine, times do not compare: cpu: Abacus 1 -> " in result.stderr
+    assert "1 of 2 gates do not pass: p50_vs_baseline < 100" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("gate", "says"),
+    [
+        ("p50_mss < 1", "did you mean p50_ms?"),
+        ("p50_ms is small", "expected COLUMN OP NUMBER"),
+        ("auc_vs_baseline > 0", "give --baseline OLD.json"),
+    ],
+)
+def test_a_wrong_gate_is_one_line_before_any_work(untouched: tuple[object, ...], gate: str, says: str) -> None:
+    assert_one_line(bench(*untouched, "--gate", gate), says)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"format": 9, "measurements": []}', "results format 9, expected 1; measure again"),
+        (
+            '{"format": 1, "environment": {}, "inputs": {}, "measurements": []}',
+            "holds no measurement; nothing can be compared with it",
+        ),
+    ],
+)
+def test_older_results_that_cannot_be_used_are_one_line(
+    untouched: tuple[object, ...], tmp_path: Path, content: str, says: str
+) -> None:
+    old = tmp_path / "old.json"
+    old.write_text(content)
+    assert_one_line(bench(*untouched, "--gate", "p50_vs_baseline < 1.1", "--baseline", old), says)
+    assert_one_line(bench("--compare", old, old), says)
+
+
+def test_options_without_what_they_are_for_are_wrong_usage(untouched: tuple[object, ...], tmp_path: Path) -> None:
+    assert bench(*untouched, "--junit", tmp_path / "j.xml").exit_code == 2
+    assert bench(*untouched, "--gate", "auc > 0", "--baseline", tmp_path / "old.json").exit_code == 2
+    assert bench("--compare", "a.json", "b.json", "--threads", 2).exit_code == 2
+    assert bench("--compare", "a.json").exit_code == 2
+    assert bench("--data", "synthetic").exit_code == 2
+
+
+def test_two_results_files_are_compared_without_measuring(tmp_path: Path) -> None:
+    row = {"model": "int8.onnx", "recipe": "int8", "format": "onnx", "runtime": "onnxruntime", "status": "ok"}
+    from histoedge.bench import Measurement, write
+
+    for name, p50_ms in (("a.json", 1.0), ("b.json", 2.0)):
+        times = {"p50_ms": p50_ms, "p50_lo": 0.99 * p50_ms, "p50_hi": 1.01 * p50_ms}
+        write(tmp_path / name, [Measurement(**row, **times, threads=1, batch=1, field_px=96)], inputs={})
+    shown = bench("--compare", tmp_path / "a.json", tmp_path / "b.json")
+    assert shown.exit_code == 0, shown.output
+    assert "slower" in shown.stdout
+    told = json.loads(bench("--compare", tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)
+    (cell,) = told["cells"]
+    assert (cell["p50_ratio"], cell["p50_verdict"], told["level"]) == (2.0, "slower", 0.99)
+    assert_one_line(bench("--compare", tmp_path / "a.json", tmp_path / "c.json"), "no such results file")

@@ -16,6 +16,7 @@ ENLARGED = 2  # screen pixels per pixel of a patch: whole ones, so that none is 
 DPI = 100
 GAP_PX, CAPTION_PX, TITLE_PX = 4, 20, 26  # in pixels of a patch
 CORNER = (PATCH_PX - LABEL_PX) / 2
+COLOURS = {True: "#1b7837", False: "#b2182b"}  # of captions: whether the file is right
 PALETTE = 256  # colours: stained tissue has few, and the file is a third as large
 
 
@@ -80,23 +81,23 @@ def flips(
     count = metrics.flips(logits, reference, threshold_logit=threshold_logit)
     title = f"{model} against {reference_model} on {split.name}: {count} of {len(logits):,} decisions differ"
     title += f", the {len(chosen)} with the largest change" if count > len(chosen) else ""
-    title += " (reference \N{RIGHTWARDS ARROW} file; green where the file is right)" if count else ""
+    title += " (reference \N{RIGHTWARDS ARROW} file, right or wrong)" if count else ""
     axes.text(GAP_PX, TITLE_PX / 2, title, fontsize=12, va="center", parse_math=False)
     before, after = (manifests.probability(one, temperature) for one in (reference, logits))
     for number, index in enumerate(chosen.tolist()):
         left = GAP_PX + (number % COLUMNS) * (PATCH_PX + GAP_PX)
         top = TITLE_PX + (number // COLUMNS) * (PATCH_PX + CAPTION_PX + GAP_PX)
         label = "tumour" if split.labels[index] else "normal"
-        right = (logits[index] >= threshold_logit) == bool(split.labels[index])
-        said = f"{label}: {before[index]:.3f} \N{RIGHTWARDS ARROW} {after[index]:.3f}"
-        _patch(axes, split.patches[index], left, top, said, "#1b7837" if right else "#b2182b")
+        right = bool((logits[index] >= threshold_logit) == split.labels[index])
+        said = f"{label}: {before[index]:.3f} \N{RIGHTWARDS ARROW} {after[index]:.3f} {'right' if right else 'wrong'}"
+        _patch(axes, split.patches[index], left, top, said, COLOURS[right])
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
     return _small(drawn)
 
 
 def _patch(axes: Any, patch: np.ndarray, left: float, top: float, said: str, colour: str) -> None:
-    """One patch with its caption; green where the file is right, red where its reference was."""
+    """One patch, enlarged, its centre square, and a caption below."""
     extent = (left, left + PATCH_PX, top + PATCH_PX, top)
     axes.imshow(patch, extent=extent, interpolation="nearest", aspect="auto")
     picture.centre_square(axes, left + CORNER, top + CORNER)
@@ -104,8 +105,14 @@ def _patch(axes: Any, patch: np.ndarray, left: float, top: float, said: str, col
 
 
 def _small(drawn: io.BytesIO) -> bytes:
-    from PIL import Image
+    """The picture with few colours, those of the captions among them."""
+    from PIL import Image, ImageColor
 
+    whole = Image.open(drawn).convert("RGB")
+    kept = [ImageColor.getrgb(name) for name in ("black", "white", *COLOURS.values())]
+    found = whole.quantize(PALETTE - len(kept)).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*found[: 3 * (PALETTE - len(kept))], *(level for colour in kept for level in colour)])
     packed = io.BytesIO()
-    Image.open(drawn).convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+    whole.quantize(palette=palette, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
     return packed.getvalue()

@@ -104,20 +104,28 @@ PERTURBATIONS: Mapping[str, Perturbation] = {
         "haematoxylin x 0.8, eosin x 1.2",
         f"{_RUIFROK}; the end of the strong range of {_TELLEZ}",
     ),
-    "brightness_minus_15": Perturbation(partial(_lit, factor=0.85), "light x 0.85", f"within the range of {_TELLEZ}"),
-    "brightness_plus_15": Perturbation(partial(_lit, factor=1.15), "light x 1.15", f"within the range of {_TELLEZ}"),
-    "blur_06": Perturbation(
+    "brightness_minus_15_percent": Perturbation(
+        partial(_lit, factor=0.85), "light x 0.85", f"within the range of {_TELLEZ}"
+    ),
+    "brightness_plus_15_percent": Perturbation(
+        partial(_lit, factor=1.15), "light x 1.15", f"within the range of {_TELLEZ}"
+    ),
+    "blur_0.6_px": Perturbation(
         partial(_blurred, sigma_px=0.6), "Gaussian of sigma 0.6 px", f"{_HENDRYCKS}, severity 2 of 5"
     ),
-    "blur_10": Perturbation(
+    "blur_1_px": Perturbation(
         partial(_blurred, sigma_px=1.0), "Gaussian of sigma 1.0 px", f"{_HENDRYCKS}, severity 5 of 5"
     ),
-    "jpeg_80": Perturbation(partial(_compressed, quality=80), "JPEG quality 80", f"{_HENDRYCKS}, severity 1 of 5"),
-    "jpeg_40": Perturbation(partial(_compressed, quality=40), "JPEG quality 40", f"{_HENDRYCKS}, severity 5 of 5"),
-    "scale_minus_10": Perturbation(
+    "jpeg_quality_80": Perturbation(
+        partial(_compressed, quality=80), "JPEG quality 80", f"{_HENDRYCKS}, severity 1 of 5"
+    ),
+    "jpeg_quality_40": Perturbation(
+        partial(_compressed, quality=40), "JPEG quality 40", f"{_HENDRYCKS}, severity 5 of 5"
+    ),
+    "scale_minus_10_percent": Perturbation(
         partial(_scaled, factor=0.9), "0.9 times as large", "a scanner of 10 % larger pixels than it says"
     ),
-    "scale_plus_10": Perturbation(
+    "scale_plus_10_percent": Perturbation(
         partial(_scaled, factor=1.1), "1.1 times as large", "a scanner of 10 % smaller pixels than it says"
     ),
 }

@@ -90,7 +90,7 @@ def test_a_threshold_is_the_logit_that_has_its_probability() -> None:
 
 def test_robustness_does_not_depend_on_the_chunks(tissue: Split) -> None:
     logits = mean_green(tissue.patches).reshape(-1)
-    names = ("stain_towards_eosin", "jpeg_40", "scale_minus_10")
+    names = ("stain_towards_eosin", "jpeg_quality_40", "scale_minus_10_percent")
     small, large = (
         quality.robustness(mean_green, tissue, logits=logits, names=names, chunk_patches=chunk) for chunk in (5, 100)
     )
@@ -104,7 +104,9 @@ def test_a_model_that_sees_no_change_loses_nothing(tissue: Split) -> None:
     patches = np.broadcast_to(grey[:, None, None, None], (24, PATCH_PX, PATCH_PX, 3))
     split = Split("test", patches, tissue.labels, tissue.ids)
     logits = mean_green(patches).reshape(-1)
-    darker, blurred = quality.robustness(mean_green, split, logits=logits, names=("brightness_minus_15", "blur_10"))
+    darker, blurred = quality.robustness(
+        mean_green, split, logits=logits, names=("brightness_minus_15_percent", "blur_1_px")
+    )
     area = metrics.delong(tissue.labels, logits)
     for row in (darker, blurred):
         assert (row.auc, row.auc_lo, row.auc_hi) == (area.value, area.lo, area.hi)
@@ -128,13 +130,13 @@ def test_a_model_that_counts_on_the_stain_loses_by_it(tissue: Split) -> None:
 
 def test_robustness_refuses_what_it_cannot_judge(tissue: Split) -> None:
     logits = mean_green(tissue.patches).reshape(-1)
-    with pytest.raises(DataError, match="blur_10: 1 logits for 24 patches"):
-        quality.robustness(lambda patches: np.zeros(1), tissue, logits=logits, names=("blur_10",))
+    with pytest.raises(DataError, match="blur_1_px: 1 logits for 24 patches"):
+        quality.robustness(lambda patches: np.zeros(1), tissue, logits=logits, names=("blur_1_px",))
     with pytest.raises(DataError, match="24 of 24 scores are not finite"):
-        quality.robustness(lambda patches: np.full(len(patches), np.nan), tissue, logits=logits, names=("blur_10",))
+        quality.robustness(lambda patches: np.full(len(patches), np.nan), tissue, logits=logits, names=("blur_1_px",))
     with pytest.raises(DataError, match="no perturbation is called 'sepia'"):
         quality.robustness(mean_green, tissue, logits=logits, names=("sepia",))
     with pytest.raises(DataError, match="chunks of 0 patches"):
         quality.robustness(mean_green, tissue, logits=logits, chunk_patches=0)
     with pytest.raises(DataError, match="24 labels for 3 scores"):
-        quality.robustness(mean_green, tissue, logits=logits[:3], names=("blur_10",))
+        quality.robustness(mean_green, tissue, logits=logits[:3], names=("blur_1_px",))

@@ -48,14 +48,14 @@ def test_amounts_of_stain_are_multiplied(name: str, gains: tuple[float, float]) 
 
 def test_light_is_multiplied_and_saturates() -> None:
     patches = plain(200, 20, 250)
-    assert perturbed(patches, "brightness_minus_15")[0, 5, 5].tolist() == [170, 17, 212]
-    assert perturbed(patches, "brightness_plus_15")[0, 5, 5].tolist() == [230, 23, 255]
+    assert perturbed(patches, "brightness_minus_15_percent")[0, 5, 5].tolist() == [170, 17, 212]
+    assert perturbed(patches, "brightness_plus_15_percent")[0, 5, 5].tolist() == [230, 23, 255]
 
 
 def test_a_blurred_point_has_the_weights_of_a_gaussian() -> None:
     patches = plain(0, 0, 0)
     patches[0, 48, 48] = 255
-    for name, sigma in (("blur_06", 0.6), ("blur_10", 1.0)):
+    for name, sigma in (("blur_0.6_px", 0.6), ("blur_1_px", 1.0)):
         weights = np.exp(-0.5 * (np.arange(-4, 5) / sigma) ** 2)
         expected = 255 * (weights[4] / weights.sum()) ** 2
         found = perturbed(patches, name)
@@ -68,11 +68,11 @@ def test_jpeg_loses_more_at_a_lower_quality_and_nothing_that_is_even() -> None:
     def lost(name: str) -> float:
         return float(np.abs(perturbed(TISSUE, name).astype(int) - TISSUE).mean())
 
-    assert 0 < lost("jpeg_80") < lost("jpeg_40") < 20
-    assert np.array_equal(perturbed(plain(128, 128, 128), "jpeg_40"), plain(128, 128, 128))
+    assert 0 < lost("jpeg_quality_80") < lost("jpeg_quality_40") < 20
+    assert np.array_equal(perturbed(plain(128, 128, 128), "jpeg_quality_40"), plain(128, 128, 128))
 
 
-@pytest.mark.parametrize(("name", "factor"), [("scale_plus_10", 1.1), ("scale_minus_10", 0.9)])
+@pytest.mark.parametrize(("name", "factor"), [("scale_plus_10_percent", 1.1), ("scale_minus_10_percent", 0.9)])
 def test_a_ramp_keeps_its_centre_and_changes_its_slope(name: str, factor: float) -> None:
     columns = np.arange(PATCH_PX)
     patches = np.broadcast_to((20 + 2 * columns).astype(np.uint8)[:, None], (1, PATCH_PX, PATCH_PX, 3))
@@ -82,7 +82,7 @@ def test_a_ramp_keeps_its_centre_and_changes_its_slope(name: str, factor: float)
     assert np.abs(found - (20 + 2 * (middle + (columns - middle) / factor)))[inner].max() <= 1
 
 
-@pytest.mark.parametrize("name", ["scale_plus_10", "scale_minus_10", "blur_10"])
+@pytest.mark.parametrize("name", ["scale_plus_10_percent", "scale_minus_10_percent", "blur_1_px"])
 def test_a_mirrored_patch_gives_the_mirrored_answer(name: str) -> None:
     for axis in (1, 2):
         difference = perturbed(np.flip(TISSUE, axis), name).astype(int) - np.flip(perturbed(TISSUE, name), axis)
@@ -97,6 +97,6 @@ def test_what_cannot_be_perturbed_says_why() -> None:
     with pytest.raises(DataError, match="no perturbation is called 'sepia'; there are: stain_towards_haematoxylin, "):
         perturbed(TISSUE, "sepia")
     with pytest.raises(DataError, match=r"patches are float64 \(4, 96, 96, 3\); a perturbation expects uint8"):
-        perturbed(TISSUE.astype(float), "blur_10")
+        perturbed(TISSUE.astype(float), "blur_1_px")
     with pytest.raises(DataError, match=r"uint8 \(96, 96, 3\)"):
-        perturbed(TISSUE[0], "blur_10")
+        perturbed(TISSUE[0], "blur_1_px")

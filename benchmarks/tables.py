@@ -130,7 +130,7 @@ def _cell(value: Any) -> str:
 KINDS = {
     "bench": run_parts,
     "peers": peers_parts,
-    **dict.fromkeys(("quantise", "saturation", "ablations", "throughput"), rows_parts),
+    **dict.fromkeys(("quantise", "saturation", "ablations", "throughput", "coverage"), rows_parts),
 }
 
 

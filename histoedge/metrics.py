@@ -1,7 +1,7 @@
 """How good and how fast, with intervals: AUC, calibration, operating points, decision flips, ratios of medians.
 
 Labels are 0 or 1; scores and logits are any finite numbers where larger means more tumour. Intervals over patches take
-these to be independent, which patches of one slide are not quite: slides vary more than the intervals tell.
+these to be independent, which patches of one slide are not: ``bench.slides`` draws whole slides where they are known.
 """
 
 import math
@@ -39,6 +39,27 @@ class Interval:
     def standard_error(self) -> float:
         """Of a value whose bounds are a normal 95 % interval, as DeLong's are where they are not clipped."""
         return (self.hi - self.lo) / (2 * float(stats.norm.ppf(0.975)))
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Decisions that differ: negative to ``to_positive`` positive ones, positive to ``to_negative`` negative ones."""
+
+    to_positive: int
+    to_negative: int
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.to_positive + self.to_negative
+
+    @property
+    def p(self) -> float:
+        """McNemar's exact two-sided p value: both directions equally likely; 1 where nothing flips.
+
+        McNemar 1947, with the binomial in place of its chi-squared approximation, so that few flips count right.
+        """
+        return float(stats.binomtest(self.to_positive, self.count, 0.5).pvalue) if self.count else 1.0
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -184,15 +205,33 @@ def calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, bins: int 
     Raises:
         DataError: lengths differ or are 0, labels are not 0 or 1, probabilities not within 0..1, or ``bins`` below 1.
     """
-    positive, curves = _paired(labels, probabilities)
-    shares = curves[0]
-    if len(shares) == 0 or bins < 1:
-        raise DataError(f"{len(shares)} patches in {bins} bins; expected at least one of each")
-    if shares.min() < 0 or shares.max() > 1:
-        raise DataError(f"probabilities from {shares.min():.6g} to {shares.max():.6g}; expected 0 to 1")
+    if bins < 1:
+        raise DataError(f"a calibration error in {bins} bins; expected at least one")
+    positive, shares = _shares(labels, probabilities)
     bin_of = np.minimum((shares * bins).astype(int), bins - 1)
     gaps = np.bincount(bin_of, weights=shares - positive, minlength=bins)
     return float(np.abs(gaps).sum() / len(shares))
+
+
+def brier(labels: ArrayLike, probabilities: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Brier score, mean (probability - label)^2, with the normal interval of a mean, clipped to 0..1.
+
+    Brier 1950. 0 is certain and right, 0.25 is what p = 0.5 for everything gets, 1 is certain and wrong. It rewards
+    calibration and separation together.
+
+    Args:
+        labels: (n,), 0 or 1.
+        probabilities: (n,), 0 to 1.
+        level: confidence, between 0 and 1.
+
+    Raises:
+        DataError: lengths differ or are 0, labels are not 0 or 1, or probabilities not within 0..1.
+    """
+    positive, shares = _shares(labels, probabilities)
+    squares = (shares - positive) ** 2
+    variance = float(_covariance(squares[None])[0, 0])
+    low, high = _normal(float(squares.mean()), variance, level)
+    return Interval(float(squares.mean()), max(0.0, low), min(1.0, high))
 
 
 def proportion(successes: int, trials: int, *, level: float = 0.95) -> Interval:
@@ -298,6 +337,27 @@ def sensitivity_at_specificity(
     return Interval(float(above[0]), low, high)
 
 
+def specificity_at_sensitivity(
+    labels: ArrayLike, scores: ArrayLike, at_least: float = 0.95, *, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The specificity at ``threshold_of_sensitivity``, with a bootstrap interval that chooses the threshold anew.
+
+    ``sensitivity_at_specificity`` with the classes changing places; arguments and errors are its own.
+
+    Args:
+        labels: (n,), 0 or 1, both present.
+        scores: (n,), finite.
+        at_least: the sensitivity, above 0, at most 1.
+        level: confidence, between 0 and 1.
+        seed: of the resampling.
+
+    Raises:
+        DataError: as ``auc``, or ``at_least`` out of range.
+    """
+    positive, curves = _checked(labels, scores)
+    return sensitivity_at_specificity(~positive, -curves[0], at_least, level=level, seed=seed)
+
+
 def flips(logits_a: ArrayLike, logits_b: ArrayLike, *, threshold_logit: float = 0.0) -> int:
     """How many patches fall on the other side of the threshold; at the threshold counts as positive.
 
@@ -309,10 +369,25 @@ def flips(logits_a: ArrayLike, logits_b: ArrayLike, *, threshold_logit: float = 
     Raises:
         DataError: the shapes differ.
     """
-    a, b = np.asarray(logits_a), np.asarray(logits_b)
-    if a.shape != b.shape:
-        raise DataError(f"logits of shape {a.shape} cannot be compared with logits of shape {b.shape}")
-    return int(np.count_nonzero((a >= threshold_logit) != (b >= threshold_logit)))
+    return flips_from(logits_b, logits_a, threshold_logit=threshold_logit).count
+
+
+def flips_from(reference_logits: ArrayLike, logits: ArrayLike, *, threshold_logit: float = 0.0) -> Flips:
+    """Which way decisions went from the reference's to these, as ``flips`` counts them.
+
+    Args:
+        reference_logits: any shape, finite.
+        logits: the same shape, finite.
+        threshold_logit: the decision threshold, as a logit.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    before, after = np.asarray(reference_logits), np.asarray(logits)
+    if before.shape != after.shape:
+        raise DataError(f"logits of shape {after.shape} cannot be compared with logits of shape {before.shape}")
+    was, now = before >= threshold_logit, after >= threshold_logit
+    return Flips(int(np.count_nonzero(now & ~was)), int(np.count_nonzero(was & ~now)))
 
 
 def median(rounds_ms: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
@@ -380,6 +455,17 @@ def _paired(labels: ArrayLike, *scores: ArrayLike) -> tuple[NDArray[np.bool_], F
     if not np.isin(found, (0, 1)).all():
         raise DataError(f"labels must be 0 or 1, found {np.setdiff1d(found, (0, 1))[:3].tolist()}")
     return found.astype(bool), np.stack(curves)
+
+
+def _shares(labels: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
+    """Which patches are positive, and their probabilities (n,), at least one, within 0..1."""
+    positive, curves = _paired(labels, probabilities)
+    shares = curves[0]
+    if len(shares) == 0:
+        raise DataError("0 patches; expected at least one")
+    if shares.min() < 0 or shares.max() > 1:
+        raise DataError(f"probabilities from {shares.min():.6g} to {shares.max():.6g}; expected 0 to 1")
+    return positive, shares
 
 
 def _fewest(share: float, count: int) -> int:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from histoedge.metrics import Interval
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(not (FOLDER / "tables.py").is_file(), reason="not a checkout")
 
@@ -88,6 +90,28 @@ def test_the_best_peer_is_chosen_on_valid_and_the_table_says_so(peers: ModuleTyp
     text = "\n".join(script("tables").peers_parts(results))
     assert all(word in text for word in verdict["words"])
     assert text.count("maker 1.0") == 2
+
+
+def test_coverage_counts_intervals_that_hold_the_truth_and_on_which_side_the_others_lie() -> None:
+    coverage = script("coverage")
+    intervals = iter([(0.4, 0.6), (0.5, 0.7), (0.6, 0.7), (0.1, 0.2)])
+
+    def draw(random: np.random.Generator) -> Interval:
+        lo, hi = next(intervals)
+        return Interval((lo + hi) / 2, lo, hi)
+
+    case = coverage.Case(interval="by hand", of="four", n_patches=1, true=0.5, draw=draw, draws=4)
+    row = coverage.row(case, seed=0)
+    assert [row[key] for key in ("coverage", "too_low", "too_high")] == [0.5, 0.25, 0.25]
+    assert row["mean_width"] == pytest.approx(0.15)
+
+
+def test_the_committed_coverage_of_delong_is_93_to_97_percent() -> None:
+    for results in FOLDER.glob("results/*/coverage.json"):
+        rows = [row for row in json.loads(results.read_text())["rows"] if "slides" not in row["of"]]
+        delong = [row["coverage"] for row in rows if row["interval"].endswith("DeLong")]
+        assert len(delong) >= 8
+        assert all(0.93 <= share <= 0.97 for share in delong)
 
 
 @pytest.mark.skipif(

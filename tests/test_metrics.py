@@ -72,6 +72,22 @@ def test_delong_agrees_with_every_pair_looked_at():
         )
 
 
+@pytest.mark.parametrize(("positives", "negatives", "levels"), [(2, 90, 3), (90, 2, 3), (120, 120, 2), (40, 200, 7)])
+def test_delong_agrees_with_every_pair_where_classes_differ_in_size_and_most_scores_tie(positives, negatives, levels):
+    random = np.random.default_rng(positives)
+    labels = np.repeat([1, 0], (positives, negatives))
+    for _ in range(3):
+        first, second = random.integers(0, levels, (2, len(labels))) + (random.random(len(labels)) < 0.3) * labels
+        areas, covariance = slow_delong(labels, first, second)
+        found = metrics.delong_difference(labels, first, second)
+        assert found.value == pytest.approx(areas[0] - areas[1], abs=1e-9)
+        variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+        assert found.standard_error == pytest.approx(variance**0.5, abs=1e-9)
+        alone = metrics.delong(labels, first)
+        assert alone.value == pytest.approx(areas[0], abs=1e-9)
+        assert alone.lo == pytest.approx(max(0, areas[0] - 1.959963984540054 * covariance[0, 0] ** 0.5), abs=1e-9)
+
+
 def test_perfect_separation_gives_one_without_a_width():
     assert metrics.delong([0, 0, 1, 1], [1, 2, 3, 4]) == metrics.Interval(1.0, 1.0, 1.0)
     assert metrics.delong([0, 1], [1, 2]) == metrics.Interval(1.0, 1.0, 1.0)
@@ -95,13 +111,32 @@ def test_the_difference_changes_sign_with_its_sides():
     assert (there.value, there.lo, there.hi) == pytest.approx((-back.value, -back.hi, -back.lo))
 
 
-def test_nineteen_in_twenty_intervals_hold_the_true_area():
-    """True AUC of two unit normals 1 apart: Phi(1 / sqrt 2) = 0.76025."""
+@pytest.mark.parametrize(("digits", "area"), [(9, 0.7602499), (0, 0.7430335)])
+def test_nineteen_in_twenty_intervals_hold_the_true_area(digits, area):
+    """Two unit normals 1 apart: Phi(1 / sqrt 2); rounded to whole numbers, so that most tie, a sum over these."""
+    whole = np.arange(-8, 10)
+    cells = [np.diff(stats.norm.cdf(np.r_[whole - 0.5, whole[-1] + 0.5], mean)) for mean in (0, 1)]
+    by_sum = cells[1] @ (np.cumsum(cells[0]) - cells[0] / 2)
+    assert area == pytest.approx(by_sum if digits == 0 else stats.norm.cdf(0.5**0.5), abs=1e-7)
     random = np.random.default_rng(11)
-    labels = np.r_[np.zeros(60), np.ones(60)]
-    found = [metrics.delong(labels, random.normal(labels, 1.0)) for _ in range(600)]
-    held = np.mean([one.lo <= 0.7602499 <= one.hi for one in found])
-    assert 0.92 <= held <= 0.98  # 600 draws of .95: three standard errors are .027
+    labels = np.repeat([0, 1], 100)
+    found = [metrics.delong(labels, np.round(random.normal(labels, 1.0), digits)) for _ in range(2000)]
+    assert 0.93 <= np.mean([one.lo <= area <= one.hi for one in found]) <= 0.97  # four standard errors are .02
+
+
+def test_nineteen_in_twenty_intervals_hold_the_true_difference():
+    """Normals 1 and 0.6 apart on the same patches, correlated: Phi(1 / sqrt 2) - Phi(0.6 / sqrt 2)."""
+    random = np.random.default_rng(14)
+    labels = np.repeat([0, 1], 100)
+    expected = stats.norm.cdf(1 / 2**0.5) - stats.norm.cdf(0.6 / 2**0.5)
+
+    def holds():
+        shared = random.normal(0, 0.8, 200)
+        curves = [shift * labels + shared + random.normal(0, 0.6, 200) for shift in (1.0, 0.6)]
+        found = metrics.delong_difference(labels, *curves)
+        return found.lo <= expected <= found.hi
+
+    assert 0.93 <= np.mean([holds() for _ in range(2000)]) <= 0.97
 
 
 def test_two_equal_models_seldom_differ():
@@ -203,6 +238,35 @@ def test_what_has_no_calibration_error_says_why(labels, probabilities, bins, say
         metrics.calibration_error(labels, probabilities, bins=bins)
 
 
+def test_the_brier_score_of_three_patches_by_hand():
+    found = metrics.brier([0, 1, 1], [0.1, 0.4, 1.0])
+    assert found.value == pytest.approx((0.01 + 0.36 + 0) / 3)
+    spread = 1.959964 * np.std([0.01, 0.36, 0], ddof=1) / 3**0.5
+    assert (found.lo, found.hi) == pytest.approx((0.0, found.value + spread), abs=1e-6)
+
+
+def test_the_brier_score_goes_from_certain_and_right_to_certain_and_wrong():
+    assert metrics.brier([0, 1], [0, 1]).value == 0
+    assert metrics.brier([0, 1, 1], [0.5, 0.5, 0.5]) == metrics.Interval(0.25, 0.25, 0.25)
+    assert metrics.brier([0, 1], [1, 0]).value == 1
+    with pytest.raises(DataError, match="0 patches"):
+        metrics.brier([], [])
+    with pytest.raises(DataError, match="expected 0 to 1"):
+        metrics.brier([0, 1], [0.5, 2.0])
+
+
+def test_nineteen_in_twenty_intervals_hold_the_true_brier_score():
+    """Outcomes drawn with the probabilities told, these uniform: the mean of p (1 - p) is 1/6."""
+    random = np.random.default_rng(15)
+
+    def holds():
+        shares = random.random(300)
+        found = metrics.brier(random.random(300) < shares, shares)
+        return found.lo <= 1 / 6 <= found.hi
+
+    assert 0.93 <= np.mean([holds() for _ in range(2000)]) <= 0.97
+
+
 def test_wilson_intervals_are_those_of_scipy_and_of_the_books():
     found = metrics.proportion(8, 10)
     assert (found.value, found.lo, found.hi) == pytest.approx((0.8, 0.4902, 0.9433), abs=5e-5)
@@ -263,6 +327,14 @@ def test_sensitivity_at_a_specificity_is_the_one_at_its_threshold():
         assert 0 <= found.lo <= found.hi <= 1
 
 
+def test_specificity_at_a_sensitivity_is_the_one_at_its_threshold():
+    for labels, scores, _ in cases(60):
+        threshold = metrics.threshold_of_sensitivity(labels, scores, 0.9)
+        found = metrics.specificity_at_sensitivity(labels, scores, 0.9)
+        assert found.value == metrics.specificity(labels, scores, threshold).value
+        assert 0 <= found.lo <= found.hi <= 1
+
+
 def test_the_short_way_of_drawing_is_the_bootstrap():
     """Quantiles of the sensitivity over resampled patches, drawn the long way."""
     random = np.random.default_rng(8)
@@ -292,6 +364,23 @@ def test_a_flip_is_a_decision_on_the_other_side():
     assert metrics.flips([-1, 1], [0.5, 1], threshold_logit=0.7) == 0
     with pytest.raises(DataError, match="cannot be compared"):
         metrics.flips([1, 2], [1])
+
+
+def test_flips_are_counted_by_their_direction():
+    found = metrics.flips_from([-1, -1, -1, 1, 1], [1, 2, -3, -1, 2])
+    assert found == metrics.Flips(to_positive=2, to_negative=1)
+    assert found.count == 3
+    assert metrics.flips_from([1], [0.5], threshold_logit=0.7) == metrics.Flips(0, 1)
+    with pytest.raises(DataError, match="cannot be compared"):
+        metrics.flips_from([1, 2], [1])
+
+
+@pytest.mark.parametrize(
+    ("to_positive", "to_negative", "p"),
+    [(0, 0, 1.0), (1, 0, 1.0), (5, 5, 1.0), (0, 6, 2 / 64), (8, 2, 2 * (1 + 10 + 45) / 1024)],
+)
+def test_the_p_value_of_flips_is_that_of_a_fair_coin(to_positive, to_negative, p):
+    assert metrics.Flips(to_positive, to_negative).p == pytest.approx(p)
 
 
 def test_a_ratio_of_times_that_never_vary_has_no_width():

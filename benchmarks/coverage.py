@@ -1,0 +1,215 @@
+"""Do 95 % intervals hold the truth 95 times in 100? ``python benchmarks/coverage.py --out F [--seed S]``.
+
+Draws test sets from populations whose true value is known, asks for the interval, and counts. The last rows draw whole
+slides: each holds patches of one class, as a slide without metastases does, and shifts all its scores alike.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from histoedge import files, metrics
+from histoedge.bench import environment, slides
+from histoedge.data import picture, synthetic
+from histoedge.metrics import Interval
+from histoedge.progress import on_terminal
+
+DRAWS, DRAWS_OF_SLIDES = 4000, 3000
+TEST_PATCHES = 1420  # as many as the test split of the other results holds
+SYNTHETIC_SLIDES = 100
+
+Draw = Callable[[np.random.Generator], Interval]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An interval drawn anew by ``draw`` from a population whose true value is ``true``."""
+
+    interval: str
+    of: str
+    n_patches: int
+    true: float
+    draw: Draw
+    draws: int = DRAWS
+
+
+def half(count: int) -> np.ndarray:
+    """Labels, half of each class."""
+    return np.repeat([0, 1], count // 2)
+
+
+def area(shift: float) -> float:
+    """The AUC of two unit normals that far apart."""
+    return float(stats.norm.cdf(shift / 2**0.5))
+
+
+def of_auc() -> Iterator[Case]:
+    """DeLong's interval, alone and paired."""
+    for shift, count in ((1.0, 100), (1.0, 200), (2.2, 200), (2.2, TEST_PATCHES)):
+        labels = half(count)
+        yield Case(
+            interval="DeLong",
+            of=f"normals {shift} apart",
+            n_patches=count,
+            true=area(shift),
+            draw=lambda random, labels=labels, shift=shift: metrics.delong(labels, random.normal(shift * labels)),
+        )
+    edges = np.arange(-8.5, 10.5)
+    low, high = (np.diff(stats.norm.cdf(edges, mean)) for mean in (0, 1))
+    labels = half(200)
+    yield Case(
+        interval="DeLong",
+        of="normals 1.0 apart, rounded to whole numbers",
+        n_patches=200,
+        true=float(high @ (np.cumsum(low) - low / 2)),
+        draw=lambda random: metrics.delong(labels, np.round(random.normal(labels))),
+    )
+    for shifts, shared, count in (((1.0, 0.6), 0.8, 200), ((2.2, 2.1), 0.95, TEST_PATCHES), ((2.2, 2.2), 0.95, 200)):
+
+        def paired(random: np.random.Generator, shifts=shifts, shared=shared, labels=half(count)) -> Interval:  # noqa: B008
+            common, rest = random.normal(0, shared, len(labels)), (1 - shared**2) ** 0.5
+            first, second = (shift * labels + common + random.normal(0, rest, len(labels)) for shift in shifts)
+            return metrics.delong_difference(labels, first, second)
+
+        yield Case(
+            interval="paired DeLong",
+            of=f"normals {shifts[0]} and {shifts[1]} apart, correlation {shared**2:.2f}",
+            n_patches=count,
+            true=area(shifts[0]) - area(shifts[1]),
+            draw=paired,
+        )
+
+
+def of_decisions() -> Iterator[Case]:
+    """Operating points, and the Brier score."""
+    labels = half(TEST_PATCHES)
+    measures = (
+        ("sensitivity at {} % specificity", metrics.sensitivity_at_specificity),
+        ("specificity at {} % sensitivity", metrics.specificity_at_sensitivity),
+    )
+    for name, measure in measures:
+        for percent in (90, 95, 99):
+            yield Case(
+                interval=f"bootstrap, {name.format(percent)}",
+                of="normals 2.2 apart",
+                n_patches=TEST_PATCHES,
+                true=float(stats.norm.sf(stats.norm.ppf(percent / 100) - 2.2)),
+                draw=lambda random, measure=measure, share=percent / 100: measure(
+                    labels, random.normal(2.2 * labels), share
+                ),
+            )
+
+    def brier(random: np.random.Generator) -> Interval:
+        shares = random.random(200)
+        return metrics.brier(random.random(200) < shares, shares)
+
+    yield Case(interval="normal, Brier score", of="uniform probabilities", n_patches=200, true=1 / 6, draw=brier)
+
+
+def of_slides() -> Iterator[Case]:
+    """The interval over slides, and DeLong's on the same patches, which takes patches to be independent."""
+    for count in (10, 20, 40, 100):
+        slide = np.repeat(np.arange(count), 20)
+        names, labels = [f"{number}" for number in slide], slide % 2
+
+        def scores(random: np.random.Generator, shift: float, count=count, slide=slide, labels=labels) -> np.ndarray:
+            return np.asarray(shift * labels + random.normal(0, 1, count)[slide] + random.normal(0, 1, len(slide)))
+
+        def over_slides(random: np.random.Generator, names=names, labels=labels, scores=scores) -> Interval:
+            return slides.auc(labels, scores(random, 1.0), names)
+
+        def over_patches(random: np.random.Generator, labels=labels, scores=scores) -> Interval:
+            return metrics.delong(labels, scores(random, 1.0))
+
+        def difference(random: np.random.Generator, names=names, labels=labels, scores=scores) -> Interval:
+            return slides.auc_difference(labels, scores(random, 1.0), scores(random, 0.6), names)
+
+        of = f"{count} slides of 20 patches, shifts of spread 1"
+        both = {"of": of, "n_patches": len(slide), "draws": DRAWS_OF_SLIDES}
+        yield Case(interval="over slides", true=area(2**-0.5), draw=over_slides, **both)
+        yield Case(interval="DeLong", true=area(2**-0.5), draw=over_patches, **both)
+        if count >= 40:
+            expected = area(2**-0.5) - area(0.6 * 2**-0.5)
+            yield Case(interval="paired, over slides", true=expected, draw=difference, **both)
+
+
+def of_synthetic_slides() -> Iterator[Case]:
+    """Slides drawn from those of the synthetic source, scored by the depth of their nuclear stain alone."""
+    split = synthetic.generate("test", patches=SYNTHETIC_SLIDES * synthetic.PATCHES_PER_SLIDE, seed=0)
+    slide = np.arange(len(split.labels)) // synthetic.PATCHES_PER_SLIDE
+    kept = split.labels == slide % 2
+    labels, slide = split.labels[kept], slide[kept]
+    scores = np.concatenate(
+        [picture.stains(split.patches[part])[:, 0] for part in np.array_split(np.arange(len(kept)), 50)]
+    )
+    scores = scores[kept]
+    members = [np.flatnonzero(slide == number) for number in range(SYNTHETIC_SLIDES)]
+    true = metrics.auc(labels, scores)
+
+    def drawn(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        chosen = [members[number] for number in random.integers(0, SYNTHETIC_SLIDES, count)]
+        patches = np.concatenate(chosen)
+        ids = np.repeat(np.arange(count), [len(one) for one in chosen])
+        return labels[patches], scores[patches], [str(number) for number in ids]
+
+    for count in (20, 40):
+        patches = round(count * len(labels) / SYNTHETIC_SLIDES)
+        both = {"of": f"{count} of {SYNTHETIC_SLIDES} synthetic slides", "n_patches": patches, "true": true}
+        both |= {"draws": DRAWS_OF_SLIDES}
+        yield Case(interval="over slides", draw=lambda random, count=count: slides.auc(*drawn(random, count)), **both)
+        yield Case(
+            interval="DeLong", draw=lambda random, count=count: metrics.delong(*drawn(random, count)[:2]), **both
+        )
+
+
+def row(case: Case, seed: int) -> dict[str, str | int | float]:
+    """How often the interval holds the true value, with Wilson's 95 % interval, and on which side it misses."""
+    random = np.random.default_rng(seed)
+    found = [case.draw(random) for _ in range(case.draws)]
+    held = metrics.proportion(sum(one.lo <= case.true <= one.hi for one in found), case.draws)
+    return {
+        "interval": case.interval,
+        "of": case.of,
+        "n_patches": case.n_patches,
+        "true": case.true,
+        "draws": case.draws,
+        "coverage": held.value,
+        "coverage_lo": held.lo,
+        "coverage_hi": held.hi,
+        "too_low": sum(one.hi < case.true for one in found) / case.draws,
+        "too_high": sum(one.lo > case.true for one in found) / case.draws,
+        "mean_width": float(np.mean([one.hi - one.lo for one in found])),
+    }
+
+
+def main() -> None:
+    """Write one row per interval and population."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    cases = [*of_auc(), *of_decisions(), *of_slides(), *of_synthetic_slides()]
+    rows = []
+    with on_terminal() as show:
+        for done, case in enumerate(cases, start=1):
+            rows.append(row(case, arguments.seed))
+            show("coverage, cases", done, len(cases), f"{case.interval}, {case.of}: {rows[-1]['coverage']:.3f}")
+    document = {
+        "format": 1,
+        "kind": "coverage",
+        "command": "python benchmarks/coverage.py --out F",
+        "about": "How often a 95 % interval holds the true value, in simulation, with Wilson's 95 % bounds of that "
+        "share; how often it lies wholly below (`too_low`) or above the truth. Slides hold one class each and shift "
+        "all their scores alike; DeLong's interval takes their patches to be independent.",
+        "environment": environment.describe(),
+        "rows": rows,
+    }
+    files.write_json(arguments.out, document)
+
+
+if __name__ == "__main__":
+    main()

@@ -151,7 +151,7 @@ def run(
     recipes = config.recipes(recipe_names)
     train_config, architecture = _training(file, network, epochs, seed)
     compress_config = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
-    plan = config.resolve(config.BenchPlan, file=file, options={"threads": threads})
+    plan = config.resolve(config.BenchPlan, file=file, options={"threads": threads and (threads,)})
     with progress.on_terminal() as show:
         outcome = main_job.run(
             source,
@@ -550,11 +550,19 @@ def _explainable(model: Path, runtime: str | None) -> "explaining.Model":
 @main.command()
 @click.argument("places", nargs=-1, required=True, type=PATH, metavar="RUN|MODEL...")
 @data_option
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Repeatable; see `histoedge list runtimes`.")
+@click.option("--threads", multiple=True, type=click.IntRange(1), help="Repeatable.  [default: 1]")
+@click.option("--batch", multiple=True, type=click.IntRange(1), help="Fields per call, repeatable.  [default: 1]")
 @click.option(
-    "--runtime", "runtimes", multiple=True, metavar="NAME", help="Repeatable; default: all that open the file."
+    "--field", "field_px", multiple=True, type=click.IntRange(96), help="Side in pixels, repeatable.  [default: 96]"
 )
-@threads_option
-@click.option("--batch", type=click.IntRange(1), help="Patches per call.  [default: 1]")
+@click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    type=click.Choice(list(config.SCENARIOS)),
+    help="Measure this shape too, repeatable.",
+)
 @click.option("--out", required=True, type=PATH, metavar="RESULTS.json")
 @config_option
 @json_option
@@ -562,24 +570,29 @@ def bench(
     places: tuple[Path, ...],
     source: str,
     runtimes: tuple[str, ...],
-    threads: int | None,
-    batch: int | None,
+    threads: tuple[int, ...],
+    batch: tuple[int, ...],
+    field_px: tuple[int, ...],
+    scenarios: tuple[str, ...],
     out: Path,
     file: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure latency, size, memory and test AUC of every file on every runtime, each in a process of its own."""
+    """Measure latency, size, memory and test AUC of every file on every runtime, each in a process of its own.
+
+    Repeated options multiply. Stopped and started again with the same arguments, it keeps what was finished.
+    """
     from histoedge import bench as benches
     from histoedge import data as sources
     from histoedge import progress, report
 
-    options = {"runtimes": runtimes or None, "threads": threads, "batch": batch}
+    asked = {"runtimes": runtimes, "threads": threads, "batch": batch, "field_px": field_px, "scenarios": scenarios}
+    options = {name: tuple(dict.fromkeys(values)) or None for name, values in asked.items()}
     plan = config.resolve(config.BenchPlan, file=file, options=options)
     models, reference = benches.find(places)
     with progress.on_terminal() as show:
         split = sources.load(source, splits=("test",))["test"]
-        measured = benches.bench(models, plan=plan, split=split, reference=reference, progress=show)
-        benches.write(out, measured, inputs=benches.inputs_of(models, plan=plan, split=split, reference=reference))
+        benches.bench_to(out, models, plan=plan, split=split, reference=reference, progress=show)
     if as_json:
         click.echo(out.read_text(), nl=False)
     else:
@@ -641,7 +654,7 @@ def _runtimes() -> list[dict[str, Any]]:
             "version": row.installed_version(),
             "install": None if row.installed() else row.install,
         }
-        for row in edge.RUNTIMES.values()
+        for row in edge.known().values()
     ]
 
 

@@ -137,7 +137,7 @@ def contenders(models: Sequence[Path], plan: BenchPlan, reference: Path | None) 
         raise ConfigError(f"nothing to measure: none of {len(models)} files can be opened by {asked}")
     allowed = environment.cpus_allowed()
     found = []
-    for threads in plan.threads:
+    for threads in dict.fromkeys(plan.threads):
         for shape in plan.shapes:
             scenario = next((name for name, one in SCENARIOS.items() if one.shape == shape), None)
             told: dict[str, Any] = {"threads": threads, "scenario": scenario, **dataclasses.asdict(shape)}

@@ -61,7 +61,9 @@ def bench(
         ModelError: a model file is missing.
         DataError: the split is empty or has one class.
     """
-    return _measure(models, plan, split, reference, Kept(None, {}), progress)[0]
+    contenders = _checked(models, plan, split, reference)
+    _measure(contenders, plan, split, Kept(None, {}), progress)
+    return [one.row for one in contenders]
 
 
 def bench_to(
@@ -82,22 +84,26 @@ def bench_to(
         ConfigError, ModelError, DataError: as ``bench``.
         WriteError: ``out`` cannot be written, which is found out before anything runs.
     """
+    contenders = _checked(models, plan, split, reference)
     inputs = matrix.inputs_of(models, plan=plan, split=split, reference=reference)
     here = environment.describe()
     machine = {name: here[name] for name in ("cpu", "cpus_allowed", "python", "histoedge")}
     kept = Kept(out.with_name(f"{out.name}.partial"), {"inputs": inputs, "machine": machine})
-    rows, about = _measure(models, plan, split, reference, kept, progress)
-    results.write(out, rows, inputs=inputs, about=about)
+    about = _measure(contenders, plan, split, kept, progress)
+    results.write(out, [one.row for one in contenders], inputs=inputs, about=about)
     kept.discard()
 
 
+def _checked(models: Sequence[Path], plan: BenchPlan, split: Split, reference: Path | None) -> list[Contender]:
+    """The cells, when both classes are there: else there is no point in measuring for an hour."""
+    metrics.auc(split.labels, split.labels)
+    return matrix.contenders(models, plan, reference)
+
+
 def _measure(
-    models: Sequence[Path], plan: BenchPlan, split: Split, reference: Path | None, kept: Kept, progress: Progress
-) -> tuple[list[Measurement], dict[str, Any]]:
-    """The rows, and what was measured of the machine."""
-    labels = np.asarray(split.labels)
-    metrics.auc(labels, labels)  # both classes are there, or there is no point in measuring for an hour
-    contenders = matrix.contenders(models, plan, reference)
+    contenders: Sequence[Contender], plan: BenchPlan, split: Split, kept: Kept, progress: Progress
+) -> dict[str, Any]:
+    """Fill the rows of the cells; what was measured of the machine."""
     ceilings = _ceilings(contenders, plan)
     groups = [list(group) for _, group in groupby(contenders, key=lambda one: one.group)]
     numbers = {id(one): number for number, one in enumerate(contenders)}
@@ -129,8 +135,8 @@ def _measure(
             for one in group:
                 one.give_up()
     about["integer_peak_gmacs"] = peaks = _peaks(ceilings)
-    _judge(contenders, labels, answers, plan, about["empty_rss_bytes"], peaks)
-    return [one.row for one in contenders], about
+    _judge(contenders, np.asarray(split.labels), answers, plan, about["empty_rss_bytes"], peaks)
+    return about
 
 
 def _ceilings(contenders: Sequence[Contender], plan: BenchPlan) -> list[Contender]:

@@ -550,7 +550,13 @@ def _explainable(model: Path, runtime: str | None) -> "explaining.Model":
 @main.command()
 @click.argument("places", nargs=-1, required=True, type=PATH, metavar="RUN|MODEL...")
 @data_option
-@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Repeatable; see `histoedge list runtimes`.")
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    help="Repeatable: keras, or of `histoedge list runtimes`; default: keras and the first three there.",
+)
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="Repeatable.  [default: 1]")
 @click.option("--batch", multiple=True, type=click.IntRange(1), help="Fields per call, repeatable.  [default: 1]")
 @click.option(

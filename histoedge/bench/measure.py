@@ -192,7 +192,7 @@ def _load(group: Sequence[Contender], plan: BenchPlan, file: Path, progress: Pro
                 one.set(**{key: loaded[key] for key in told})
                 assert one.cell is not None
                 few = one.cell.time(file, n=2, batch=one.row.batch)
-                one.calls = timing.calls_of_a_round(float(few.ms.min()), plan)
+                one.calls = timing.calls_of_a_round(float(few.ms.mean()), plan)
             except CellFailed as failure:
                 one.fail(failure)
         progress(f"bench, cells loaded{name}", done, len(group), _note(one.row))
@@ -228,10 +228,17 @@ def _time(group: Sequence[Contender], plan: BenchPlan, file: Path, progress: Pro
             one.joules.append(times.joules)
             one.set(peak_rss_bytes=times.peak_rss_bytes)
         number += 1
-        running = [one for one in running if one.cell is not None and timing.wants_more(one.rounds_ms, plan)]
+        running = [one for one in running if one.cell is not None and _wants_more(one, plan)]
         note = f"{len(running)} of {len(group)} not settled" if number >= plan.rounds and running else ""
-        total = max(plan.rounds, number + bool(running)) if running else number
+        total = max(plan.rounds, number + 1) if running else number
         progress(f"bench, rounds{name}", number, total, note)
+
+
+def _wants_more(contender: Contender, plan: BenchPlan) -> bool:
+    """By the plan's stop rule; a ceiling, of which no interval is told, is timed for the least number of rounds."""
+    if _is_ceiling(contender):
+        return len(contender.rounds_ms) < plan.rounds
+    return timing.wants_more(contender.rounds_ms, plan)
 
 
 def _answer(

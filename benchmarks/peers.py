@@ -155,8 +155,8 @@ class Contender:
     @contextlib.contextmanager
     def opened(self, plan: BenchPlan) -> Iterator[Cell]:
         """A fresh child process that has the file open."""
-        with Cell(self.command, threads=plan.threads, timeout_s=plan.timeout_s) as cell:
-            loaded = cell.load(self.model, runtime=self.row["runtime"], batch=plan.batch)
+        with Cell(self.command, threads=plan.threads[0], timeout_s=plan.timeout_s) as cell:
+            loaded = cell.load(self.model, runtime=self.row["runtime"], batch=plan.batch[0])
             self.row |= {name: loaded[name] for name in ("runtime_version", "kernels")}
             yield cell
 
@@ -229,8 +229,8 @@ def _time(contenders: Sequence[Contender], split: Split, plan: BenchPlan, file: 
         for index in random.permutation(len(contenders)):
             one, start = contenders[index], number * plan.runs_per_round
             with one.opened(plan) as cell:
-                times, _ = cell.time(file, n=plan.runs_per_round, start=start, warmup=plan.warmup_runs)
-            one.rounds_ms.append(times)
+                times = cell.time(file, n=plan.runs_per_round, start=start, warmup=plan.warmup_runs)
+            one.rounds_ms.append(times.ms)
         show("peers, rounds", number + 1, plan.rounds)
 
 

@@ -5,7 +5,7 @@ belongs to one model. The child (``serve``) reads one JSON request per line on s
 one JSON line on stdout; whatever a library prints goes to stderr. The parent (``Cell``) turns a
 crash, a silence or an invalid answer into ``CellFailed`` with one line that says why.
 
-Requests: ``load`` {model, runtime, threads, batch}; ``time`` {patches_npy, n, batch, start, warmup};
+Requests: ``load`` {model, runtime, threads, batch, field_px}; ``time`` {patches_npy, n, batch, start, warmup};
 ``predict`` {patches_npy, logits_npy, batch}; ``close``. Pixels and logits travel as ``.npy`` files;
 labels never travel.
 """
@@ -24,11 +24,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from histoedge import edge
+from histoedge import edge, energy
 from histoedge.edge.errors import HistoedgeError, ModelError
 
 Request = dict[str, Any]
@@ -52,7 +52,8 @@ THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
 )
-INTERPRETER_MODULES = {"litert": "ai_edge_litert.interpreter"}  # where importing the package alone loads nothing
+INTERPRETER_MODULES = {"ai_edge_litert": "ai_edge_litert.interpreter"}
+"""Where importing the package alone loads nothing."""
 
 
 class CellFailed(HistoedgeError):
@@ -114,10 +115,12 @@ class _Session:
         imported = time.perf_counter()
         self._runner = self._open_runner(request)
         loaded = time.perf_counter()
-        noise = np.random.default_rng(0).integers(0, 256, (request.get("batch", 1), 96, 96, 3), np.uint8)
+        side = request.get("field_px", 96)
+        noise = np.random.default_rng(0).integers(0, 256, (request.get("batch", 1), side, side, 3), np.uint8)
         before_first = time.perf_counter()
-        self._runner.predict(noise)
+        logits = self._runner.predict(noise)
         after_first = time.perf_counter()
+        cpus = cpus_of_threads()
         return {
             "import_ms": 1e3 * (imported - started),
             "load_ms": 1e3 * (loaded - imported),
@@ -125,7 +128,9 @@ class _Session:
             "runtime": self._runner.runtime,
             "runtime_version": self._runner.version,
             "kernels": self._runner.kernels,
-            "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+            "cpus": None if cpus is None else len(set().union(*cpus)),
+            "os_threads": None if cpus is None else len(cpus),
+            "n_outputs": int(logits.size),
         }
 
     def _opened(self) -> edge.Runner:
@@ -143,17 +148,19 @@ class _Session:
         nanoseconds = np.zeros(n, np.int64)
         gc.collect()
         gc.disable()  # a collection inside a call would be charged to the model
+        meter = energy.Meter()
         for call in range(n):
             patches = batches[(start + call) % len(batches)]
             before = time.perf_counter_ns()
             runner.predict(patches)
             nanoseconds[call] = time.perf_counter_ns() - before
+        joules = meter.joules()
         gc.enable()
-        return {"ms": (nanoseconds / 1e6).tolist(), "peak_rss_bytes": peak_rss_bytes()}
+        return {"ms": (nanoseconds / 1e6).tolist(), "peak_rss_bytes": peak_rss_bytes(), "joules": joules}
 
     def _timed_batches(self, path: str, batch: int) -> list[np.ndarray]:
         if self._batches[0] != (path, batch):
-            patches = np.load(path, allow_pickle=False)
+            patches = np.load(path, mmap_mode="r", allow_pickle=False)
             count = max(1, len(patches) // batch)
             indices = [np.arange(k * batch, (k + 1) * batch) % len(patches) for k in range(count)]
             self._batches = ((path, batch), [np.ascontiguousarray(patches[rows]) for rows in indices])
@@ -191,7 +198,32 @@ def peak_rss_bytes() -> int | None:
     return None
 
 
+def cpus_of_threads() -> list[set[int]] | None:
+    """The CPUs that each thread of this process may run on; None where the system does not tell.
+
+    All threads, because a library may pin its own ones elsewhere than the process was pinned.
+    """
+    if not hasattr(os, "sched_getaffinity") or not os.path.isdir("/proc/self/task"):
+        return None
+    found = []
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(ProcessLookupError):  # it has ended since
+            found.append(set(os.sched_getaffinity(int(thread))))
+    return found
+
+
 # --------------------------------------------------------------------------------------------------- parent
+
+
+class Times(NamedTuple):
+    """What timed calls cost: milliseconds of each (n,), and of the child its peak memory and the energy of all calls.
+
+    ``joules`` is what all CPU packages took meanwhile, whoever used them; None where the machine does not tell.
+    """
+
+    ms: np.ndarray
+    peak_rss_bytes: int | None
+    joules: float | None
 
 
 class Cell:
@@ -265,13 +297,16 @@ class Cell:
             raise CellFailed(answer["error"], kind=answer.get("kind", "HistoedgeError"))
         return answer
 
-    def load(self, model: Path, *, runtime: str, batch: int = 1) -> dict[str, Any]:
-        """Open ``model``: import_ms, load_ms, first_ms, runtime, runtime_version, kernels, cpus.
+    def load(self, model: Path, *, runtime: str, batch: int = 1, field_px: int = 96) -> dict[str, Any]:
+        """Open ``model`` and make one call of ``batch`` fields: import_ms, load_ms, first_ms, runtime, runtime_version,
+        kernels, and after that call ``cpus`` that any thread of the child may use, its ``os_threads``, and
+        ``n_outputs``, the logits of the call.
 
         Raises:
             CellFailed: see ``ask``.
         """
-        return self.ask("load", model=str(model), runtime=runtime, threads=self.threads, batch=batch)
+        shape = {"batch": batch, "field_px": field_px}
+        return self.ask("load", model=str(model), runtime=runtime, threads=self.threads, **shape)
 
     def predict(self, patches: Any, *, batch: int = PREDICT_BATCH) -> np.ndarray:
         """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels; ``patches`` is an array or anything that slices.
@@ -301,10 +336,8 @@ class Cell:
         finally:
             logits.unlink(missing_ok=True)
 
-    def time(
-        self, patches_npy: Path, *, n: int, batch: int = 1, start: int = 0, warmup: int = 0
-    ) -> tuple[np.ndarray, int | None]:
-        """``n`` timed calls of ``batch`` patches after ``warmup`` untimed ones: milliseconds (n,), peak RSS in bytes.
+    def time(self, patches_npy: Path, *, n: int, batch: int = 1, start: int = 0, warmup: int = 0) -> Times:
+        """``n`` timed calls of ``batch`` patches or fields each after ``warmup`` untimed ones.
 
         ``start`` is the batch of the file to begin with; it goes round when the file ends.
 
@@ -312,7 +345,7 @@ class Cell:
             CellFailed: see ``ask``.
         """
         answer = self.ask("time", patches_npy=str(patches_npy), n=n, batch=batch, start=start, warmup=warmup)
-        return np.asarray(answer["ms"], np.float64), answer["peak_rss_bytes"]
+        return Times(np.asarray(answer["ms"], np.float64), answer["peak_rss_bytes"], answer["joules"])
 
     def close(self) -> None:
         """End the child politely; kill it when it does not go. Never raises for what the child does."""
@@ -384,10 +417,11 @@ def _last_line(file: IO[bytes]) -> str:
     return one_line(said[-1]) if said else ""
 
 
-def _prepare(request: Request) -> None:
-    row = edge.RUNTIMES.get(request["runtime"])
+def prepare(request: Request) -> None:
+    """Import the library of ``request["runtime"]``, so that doing so is no part of ``load_ms``."""
+    row = edge.known().get(request["runtime"])
     if row is not None and row.installed():
-        import_module(INTERPRETER_MODULES.get(row.name, row.module))
+        import_module(INTERPRETER_MODULES.get(row.module, row.module))
 
 
 def _open(request: Request) -> edge.Runner:
@@ -395,4 +429,4 @@ def _open(request: Request) -> edge.Runner:
 
 
 if __name__ == "__main__":
-    serve(_open, prepare=_prepare)
+    serve(_open, prepare=prepare)

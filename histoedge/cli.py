@@ -151,7 +151,7 @@ def run(
     recipes = config.recipes(recipe_names)
     train_config, architecture = _training(file, network, epochs, seed)
     compress_config = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
-    plan = config.resolve(config.BenchPlan, file=file, options={"threads": threads})
+    plan = config.resolve(config.BenchPlan, file=file, options={"threads": threads and (threads,)})
     with progress.on_terminal() as show:
         outcome = main_job.run(
             source,
@@ -551,10 +551,24 @@ def _explainable(model: Path, runtime: str | None) -> "explaining.Model":
 @click.argument("places", nargs=-1, type=PATH, metavar="RUN|MODEL...")
 @click.option("--data", "source", metavar="DATA", help="Folder of a data set, or `synthetic`.")
 @click.option(
-    "--runtime", "runtimes", multiple=True, metavar="NAME", help="Repeatable; default: all that open the file."
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    help="Repeatable: keras, or of `histoedge list runtimes`; default: keras and the first three there.",
 )
-@threads_option
-@click.option("--batch", type=click.IntRange(1), help="Patches per call.  [default: 1]")
+@click.option("--threads", multiple=True, type=click.IntRange(1), help="Repeatable.  [default: 1]")
+@click.option("--batch", multiple=True, type=click.IntRange(1), help="Fields per call, repeatable.  [default: 1]")
+@click.option(
+    "--field", "field_px", multiple=True, type=click.IntRange(96), help="Side in pixels, repeatable.  [default: 96]"
+)
+@click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    type=click.Choice(list(config.SCENARIOS)),
+    help="Measure this shape too, repeatable.",
+)
 @click.option("--out", type=PATH, metavar="RESULTS.json")
 @config_option
 @click.option(
@@ -574,8 +588,10 @@ def bench(
     places: tuple[Path, ...],
     source: str | None,
     runtimes: tuple[str, ...],
-    threads: int | None,
-    batch: int | None,
+    threads: tuple[int, ...],
+    batch: tuple[int, ...],
+    field_px: tuple[int, ...],
+    scenarios: tuple[str, ...],
     out: Path | None,
     file: Path | None,
     gate_texts: tuple[str, ...],
@@ -585,6 +601,8 @@ def bench(
     as_json: bool,
 ) -> None:
     """Measure latency, size, memory and test AUC of every file on every runtime, each in a process of its own.
+
+    Repeated options multiply. Stopped and started again with the same arguments, it keeps what was finished.
 
     Exit code 3 when a gate does not pass. A gate is COLUMN OP NUMBER of the results' columns, or MODEL@RUNTIME: before
     it for some cells alone; on a figure with an interval the whole interval must hold it.
@@ -601,13 +619,13 @@ def bench(
             "needs RUN|MODEL..., --data DATA and --out RESULTS.json, or --compare A.json B.json alone"
         )
     gates = _Gates(gate_texts, baseline, junit_file)
-    options = {"runtimes": runtimes or None, "threads": threads, "batch": batch}
+    asked = {"runtimes": runtimes, "threads": threads, "batch": batch, "field_px": field_px, "scenarios": scenarios}
+    options = {name: tuple(dict.fromkeys(values)) or None for name, values in asked.items()}
     plan = config.resolve(config.BenchPlan, file=file, options=options)
     models, reference = benches.find(places)
     with progress.on_terminal() as show:
         split = sources.load(source, splits=("test",))["test"]
-        measured = benches.bench(models, plan=plan, split=split, reference=reference, progress=show)
-        benches.write(out, measured, inputs=benches.inputs_of(models, plan=plan, split=split, reference=reference))
+        benches.bench_to(out, models, plan=plan, split=split, reference=reference, progress=show)
     if as_json and not gate_texts:
         click.echo(out.read_text(), nl=False)
     elif not as_json:
@@ -728,7 +746,7 @@ def _runtimes() -> list[dict[str, Any]]:
             "version": row.installed_version(),
             "install": None if row.installed() else row.install,
         }
-        for row in edge.RUNTIMES.values()
+        for row in edge.known().values()
     ]
 
 

@@ -102,28 +102,88 @@ class CompressConfig:
         _require(0 <= self.teacher_share <= 1, f"teacher_share must be in 0..1, got {self.teacher_share}")
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Shape:
+    """What one call gets: ``batch`` square fields of ``field_px``; 96 is one patch."""
+
+    batch: int
+    field_px: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """A shape with a name, and the key of a measurement that it is about."""
+
+    shape: Shape
+    figure: str
+
+
+SCENARIOS = {
+    "single-stream": Scenario(Shape(1, 96), "p90_ms"),
+    "multi-stream": Scenario(Shape(8, 96), "p99_ms"),
+    "offline": Scenario(Shape(64, 96), "patches_per_s"),
+    "field": Scenario(Shape(1, 1024), "p90_ms"),
+}
+"""Names, queries and figures of MLPerf Inference (Reddi et al. 2020, table 2): one sample at a time and the 90th
+percentile, 8 samples per query and the 99th, all at once and the throughput. ``field`` is ours: a region to a map."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchPlan:
-    """What to measure: every file on every runtime named, with these threads and this batch.
+    """What to measure: every file on every runtime named, for each of ``threads``, on fields of several shapes.
 
-    Timing runs in ``rounds``: in each, every cell makes ``runs_per_round`` timed calls, cells in random
-    order, so that a drift of the machine hits all alike. ``timeout_s`` bounds one request to one cell.
+    The shapes are each ``batch`` with each ``field_px``, and those of the ``scenarios`` named. Without ``runtimes``
+    a file is measured on all of ``edge.RUNTIMES`` that open it, and the source network in Keras.
+
+    Timing runs in rounds: in each, every cell makes ``runs_per_round`` timed calls (fewer where these would take
+    longer than ``round_s``), cells in random order, so that a drift of the machine hits all alike. A cell stops after
+    ``rounds`` rounds or more, when its calls add up to ``min_seconds`` and the 95 % interval of its p50 is at most
+    ``settled_width`` of p50 wide; one that has not settled after ``max_seconds`` of calls stops ``unsettled``.
+    ``timeout_s`` bounds one request to one cell. ``integer_peak`` also measures how fast the machine multiplies
+    integers at all, to which ``peak_share`` refers.
     """
 
     runtimes: tuple[str, ...] = ()
-    threads: int = 1
-    batch: int = 1
+    threads: tuple[int, ...] = (1,)
+    batch: tuple[int, ...] = (1,)
+    field_px: tuple[int, ...] = (96,)
+    scenarios: tuple[str, ...] = ()
     rounds: int = 10
     runs_per_round: int = 50
+    round_s: float = 2.0
     warmup_runs: int = 20
+    min_seconds: float = 0.0
+    max_seconds: float = 10.0
+    settled_width: float = 0.10
     timeout_s: float = 600.0
+    integer_peak: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("threads", "batch", "rounds", "runs_per_round"):
+        for name in ("rounds", "runs_per_round"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        _require(self.warmup_runs >= 0, f"warmup_runs must be at least 0, got {self.warmup_runs}")
-        _require(self.timeout_s > 0, f"timeout_s must be above 0, got {self.timeout_s}")
+        for name, least in (("threads", 1), ("batch", 1), ("field_px", 96)):
+            values = getattr(self, name)
+            _require(bool(values), f"{name} must hold at least one number")
+            for value in values:
+                _require(value >= least, f"{name} must be at least {least}, got {value}")
+        for name in self.scenarios:
+            if name not in SCENARIOS:
+                raise nearest("scenario", name, SCENARIOS)
+        for name in ("warmup_runs", "min_seconds", "max_seconds"):
+            _require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
+        _require(
+            self.min_seconds <= self.max_seconds,
+            f"min_seconds must be at most max_seconds, got {self.min_seconds} and {self.max_seconds}",
+        )
+        for name in ("round_s", "settled_width", "timeout_s"):
+            _require(getattr(self, name) > 0, f"{name} must be above 0, got {getattr(self, name)}")
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Each once: batches by field sizes, then those of the scenarios."""
+        grid = [Shape(batch, field_px) for field_px in self.field_px for batch in self.batch]
+        return tuple(dict.fromkeys(grid + [SCENARIOS[name].shape for name in self.scenarios]))
 
 
 Scheme = Literal["none", "prune", "2of4", "cluster16", "slim"]
@@ -244,7 +304,8 @@ def resolve(kind: type[Settings], *, file: Path | None = None, options: Mapping[
 def typed(kind: type, given: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """The values of a TOML table, each checked to be a field of this dataclass and of its default's type.
 
-    A field without a default is a string.
+    A field without a default is a string. A list may be given as its one value; where its default is empty it holds
+    strings.
 
     Raises:
         ConfigError: an unknown name, or a value of another type; ``where`` begins the line.
@@ -255,8 +316,11 @@ def typed(kind: type, given: Mapping[str, Any], *, where: str) -> dict[str, Any]
         if name not in fields:
             raise ConfigError(f"{where} {nearest('setting', name, fields)}")
         default = "" if fields[name].default is dataclasses.MISSING else fields[name].default
-        if isinstance(default, tuple) and isinstance(value, list):
-            chosen[name] = value = tuple(value)
+        if isinstance(default, tuple):
+            chosen[name] = value = tuple(value) if isinstance(value, list) else (value,)
+            item = type(default[0]) if default else str
+            if odd := [one for one in value if type(one) is not item]:
+                raise ConfigError(f"{where} {name} must hold values of type {item.__name__}, got {odd[0]!r}")
         if isinstance(default, float) and type(value) is int:
             chosen[name] = value = float(value)
         if type(value) is not type(default):

@@ -24,7 +24,10 @@ def silent(what: str, done: int, total: int, note: str = "") -> None:
 
 @contextmanager
 def on_terminal() -> Iterator[Progress]:
-    """Bars with the time left on stderr; where stderr is no terminal, a line at the end and at most one in 30 s."""
+    """Bars with the time left on stderr; where stderr is no terminal, a line at the end and at most one in 30 s.
+
+    Such a line tells the time left at the rate so far.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -52,7 +55,8 @@ def on_terminal() -> Iterator[Progress]:
                 took = now - started.setdefault(what, before)
                 if (done == total and took > SHORT_S) or now - printed > QUIET_S:
                     printed = now
-                    print(f"{what}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+                    left = f", {took / done * (total - done):.0f} s left" if 0 < done < total else ""
+                    print(f"{what}: {done}/{total}{left} {note}".rstrip(), file=sys.stderr, flush=True)
                 return
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, note=note)

@@ -77,8 +77,7 @@ def run(
     reference = out / SOURCE
     inputs = bench.inputs_of(models, plan=plan, split=splits["test"], reference=reference)
     if not bench.is_current(results, inputs):
-        measured = bench.bench(models, plan=plan, split=splits["test"], reference=reference, progress=progress)
-        bench.write(results, measured, inputs=inputs)
+        bench.bench_to(results, models, plan=plan, split=splits["test"], reference=reference, progress=progress)
     page = out / "report.html"
     files.write_text(page, report.html(bench.read(results)))
     if failed:

@@ -26,9 +26,15 @@ def describe() -> dict[str, Any]:
         "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
         "cpu_flags": [flag for flag in flags if not flag.startswith("amx") or _amx_is_permitted()],
         "cpus_in_machine": psutil.cpu_count(),
-        "cpus_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cpus_allowed": cpus_allowed(),
         "cpu_quota": _cpu_quota(Path("/sys/fs/cgroup/cpu.max")),
         "cpu_governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        "cpu_turbo": _turbo(),
+        "cpu_mhz": _megahertz(cpu.get("cpu MHz")),
+        "threads_per_core": _threads_per_core(Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")),
+        "numa_nodes": len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or None,
+        "virtual_machine": "hypervisor" in cpu.get("flags", "").split(),
+        "gpus": _gpus(Path("/proc/driver/nvidia/gpus")),
         "memory_bytes": psutil.virtual_memory().total,
         "memory_limit_bytes": _number(_read(Path("/sys/fs/cgroup/memory.max"))),
         "machine": platform.machine(),
@@ -36,8 +42,18 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "histoedge": __version__,
         "packages": packages(),
-        "load_average": [round(load, 2) for load in psutil.getloadavg()],
+        "load_average": load_average(),
     }
+
+
+def load_average() -> list[float]:
+    """Processes that wanted a CPU, on average over the last 1, 5 and 15 minutes."""
+    return [round(load, 2) for load in psutil.getloadavg()]
+
+
+def cpus_allowed() -> int | None:
+    """How many CPUs this process may be pinned to; None where the system knows no pinning."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def packages() -> dict[str, str]:
@@ -68,6 +84,38 @@ def _cpu_quota(file: Path) -> float | None:
     """CPUs that the control group may use at once (``quota period`` in microseconds); None without a limit."""
     quota, _, period = (_read(file) or "").partition(" ")
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+
+
+def _turbo() -> bool | None:
+    """Whether the clock may rise above its base: what intel_pstate or acpi_cpufreq say; None where neither does."""
+    intel = _read(Path("/sys/devices/system/cpu/intel_pstate/no_turbo"))
+    other = _read(Path("/sys/devices/system/cpu/cpufreq/boost"))
+    if intel is not None:
+        return intel == "0"
+    return None if other is None else other == "1"
+
+
+def _megahertz(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _threads_per_core(file: Path) -> int | None:
+    """From a list of hardware threads such as ``0,64`` or ``0-1``."""
+    text = _read(file)
+    if not text:
+        return None
+    ends = [part.split("-") for part in text.split(",")]
+    return sum(int(part[-1]) - int(part[0]) + 1 for part in ends)
+
+
+def _gpus(folder: Path) -> list[str]:
+    """The models of the NVIDIA GPUs that the driver lists; no serial numbers."""
+    told = [_read(file) or "" for file in sorted(folder.glob("*/information"))]
+    lines = [line.partition(":") for text in told for line in text.splitlines()]
+    return [value.strip() for key, _, value in lines if key.strip() == "Model"]
 
 
 def _number(text: str | None) -> int | None:

@@ -1,109 +1,32 @@
-"""The measurement: load every cell, time all in interleaved rounds, then let all answer the whole split."""
+"""The measurement: load the cells of a group, time them in interleaved rounds, let each file answer the whole split."""
 
-import dataclasses
-import importlib.util
-import json
+import math
 import tempfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from histoedge import config, edge, files, metrics
-from histoedge.bench import environment, quality
+from histoedge import metrics
+from histoedge.bench import ceiling, environment, matrix, quality, results, timing
+from histoedge.bench.decode import decode
+from histoedge.bench.kept import Kept
+from histoedge.bench.matrix import KERAS, Contender
 from histoedge.bench.results import Measurement
-from histoedge.cell import CHUNK_PATCHES, EDGE_COMMAND, KERAS_COMMAND, SOURCE, Cell, CellFailed
+from histoedge.cell import CHUNK_PATCHES, EDGE_COMMAND, Cell, CellFailed
 from histoedge.config import BenchPlan
-from histoedge.data import Split
-from histoedge.edge import manifest as manifests
-from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.edge.manifest import Manifest
+from histoedge.data import PATCH_PX, Split
 from histoedge.progress import Progress, silent
 
-KERAS = "keras"
-KERAS_MISSING = "the lab is not installed; pip install 'histoedge[lab]'"
 TIMED_PATCHES = 256  # 7 MB of pixels: enough that no branch predictor or cache learns them by heart
-SETTLED_WIDTH = 0.10  # p50 repeats to about 1 % even on a shared machine: a tenth means that something disturbed it
+LEAST_FIELDS = 2
+GPU_RUNTIMES = ("onnxruntime-cuda", "onnxruntime-tensorrt")
 
-
-@dataclass
-class _Contender:
-    """One cell of the matrix on its way to a ``Measurement``."""
-
-    path: Path
-    row: Measurement
-    fp32: Path | None
-    source: str | None
-    """SHA-256 of the source network."""
-    temperature: float | None = None
-    """Of the calibrated probability; None where no manifest tells it."""
-    cell: Cell | None = None
-    rounds_ms: list[np.ndarray] = dataclasses.field(default_factory=list)
-    logits: list[np.ndarray] = dataclasses.field(default_factory=list)
-
-    def set(self, **figures: Any) -> None:
-        self.row = dataclasses.replace(self.row, **figures)
-
-    def fail(self, failure: CellFailed) -> None:
-        status = "unavailable" if failure.kind == "RuntimeUnavailable" else "failed"
-        identity = ("model", "recipe", "format", "network", "runtime", "runtime_version", "kernels", "threads", "cpus")
-        also = ("batch", "field_px", "size_bytes", "compressed_bytes", "zeros", "params", "macs", "sha256")
-        kept = {name: getattr(self.row, name) for name in (*identity, *also)}
-        self.row = Measurement(**kept, status=status, reason=failure.reason)
-        self.give_up()
-
-    def give_up(self) -> None:
-        if self.cell is not None:
-            self.cell.kill()
-            self.cell = None
-
-
-def find(places: Sequence[Path]) -> tuple[list[Path], Path | None]:
-    """The exported files that these places name, and the weights of the source network where a run was named.
-
-    Args:
-        places: run directories (their ``models``) or model files.
-
-    Raises:
-        ModelError: a place that holds no exported file.
-        ConfigError: more than one run: their files would be compared with the wrong source network.
-    """
-    models: list[Path] = []
-    sources: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            found = sorted(path for path in (place / "models").glob("*") if path.suffix[1:] in config.FORMATS)
-            if not found:
-                raise ModelError(f"{place}: no exported files in its models folder; expected a run or a model file")
-            sources += [place / SOURCE] if (place / SOURCE).is_file() else []
-        elif place.is_file():
-            found = [place]
-        else:
-            raise ModelError(f"{place}: no such run or model file")
-        models += [path for path in found if path not in models]
-    if len(set(sources)) > 1:
-        raise ConfigError(f"{len(set(sources))} runs at once; bench one run at a time, or name model files")
-    return models, sources[0] if sources else None
-
-
-def inputs_of(models: Sequence[Path], *, plan: BenchPlan, split: Split, reference: Path | None) -> dict[str, Any]:
-    """What a measurement depends on, as JSON: plan, data, every model's SHA-256, installed packages.
-
-    Raises:
-        ModelError: a model file is missing.
-    """
-    content = {
-        "plan": dataclasses.asdict(plan),
-        "data": split.content_hash,
-        "models": {name: _sha256(path) for name, path in zip(_names(models), models, strict=True)},
-        "source": None if reference is None else _sha256(reference),
-        "packages": environment.packages(),
-    }
-    return json.loads(json.dumps(content))  # type: ignore[no-any-return]
+Answered = tuple[Path, str]
+"""A file on a runtime."""
 
 
 def bench(
@@ -116,10 +39,12 @@ def bench(
 ) -> list[Measurement]:
     """Measure every file on every runtime that opens it.
 
-    Every cell is a child process with pinned threads. All load one after the other; then ``plan.rounds`` rounds
-    run, cells in a new random order in each, on patches of the split; then all answer the whole split. A
-    cell that fails or whose runtime is missing is a row that says why; the rest goes on. Interrupted, it leaves
-    no process behind.
+    Every cell is a child process with pinned threads. Cells of the same threads and shape form a group: all load
+    one after the other, then rounds run, cells in a new random order in each, on patches of the split (fields are
+    put together from these). Then each file answers the whole split once on each runtime, from the first of its
+    cells that can, and the next group follows: what is compared was interleaved, and never are more processes alive
+    than a group has cells. A cell that fails or whose runtime is missing is a row that says why; the rest goes on.
+    Interrupted, it leaves no process behind.
 
     Args:
         models: exported files with their manifests.
@@ -129,218 +54,307 @@ def bench(
         progress: called as each cell, round and chunk of patches ends.
 
     Returns:
-        A measurement per file and runtime, the source network first, then as in ``models``.
+        A measurement per cell: by threads, then by shape, the source network first, then as in ``models``.
 
     Raises:
         ConfigError: a runtime of that name does not exist, or none of those chosen opens any of the files.
         ModelError: a model file is missing.
         DataError: the split is empty or has one class.
     """
-    labels = np.asarray(split.labels)
-    metrics.auc(labels, labels)  # both classes are there, or there is no point in measuring for an hour
-    contenders = _matrix(models, plan, reference)
+    contenders = _checked(models, plan, split, reference)
+    _measure(contenders, plan, split, Kept(None, {}), progress)
+    return [one.row for one in contenders]
+
+
+def bench_to(
+    out: Path,
+    models: Sequence[Path],
+    *,
+    plan: BenchPlan,
+    split: Split,
+    reference: Path | None = None,
+    progress: Progress = silent,
+) -> None:
+    """As ``bench``, into a results file, with what was measured of the machine itself in its ``environment``.
+
+    What is finished lies in the folder ``<out>.partial`` until the results are written: killed and started again with
+    the same inputs, packages and CPU, it goes on there.
+
+    Raises:
+        ConfigError, ModelError, DataError: as ``bench``.
+        WriteError: ``out`` cannot be written, which is found out before anything runs.
+    """
+    contenders = _checked(models, plan, split, reference)
+    inputs = matrix.inputs_of(models, plan=plan, split=split, reference=reference)
+    here = environment.describe()
+    machine = {name: here[name] for name in ("cpu", "cpus_allowed", "python", "histoedge")}
+    kept = Kept(out.with_name(f"{out.name}.partial"), {"inputs": inputs, "machine": machine})
+    about = _measure(contenders, plan, split, kept, progress)
+    results.write(out, [one.row for one in contenders], inputs=inputs, about=about)
+    kept.discard()
+
+
+def _checked(models: Sequence[Path], plan: BenchPlan, split: Split, reference: Path | None) -> list[Contender]:
+    """The cells, when both classes are there: else there is no point in measuring for an hour."""
+    metrics.auc(split.labels, split.labels)
+    return matrix.contenders(models, plan, reference)
+
+
+def _measure(
+    contenders: Sequence[Contender], plan: BenchPlan, split: Split, kept: Kept, progress: Progress
+) -> dict[str, Any]:
+    """Fill the rows of the cells; what was measured of the machine."""
+    ceilings = _ceilings(contenders, plan)
+    groups = [list(group) for _, group in groupby(contenders, key=lambda one: one.group)]
+    numbers = {id(one): number for number, one in enumerate(contenders)}
+    about: dict[str, Any] = {"load_average_at_start": environment.load_average()}
+    answers: dict[Answered, np.ndarray] = {}
+    for one in contenders:
+        if (found := kept.answers(numbers[id(one)])) is not None:
+            answers.setdefault(one.file_on_runtime, found)
     with ExitStack() as stack:
-        for contender in contenders:
-            stack.callback(contender.give_up)
+        for one in (*contenders, *ceilings):
+            stack.callback(one.give_up)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="histoedge-")))
-        for done, contender in enumerate(contenders, start=1):
-            if contender.row.status == "ok":
-                _load(contender, plan)
-            progress("bench, cells loaded", done, len(contenders), _note(contender.row))
-        _time(contenders, plan, split, folder / "timed.npy", progress)
-        _answer(contenders, split, folder / "patches.npy", progress)
-    _judge(contenders, labels, plan)
-    return [contender.row for contender in contenders]
+        patches = _timed_patches(split)
+        about["decode"] = decode(patches, seed=plan.seed)
+        about["empty_rss_bytes"] = _empty_rss_bytes(plan)
+        for number, group in enumerate(groups):
+            threads = group[0].row.threads
+            group += [
+                one for one in ceilings if one.row.threads == threads and one.row.status == "ok" and not one.rounds_ms
+            ]
+            name = "" if len(groups) == 1 else f", group {number + 1} of {len(groups)}"
+            if not kept.restore_group(number, group):
+                np.save(folder / "timed.npy", _fields(patches, group[0].row.field_px, plan.seed))
+                _load(group, plan, folder / "timed.npy", progress, name)
+                _time(group, plan, folder / "timed.npy", progress, name, seed=number)
+                kept.keep_group(number, group)
+            for one in _answer(group, plan, split, folder / "patches.npy", answers, progress, name):
+                kept.keep_answers(numbers[id(one)], answers[one.file_on_runtime])
+            for one in group:
+                one.give_up()
+    about["integer_peak_gmacs"] = peaks = _peaks(ceilings)
+    _judge(contenders, np.asarray(split.labels), answers, plan, about["empty_rss_bytes"], peaks)
+    return about
 
 
-def _matrix(models: Sequence[Path], plan: BenchPlan, reference: Path | None) -> list[_Contender]:
-    for name in plan.runtimes:
-        if name not in (*edge.RUNTIMES, KERAS):
-            raise config.nearest("runtime", name, (*edge.RUNTIMES, KERAS))
-    read = [_read(path) for path in models]
-    contenders = []
-    if reference is not None and (not plan.runtimes or KERAS in plan.runtimes):
-        contenders.append(_source(reference, [one for one in read if isinstance(one, Manifest)], plan))
-    for path, name, manifest in zip(models, _names(models), read, strict=True):
-        for runtime in edge.RUNTIMES.values():
-            if path.suffix[1:] in runtime.formats and (not plan.runtimes or runtime.name in plan.runtimes):
-                contenders.append(_exported(path, name, manifest, runtime, plan))
-    if not contenders:
-        asked = ", ".join(plan.runtimes) or "any runtime"
-        raise ConfigError(f"nothing to measure: none of {len(models)} files can be opened by {asked}")
-    return contenders
+def _ceilings(contenders: Sequence[Contender], plan: BenchPlan) -> list[Contender]:
+    """A cell for every count of threads and CPU runtime that can say how fast the machine multiplies integers."""
+    usable = sorted({one.row.threads for one in contenders if one.row.status == "ok"})
+    found = []
+    for threads in usable if plan.integer_peak else []:
+        for name in ceiling.RUNTIMES:
+            told: dict[str, Any] = {"model": "integer peak", "recipe": "int8", "format": "onnx", "runtime": name}
+            row = Measurement(**told, threads=threads, batch=1, field_px=PATCH_PX, status="ok", macs=ceiling.MACS)
+            found.append(Contender(Path("integer peak"), row, ceiling.COMMAND))
+    return found
 
 
-def _read(path: Path) -> Manifest | ModelError:
-    if not path.is_file():
-        raise ModelError(f"{path}: no such model file")
+def _is_ceiling(contender: Contender) -> bool:
+    return contender.command is ceiling.COMMAND
+
+
+def _empty_rss_bytes(plan: BenchPlan) -> int | None:
+    """The peak of a cell that opens nothing: Python, numpy and this package."""
     try:
-        return manifests.read(path)
-    except ModelError as error:
-        return error
+        with Cell(EDGE_COMMAND, timeout_s=plan.timeout_s) as empty:
+            found: int | None = empty.ask("close")["peak_rss_bytes"]
+    except CellFailed:
+        return None
+    return found
 
 
-def _source(weights: Path, beside: Sequence[Manifest], plan: BenchPlan) -> _Contender:
-    sha256 = _sha256(weights)
-    exported = [one for one in beside if one.recipe == "fp32" and one.parents.get("source") == sha256]
-    known = {name: getattr(exported[0], name) for name in ("network", "params", "macs")} if exported else {}
-    here = importlib.util.find_spec("keras") is not None
-    row = Measurement(
-        model=weights.name,
-        recipe="fp32",
-        format=KERAS,
-        runtime=KERAS,
-        threads=plan.threads,
-        batch=plan.batch,
-        field_px=96,
-        status="ok" if here else "unavailable",
-        reason=None if here else KERAS_MISSING,
-        size_bytes=weights.stat().st_size,
-        sha256=sha256,
-        **known,
-    )
-    temperature = exported[0].temperature if exported else None
-    return _Contender(weights, row, fp32=None, source=sha256, temperature=temperature)
-
-
-def _exported(
-    path: Path, name: str, manifest: Manifest | ModelError, runtime: edge.Runtime, plan: BenchPlan
-) -> _Contender:
-    row = Measurement(
-        model=name,
-        recipe=path.stem,
-        format=path.suffix[1:],
-        runtime=runtime.name,
-        threads=plan.threads,
-        batch=plan.batch,
-        field_px=96,
-        status="ok",
-        size_bytes=path.stat().st_size,
-        compressed_bytes=len(zlib.compress(path.read_bytes(), 9)),
-        sha256=_sha256(path),
-    )
-    if isinstance(manifest, ModelError):
-        failed = dataclasses.replace(row, status="failed", reason=str(manifest))
-        return _Contender(path, failed, fp32=None, source=None)
-    figures = {field: getattr(manifest, field) for field in ("recipe", "network", "params", "macs", "zeros")}
-    row = dataclasses.replace(row, **figures)
-    if not runtime.installed():
-        row = dataclasses.replace(row, status="unavailable", reason=f"not installed; {runtime.install}")
-    fp32 = None if manifest.recipe == "fp32" else path.with_name(manifest.fp32)
-    source = manifest.parents.get("source")
-    return _Contender(path, row, fp32=fp32, source=source, temperature=manifest.temperature)
-
-
-def _load(contender: _Contender, plan: BenchPlan) -> None:
-    command = KERAS_COMMAND if contender.row.runtime == KERAS else EDGE_COMMAND
-    try:
-        contender.cell = Cell(command, threads=plan.threads, timeout_s=plan.timeout_s)
-        loaded = contender.cell.load(contender.path, runtime=contender.row.runtime, batch=plan.batch)
-    except CellFailed as failure:
-        contender.fail(failure)
-        return
-    contender.set(**{name: loaded[name] for name in ("runtime_version", "kernels", "cpus", "load_ms", "first_ms")})
-
-
-def _time(contenders: Sequence[_Contender], plan: BenchPlan, split: Split, file: Path, progress: Progress) -> None:
+def _timed_patches(split: Split) -> np.ndarray:
     chosen = np.unique(np.linspace(0, len(split.labels) - 1, TIMED_PATCHES).astype(int))
-    np.save(file, np.asarray(split.patches[chosen]))
-    random = np.random.default_rng(plan.seed)
-    for number in range(plan.rounds):
-        running = [contender for contender in contenders if contender.cell is not None]
+    return np.asarray(split.patches[chosen])
+
+
+def _fields(patches: np.ndarray, field_px: int, seed: int) -> np.ndarray:
+    """The patches, or larger fields put together from patches drawn among them: uint8 (n, field_px, field_px, 3)."""
+    if field_px == PATCH_PX:
+        return patches
+    side = math.ceil(field_px / PATCH_PX)
+    count = max(LEAST_FIELDS, TIMED_PATCHES * PATCH_PX**2 // field_px**2)
+    drawn = patches[np.random.default_rng(seed).integers(0, len(patches), (count, side, side))]
+    fields = drawn.swapaxes(2, 3).reshape(count, side * PATCH_PX, side * PATCH_PX, 3)
+    return np.ascontiguousarray(fields[:, :field_px, :field_px])
+
+
+def _load(group: Sequence[Contender], plan: BenchPlan, file: Path, progress: Progress, name: str) -> None:
+    """Open every cell and find out how many calls fit into a round."""
+    for done, one in enumerate(group, start=1):
+        if one.row.status == "ok":
+            try:
+                loaded = _opened(one, plan)
+                _check_threads(loaded, one.row.threads)
+                told = ("runtime_version", "kernels", "cpus", "os_threads", "n_outputs", "load_ms", "first_ms")
+                one.set(**{key: loaded[key] for key in told})
+                assert one.cell is not None
+                few = one.cell.time(file, n=2, batch=one.row.batch)
+                one.calls = timing.calls_of_a_round(float(few.ms.mean()), plan)
+            except CellFailed as failure:
+                one.fail(failure)
+        progress(f"bench, cells loaded{name}", done, len(group), _note(one.row))
+
+
+def _opened(contender: Contender, plan: BenchPlan) -> dict[str, Any]:
+    row = contender.row
+    contender.cell = Cell(contender.command, threads=row.threads, timeout_s=plan.timeout_s)
+    return contender.cell.load(contender.path, runtime=row.runtime, batch=row.batch, field_px=row.field_px)
+
+
+def _check_threads(loaded: dict[str, Any], threads: int) -> None:
+    if loaded["cpus"] is not None and loaded["cpus"] != threads:
+        raise CellFailed(f"its threads may run on {loaded['cpus']} CPUs, expected {threads}: the runtime moved them")
+
+
+def _time(group: Sequence[Contender], plan: BenchPlan, file: Path, progress: Progress, name: str, *, seed: int) -> None:
+    """Rounds of calls of all cells that still need some, each round in another random order."""
+    random = np.random.default_rng([plan.seed, seed])
+    running = [one for one in group if one.cell is not None]
+    number = 0
+    while running:
         for index in random.permutation(len(running)):
-            contender = running[index]
-            assert contender.cell is not None
-            settings = {"n": plan.runs_per_round, "batch": plan.batch, "warmup": plan.warmup_runs}
+            one = running[index]
+            assert one.cell is not None
+            warmup = min(plan.warmup_runs, one.calls)
             try:
-                times, peak = contender.cell.time(file, start=number * plan.runs_per_round, **settings)
+                times = one.cell.time(file, n=one.calls, batch=one.row.batch, start=number * one.calls, warmup=warmup)
             except CellFailed as failure:
-                contender.fail(failure)
+                one.fail(failure)
                 continue
-            contender.rounds_ms.append(times)
-            contender.set(peak_rss_bytes=peak)
-        progress("bench, rounds", number + 1, plan.rounds)
+            one.rounds_ms.append(times.ms)
+            one.joules.append(times.joules)
+            one.set(peak_rss_bytes=times.peak_rss_bytes)
+        number += 1
+        running = [one for one in running if one.cell is not None and _wants_more(one, plan)]
+        note = f"{len(running)} of {len(group)} not settled" if number >= plan.rounds and running else ""
+        total = max(plan.rounds, number + 1) if running else number
+        progress(f"bench, rounds{name}", number, total, note)
 
 
-def _answer(contenders: Sequence[_Contender], split: Split, file: Path, progress: Progress) -> None:
-    """All cells predict one chunk before the next is written: one chunk on disk, however long the split."""
+def _wants_more(contender: Contender, plan: BenchPlan) -> bool:
+    """By the plan's stop rule; a ceiling, of which no interval is told, is timed for the least number of rounds."""
+    if _is_ceiling(contender):
+        return len(contender.rounds_ms) < plan.rounds
+    return timing.wants_more(contender.rounds_ms, plan)
+
+
+def _answer(
+    group: Sequence[Contender],
+    plan: BenchPlan,
+    split: Split,
+    file: Path,
+    answers: dict[Answered, np.ndarray],
+    progress: Progress,
+    name: str,
+) -> Iterator[Contender]:
+    """Let each file answer on each runtime where none of its cells has yet; give the cells that did, one by one.
+
+    One cell after the other, in chunks: one chunk of pixels is on disk and in memory, however long the split.
+    """
+    waiting = []
+    for one in group:
+        if one.row.status == "ok" and not _is_ceiling(one) and one.file_on_runtime not in answers:
+            waiting.append(one)
+        else:
+            one.give_up()
     count = len(split.labels)
-    for at in range(0, count, CHUNK_PATCHES):
-        np.save(file, np.asarray(split.patches[at : at + CHUNK_PATCHES]))
-        for contender in contenders:
-            if contender.cell is None:
-                continue
+    for place, one in enumerate(waiting):
+        if one.file_on_runtime not in answers:
+            parts = []
             try:
-                logits = contender.cell.predict_file(file).reshape(-1)
-                if len(logits) != min(CHUNK_PATCHES, count - at):
-                    raise CellFailed(f"{len(logits)} logits for {min(CHUNK_PATCHES, count - at)} patches")
-                if not np.isfinite(logits).all():
-                    raise CellFailed(f"{np.count_nonzero(~np.isfinite(logits))} logits are not finite")
+                if one.cell is None:  # its times were kept, its answers were not
+                    _opened(one, plan)
+                for at in range(0, count, CHUNK_PATCHES):
+                    parts.append(_chunk(one, np.asarray(split.patches[at : at + CHUNK_PATCHES]), file))
+                    done = place * count + min(at + CHUNK_PATCHES, count)
+                    progress(f"bench, test patches{name}", done, len(waiting) * count, _note(one.row))
             except CellFailed as failure:
-                contender.fail(failure)
+                one.fail(failure)
                 continue
-            contender.logits.append(logits)
-        progress("bench, test patches", min(at + CHUNK_PATCHES, count), count)
+            answers[one.file_on_runtime] = np.concatenate(parts)
+            yield one
+        one.give_up()
 
 
-def _judge(contenders: Sequence[_Contender], labels: np.ndarray, plan: BenchPlan) -> None:
+def _chunk(contender: Contender, patches: np.ndarray, file: Path) -> np.ndarray:
+    assert contender.cell is not None
+    np.save(file, patches)
+    logits = contender.cell.predict_file(file).reshape(-1)
+    if len(logits) != len(patches):
+        raise CellFailed(f"{len(logits)} logits for {len(patches)} patches")
+    if not np.isfinite(logits).all():
+        raise CellFailed(f"{np.count_nonzero(~np.isfinite(logits))} logits are not finite")
+    return logits
+
+
+def _peaks(ceilings: Sequence[Contender]) -> dict[str, dict[str, float]]:
+    """Billions of integer MACs per second at p50, by threads and runtime, as JSON knows keys."""
+    found: dict[str, dict[str, float]] = {}
+    for one in ceilings:
+        if one.row.status == "ok" and one.rounds_ms:
+            rate = ceiling.MACS / 1e6 / float(np.median(np.stack(one.rounds_ms)))
+            found.setdefault(str(one.row.threads), {})[one.row.runtime] = rate
+    return found
+
+
+def _judge(
+    contenders: Sequence[Contender],
+    labels: np.ndarray,
+    answers: dict[Answered, np.ndarray],
+    plan: BenchPlan,
+    empty_rss_bytes: int | None,
+    peaks: dict[str, dict[str, float]],
+) -> None:
     """Turn times and logits into figures, and compare each file with its reference."""
-    done = [contender for contender in contenders if contender.row.status == "ok"]
-    places = {(contender.path, contender.row.runtime): contender for contender in done}
-    for contender in done:
-        contender.set(**_speed(np.stack(contender.rounds_ms), plan))
-        logits, temperature = np.concatenate(contender.logits), contender.temperature
-        contender.set(**quality.figures(labels, logits, temperature=temperature, seed=plan.seed))
-    source = next((contender for contender in done if contender.row.runtime == KERAS), None)
-    for contender in done:
-        reference = source if contender.fp32 is None else places.get((contender.fp32, contender.row.runtime))
-        if reference is None or reference is contender or reference.source != contender.source:
+    done = [one for one in contenders if one.row.status == "ok"]
+    qualities: dict[Answered, dict[str, Any]] = {}
+    for one in done:
+        at = one.file_on_runtime
+        if at not in qualities:
+            logits, temperature = answers[at], one.temperature
+            qualities[at] = quality.figures(labels, logits, temperature=temperature, seed=plan.seed)
+        one.set(**qualities[at])
+        _cost(one, plan, empty_rss_bytes, max(peaks.get(str(one.row.threads), {}).values(), default=None))
+    at_place = {(one.path, one.row.runtime, one.group): one for one in done}
+    sources = {one.group: one for one in done if one.row.runtime == KERAS}
+    differences: dict[tuple[Answered, Answered], dict[str, Any]] = {}
+    for one in done:
+        source = sources.get(one.group)
+        reference = source if one.fp32 is None else at_place.get((one.fp32, one.row.runtime, one.group))
+        if reference is None or reference is one or reference.source != one.source:
             continue
-        answers = np.concatenate(contender.logits), np.concatenate(reference.logits)
-        contender.set(reference=f"{reference.row.model} @ {reference.row.runtime}")
-        contender.set(**quality.difference(labels, *answers))
+        pair = one.file_on_runtime, reference.file_on_runtime
+        if pair not in differences:
+            differences[pair] = quality.difference(labels, answers[pair[0]], answers[pair[1]])
+        one.set(reference=f"{reference.row.model} @ {reference.row.runtime}", **differences[pair])
         if reference is not source:
-            ratio = metrics.ratio_of_medians(contender.rounds_ms, reference.rounds_ms, seed=plan.seed)
-            contender.set(p50_ratio=ratio.value, p50_ratio_lo=ratio.lo, p50_ratio_hi=ratio.hi)
+            shared = min(len(one.rounds_ms), len(reference.rounds_ms))  # rounds that ran side by side
+            times = np.stack(one.rounds_ms[:shared]), np.stack(reference.rounds_ms[:shared])
+            ratio = metrics.ratio_of_medians(*times, seed=plan.seed)
+            one.set(p50_ratio=ratio.value, p50_ratio_lo=ratio.lo, p50_ratio_hi=ratio.hi)
 
 
-def _speed(rounds_ms: np.ndarray, plan: BenchPlan) -> dict[str, Any]:
-    p50 = metrics.median(rounds_ms, seed=plan.seed)
-    p90, p95, p99 = (float(one) for one in np.quantile(rounds_ms, (0.90, 0.95, 0.99)))
-    reason = None
-    if len(rounds_ms) == 1:
-        reason = "one round shows no spread; measure several"
-    elif p50.relative_width > SETTLED_WIDTH:
-        reason = f"the interval of p50 is {p50.relative_width:.0%} of p50 wide; measure longer or on a quieter machine"
-    return {
-        "status": "ok" if reason is None else "unsettled",
-        "reason": reason,
-        "p50_ms": p50.value,
-        "p50_lo": p50.lo,
-        "p50_hi": p50.hi,
-        "p90_ms": p90,
-        "p95_ms": p95,
-        "p99_ms": p99,
-        "n_calls": rounds_ms.size,
-        "patches_per_s": 1e3 * plan.batch / float(rounds_ms.mean()),
-    }
+def _cost(contender: Contender, plan: BenchPlan, empty_rss_bytes: int | None, peak_gmacs: float | None) -> None:
+    """Time, memory, energy and share of the machine's integer peak of one cell."""
+    row = contender.row
+    speed = timing.figures(contender.rounds_ms, outputs=row.n_outputs or 1, seed=plan.seed)
+    reason = timing.unsettled(contender.rounds_ms, plan)
+    figures: dict[str, Any] = {**speed, "status": "ok" if reason is None else "unsettled", "reason": reason}
+    if row.peak_rss_bytes is not None and empty_rss_bytes is not None:
+        figures["rss_over_empty_bytes"] = row.peak_rss_bytes - empty_rss_bytes
+    spent = [joules for joules in contender.joules if joules is not None]
+    if spent and len(spent) == len(contender.joules):
+        figures["energy_mj"] = 1e3 * sum(spent) / speed["n_calls"]
+    on_cpu = row.runtime not in GPU_RUNTIMES
+    if peak_gmacs is not None and row.macs is not None and row.field_px == PATCH_PX and on_cpu:
+        figures["peak_share"] = row.macs * row.batch / (1e6 * speed["p50_ms"]) / peak_gmacs
+    pixels = row.batch * row.field_px**2
+    figures["mpx_per_s"] = speed["patches_per_s"] * pixels / (row.n_outputs or 1) / 1e6
+    contender.set(**figures)
 
 
 def _note(row: Measurement) -> str:
     return f"{row.model} @ {row.runtime}" + ("" if row.status == "ok" else f": {row.status}")
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return files.sha256(path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _names(models: Sequence[Path]) -> list[str]:
-    """File names, with as many folders in front as tell them apart."""
-    for length in range(1, max((len(path.parts) for path in models), default=0) + 1):
-        names = ["/".join(path.parts[-length:]) for path in models]
-        if len(set(names)) == len(set(models)):
-            return names
-    return [path.name for path in models]

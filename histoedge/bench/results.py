@@ -21,14 +21,23 @@ LARGEST_RESULTS_BYTES = 1 << 26
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One file on one runtime. Times are milliseconds per call of ``batch`` patches; None where not measured.
+    """One file on one runtime with one shape. Times are milliseconds per call of ``batch`` square fields of
+    ``field_px``; None where not measured. ``scenario`` is the name of the shape, a key of ``config.SCENARIOS``; None
+    where it has no name.
 
-    ``status``: ``ok``; ``unsettled``: measured, but the 95 % interval of p50 is wider than a tenth of p50 (or
-    there was one round only); ``unavailable``: the runtime is not here; ``failed``. All but ``ok`` have a ``reason``.
+    ``status``: ``ok``; ``unsettled``: measured, but the 95 % interval of p50 is wider than the plan's
+    ``settled_width`` (or there was one round only); ``unavailable``: the runtime or its device is not here, or fewer
+    CPUs than ``threads``; ``failed``. All but ``ok`` have a ``reason``.
 
     ``compressed_bytes`` is the file after zlib at its highest level, ``zeros`` the share of zeros in its kernels.
     ``load_ms`` opens the file (the runtime's modules imported before), ``first_ms`` is the first call after it.
-    ``p50_lo`` and ``p50_hi`` bound ``p50_ms``. ``peak_rss_bytes`` is the whole process, interpreter included.
+    ``p50_lo`` and ``p50_hi`` bound ``p50_ms``, the others likewise; ``n_calls`` were timed in ``n_rounds``. A call
+    gives ``n_outputs`` logits; ``patches_per_s`` counts these, ``mpx_per_s`` millions of pixels that went in. ``cpus``
+    is how many CPUs the threads of the process may run on, ``os_threads`` how many threads it has after the first call.
+    ``peak_rss_bytes`` is the whole process, interpreter included, ``rss_over_empty_bytes`` what that is more than of
+    one that opens nothing. ``energy_mj`` is millijoules of all CPU packages per call, whoever used them. ``peak_share``
+    is MACs per second at p50 over the fastest of the environment's ``integer_peak_gmacs`` for these threads; None for
+    larger fields, whose MACs no manifest tells, on a GPU, and where no runtime could be asked.
     ``reference`` is what ``d_auc`` (this AUC less the reference's, paired DeLong) and ``p50_ratio`` (this p50 over the
     reference's, interleaved rounds) compare with: the fp32 file of the same format on the same runtime; for fp32
     files the source network, with no ratio. All intervals are 95 %. ``sha256`` is the model file's.
@@ -45,8 +54,10 @@ class Measurement:
     runtime: str
     runtime_version: str | None = None
     kernels: str | None = None
+    scenario: str | None = None
     threads: int
     cpus: int | None = None
+    os_threads: int | None = None
     batch: int
     field_px: int
     status: str
@@ -62,11 +73,25 @@ class Measurement:
     p50_lo: float | None = None
     p50_hi: float | None = None
     p90_ms: float | None = None
+    p90_lo: float | None = None
+    p90_hi: float | None = None
     p95_ms: float | None = None
+    p95_lo: float | None = None
+    p95_hi: float | None = None
     p99_ms: float | None = None
+    p99_lo: float | None = None
+    p99_hi: float | None = None
     n_calls: int | None = None
+    n_rounds: int | None = None
+    n_outputs: int | None = None
     patches_per_s: float | None = None
+    patches_per_s_lo: float | None = None
+    patches_per_s_hi: float | None = None
+    mpx_per_s: float | None = None
     peak_rss_bytes: int | None = None
+    rss_over_empty_bytes: int | None = None
+    energy_mj: float | None = None
+    peak_share: float | None = None
     auc: float | None = None
     auc_lo: float | None = None
     auc_hi: float | None = None
@@ -99,14 +124,19 @@ class Results:
     measurements: tuple[Measurement, ...]
 
 
-def write(path: Path, measurements: Sequence[Measurement], *, inputs: dict[str, Any]) -> None:
+def write(
+    path: Path, measurements: Sequence[Measurement], *, inputs: dict[str, Any], about: dict[str, Any] | None = None
+) -> None:
     """Write ``bench.json`` with a description of this machine, whole or not at all.
+
+    ``about`` adds to the description what was measured of the machine.
 
     Raises:
         WriteError: the place cannot be written.
     """
     rows = [dataclasses.asdict(measurement) for measurement in measurements]
-    document = {"format": FORMAT, "environment": environment.describe(), "inputs": inputs, "measurements": rows}
+    machine = {**environment.describe(), **(about or {})}
+    document = {"format": FORMAT, "environment": machine, "inputs": inputs, "measurements": rows}
     files.write_json(path, document)
 
 
@@ -143,7 +173,12 @@ def is_current(path: Path, inputs: dict[str, Any]) -> bool:
         return False
 
 
-_LATER = {"ece", *(f"sensitivity_at_95_specificity{bound}" for bound in ("", "_lo", "_hi"))}
+_LATER = {
+    *("ece", *(f"sensitivity_at_95_specificity{bound}" for bound in ("", "_lo", "_hi"))),
+    *("scenario", "os_threads", "n_rounds", "n_outputs", "mpx_per_s", "patches_per_s_lo", "patches_per_s_hi"),
+    *(f"{name}_{bound}" for name in ("p90", "p95", "p99") for bound in ("lo", "hi")),
+    *("rss_over_empty_bytes", "energy_mj", "peak_share"),
+}
 """Keys that results files of format 1 may lack, because they are younger."""
 
 _TYPES = {

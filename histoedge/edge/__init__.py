@@ -7,13 +7,13 @@ This folder can be copied by itself under any name.
     logits = runner.predict(patches)          # uint8 (N, 96, 96, 3) RGB -> float32 (N, 1, 1, 1)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from . import manifest as _manifest
 from .errors import DataError, RuntimeUnavailable
 from .manifest import Manifest
 
-__all__ = ["RUNTIMES", "Manifest", "Operator", "Runner", "Runtime", "load", "operators"]
+__all__ = ["RUNTIMES", "VARIANTS", "Manifest", "Operator", "Runner", "Runtime", "known", "load", "operators"]
 
 
 class Runner(Protocol):
@@ -76,6 +76,8 @@ class Runtime:
     ``operators(content)`` tells what it computes."""
     packages: tuple[str, ...]
     """The distributions that may provide the module."""
+    kernels: str | None = None
+    """Which of its kernels, where it has several: ``open_model`` gets it as ``kernels=``."""
 
     def installed(self) -> bool:
         """Whether its module can be found (it is not imported)."""
@@ -106,6 +108,36 @@ RUNTIMES = {
         Runtime("openvino", ("onnx",), "openvino", "pip install openvino", "openvino", ("openvino",)),
     )
 }
+"""What opens a file unasked, in this order."""
+
+_ONNX_GPU = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+
+VARIANTS = {
+    row.name: row
+    for row in (
+        replace(RUNTIMES["litert"], name="litert-builtin", kernels="builtin"),
+        replace(
+            RUNTIMES["onnxruntime"],
+            name="onnxruntime-cuda",
+            kernels="cuda",
+            install=_ONNX_GPU,
+            packages=("onnxruntime-gpu",),
+        ),
+        replace(
+            RUNTIMES["onnxruntime"],
+            name="onnxruntime-tensorrt",
+            kernels="tensorrt",
+            install=f"{_ONNX_GPU} tensorrt",
+            packages=("onnxruntime-gpu",),
+        ),
+    )
+}
+"""Other kernels of the same runtimes, used only where they are asked for by name."""
+
+
+def known() -> dict[str, Runtime]:
+    """Every runtime that can be asked for by name: ``RUNTIMES``, then ``VARIANTS``."""
+    return {**RUNTIMES, **VARIANTS}
 
 
 def load(model: str | Path, *, runtime: str | None = None, threads: int = 1) -> Runner:
@@ -113,16 +145,18 @@ def load(model: str | Path, *, runtime: str | None = None, threads: int = 1) -> 
 
     Args:
         model: path of a ``.tflite`` or ``.onnx`` file with its ``.json`` manifest beside it.
-        runtime: a name of ``RUNTIMES``; without it the first installed one that opens the format.
+        runtime: a name of ``known()``; without it the first installed of ``RUNTIMES`` that opens the format.
         threads: how many threads the interpreter may use.
 
     Raises:
         ModelError: file or manifest missing, unreadable, or not matching each other.
-        RuntimeUnavailable: the runtime is unknown, not installed, or does not open this format.
+        RuntimeUnavailable: the runtime is unknown, not installed, does not open this format, or finds no device.
     """
-    opener, content, manifest = _checked(model, runtime)
-    told = {"may_saturate": bool(manifest.may_saturate), "stride_px": manifest.stride_px}
-    return opener.open_model(content, threads=threads, **told)  # type: ignore[no-any-return]
+    row, content, manifest = _checked(model, runtime)
+    told: dict[str, Any] = {"may_saturate": bool(manifest.may_saturate), "stride_px": manifest.stride_px}
+    if row.kernels is not None:
+        told["kernels"] = row.kernels
+    return _opener(row).open_model(content, threads=threads, **told)  # type: ignore[no-any-return]
 
 
 def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operator, ...]:
@@ -132,31 +166,38 @@ def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operato
         ModelError: see ``load``.
         RuntimeUnavailable: see ``load``.
     """
-    opener, content, _ = _checked(model, runtime)
-    return opener.operators(content)  # type: ignore[no-any-return]
+    row, content, _ = _checked(model, runtime)
+    if row.kernels is not None:
+        raise RuntimeUnavailable(f"{row.name} does not tell its operators; {', '.join(RUNTIMES)} do")
+    return _opener(row).operators(content)  # type: ignore[no-any-return]
 
 
-def _checked(model: str | Path, runtime: str | None) -> tuple[ModuleType, bytes, Manifest]:
+def _checked(model: str | Path, runtime: str | None) -> tuple[Runtime, bytes, Manifest]:
     path = Path(model)
     checked = _manifest.read(path)
     content = _manifest.checked_bytes(path, checked)
     return _choose(path.name, checked.format, runtime), content, checked
 
 
-def _choose(name: str, format_: str, runtime: str | None) -> ModuleType:
+def _choose(name: str, format_: str, runtime: str | None) -> Runtime:
     fitting = [row for row in RUNTIMES.values() if format_ in row.formats]
     if runtime is not None:
-        if runtime not in RUNTIMES:
-            raise RuntimeUnavailable(f"no runtime is called {runtime!r}; known: {', '.join(RUNTIMES)}")
-        if RUNTIMES[runtime] not in fitting:
+        if runtime not in known():
+            raise RuntimeUnavailable(f"no runtime is called {runtime!r}; known: {', '.join(known())}")
+        asked = known()[runtime]
+        if format_ not in asked.formats:
             names = ", ".join(row.name for row in fitting)
             raise RuntimeUnavailable(f"{name}: {runtime} does not open {format_} files; {names} can")
-        fitting = [RUNTIMES[runtime]]
+        fitting = [asked]
     for row in fitting:
         if row.installed():
-            return import_module(f".{row.opener}", __name__)
+            return row
     hints = " or ".join(row.install for row in fitting)
     raise RuntimeUnavailable(f"{name}: {' and '.join(row.name for row in fitting)} not installed; {hints}")
+
+
+def _opener(row: Runtime) -> ModuleType:
+    return import_module(f".{row.opener}", __name__)
 
 
 _UINT8 = np.dtype(np.uint8)

@@ -11,15 +11,17 @@ from .errors import ModelError
 DELEGATE = "DELEGATE"
 
 
-def open_model(content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1) -> "LiteRTRunner":
-    """A runner for the bytes of a ``.tflite`` file, with XNNPACK kernels.
+def open_model(
+    content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1, kernels: str = "xnnpack"
+) -> "LiteRTRunner":
+    """A runner for the bytes of a ``.tflite`` file, with XNNPACK's ``kernels`` or LiteRT's ``builtin`` ones.
 
-    ``may_saturate`` changes nothing: XNNPACK adds products in 32 bits on every CPU.
+    ``may_saturate`` changes nothing: both add products in 32 bits on every CPU.
 
     Raises:
         ModelError: not a TFLite file that this interpreter can run.
     """
-    return LiteRTRunner(_interpreter(content, threads=threads), stride_px=stride_px)
+    return LiteRTRunner(_interpreter(content, threads=threads, kernels=kernels), stride_px=stride_px, kernels=kernels)
 
 
 def operators(content: bytes) -> tuple[Operator, ...]:
@@ -61,11 +63,12 @@ def _left_by_delegates(nodes: list[dict[str, Any]], outputs: list[int]) -> set[i
     return left
 
 
-def _interpreter(content: bytes, *, threads: int) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
+def _interpreter(content: bytes, *, threads: int, kernels: str = "xnnpack") -> Any:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+    resolver = {"xnnpack": OpResolverType.AUTO, "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}[kernels]
     try:
-        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter = Interpreter(model_content=content, num_threads=threads, experimental_op_resolver_type=resolver)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"LiteRT cannot open this file: {str(error).splitlines()[0]}") from error
@@ -76,9 +79,9 @@ class LiteRTRunner:
     """A ``Runner`` over one LiteRT interpreter. The file holds one patch; other batches and fields resize it."""
 
     runtime = "litert"
-    kernels = "xnnpack"
 
-    def __init__(self, interpreter: Any, *, stride_px: int) -> None:
+    def __init__(self, interpreter: Any, *, stride_px: int, kernels: str) -> None:
+        self.kernels = kernels
         self.version = version("ai-edge-litert")
         self._interpreter = interpreter
         self._stride_px = stride_px

@@ -1,4 +1,4 @@
-"""ONNX Runtime: opens ``.onnx`` files on the CPU."""
+"""ONNX Runtime: opens ``.onnx`` files on the CPU, or on an NVIDIA GPU where that is asked for."""
 
 import json
 import tempfile
@@ -8,26 +8,54 @@ from typing import Any
 import numpy as np
 
 from . import Operator, check_patches
-from .errors import ModelError
+from .errors import ModelError, RuntimeUnavailable
 
 EXACT_SUMS = "session.x64quantprecision"  # ONNX Runtime's onnxruntime_session_options_config_keys.h
+NO_CPU = "session.disable_cpu_ep_fallback"  # same file
+PROVIDERS = {"mlas": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
 def open_model(
-    content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1
+    content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1, kernels: str = "mlas"
 ) -> "OnnxRuntimeRunner":
-    """A runner for the bytes of an ``.onnx`` file, on ONNX Runtime's CPU kernels.
+    """A runner for the bytes of an ``.onnx`` file.
 
-    ``may_saturate`` asks for exact sums on x86 CPUs without VNNI, where uint8 x int8 kernels would overflow 16 bits:
-    slower there, no difference elsewhere.
+    ``kernels`` are ``mlas``, ONNX Runtime's own on the CPU, or ``cuda`` or ``tensorrt`` on a GPU; the runner's
+    ``kernels`` then say whether the GPU computes all operators. ``may_saturate`` asks for exact sums on x86 CPUs
+    without VNNI, where uint8 x int8 kernels would overflow 16 bits: slower there, no difference elsewhere.
 
     Raises:
         ModelError: not an ONNX file that this runtime can run.
+        RuntimeUnavailable: this build of the runtime knows no such provider, or the provider finds no GPU.
     """
     import onnxruntime
 
-    session = _session(content, threads=threads, may_saturate=may_saturate)
-    return OnnxRuntimeRunner(session, stride_px=stride_px, version=onnxruntime.__version__)
+    if kernels == "mlas":
+        session = _session(content, threads=threads, may_saturate=may_saturate)
+    else:
+        session, kernels = _on_gpu(content, kernels, threads=threads)
+    return OnnxRuntimeRunner(session, stride_px=stride_px, version=onnxruntime.__version__, kernels=kernels)
+
+
+def _on_gpu(content: bytes, kernels: str, *, threads: int) -> tuple[Any, str]:
+    """A session with this provider and the words for its kernels; all operators on the GPU where that is possible."""
+    import onnxruntime
+
+    provider = PROVIDERS[kernels]
+    if provider not in onnxruntime.get_available_providers():
+        raise RuntimeUnavailable(
+            f"onnxruntime {onnxruntime.__version__} has no {provider}; pip install onnxruntime-gpu in its place"
+        )
+    if hasattr(onnxruntime, "preload_dlls"):  # NVIDIA's libraries from their Python packages, since 1.21
+        onnxruntime.preload_dlls()
+    try:
+        session, words = _session(content, threads=threads, provider=provider, alone=True), kernels
+    except ModelError:  # some operator has no GPU kernel: int8 convolutions have none in CUDA's provider
+        session = _session(content, threads=threads, provider=provider)
+        words = f"{kernels}, some operators on the cpu"
+    if provider not in session.get_providers():
+        raise RuntimeUnavailable(f"{provider} did not open: no NVIDIA GPU, or its driver or libraries are not found")
+    return session, words
 
 
 def operators(content: bytes) -> tuple[Operator, ...]:
@@ -60,12 +88,22 @@ def _is_integer(profiled: dict[str, Any]) -> bool:
     return not any("float" in type_ or type_ == "double" for type_ in outputs + activations)
 
 
-def _session(content: bytes, *, threads: int, may_saturate: bool = False, profile: Path | None = None) -> Any:
+def _session(
+    content: bytes,
+    *,
+    threads: int,
+    may_saturate: bool = False,
+    profile: Path | None = None,
+    provider: str = PROVIDERS["mlas"],
+    alone: bool = False,
+) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     if may_saturate:
         options.add_session_config_entry(EXACT_SUMS, "1")
+    if alone:
+        options.add_session_config_entry(NO_CPU, "1")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -73,7 +111,7 @@ def _session(content: bytes, *, threads: int, may_saturate: bool = False, profil
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=[provider])
     except Exception as error:  # every release of the library raises pybind classes of its own, all of them Exception
         raise ModelError(f"ONNX Runtime cannot open this file: {str(error).splitlines()[0]}") from error
 
@@ -82,10 +120,9 @@ class OnnxRuntimeRunner:
     """A ``Runner`` over one ONNX Runtime session."""
 
     runtime = "onnxruntime"
-    kernels = "mlas"
 
-    def __init__(self, session: Any, *, stride_px: int, version: str) -> None:
-        self.version = version
+    def __init__(self, session: Any, *, stride_px: int, version: str, kernels: str) -> None:
+        self.version, self.kernels = version, kernels
         self._session = session
         self._stride_px = stride_px
         self._input = session.get_inputs()[0].name

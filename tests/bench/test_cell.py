@@ -55,10 +55,11 @@ def test_times_come_one_per_call(tmp_path):
     np.save(tmp_path / "p.npy", patches(5))
     with Cell(served("assert len(patches) == 2")) as cell:
         cell.load("any", runtime="test", batch=2)
-        times, peak = cell.time(tmp_path / "p.npy", n=7, batch=2, start=3, warmup=2)
+        times, peak, joules = cell.time(tmp_path / "p.npy", n=7, batch=2, start=3, warmup=2)
     assert times.shape == (7,)
     assert (times > 0).all()
     assert peak is None or peak > 1 << 20
+    assert joules is None or joules >= 0
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")
@@ -67,14 +68,34 @@ def test_peak_memory_is_the_childs_and_not_inherited_from_its_parent(tmp_path):
     held = np.ones(400 << 20, np.uint8)
     with Cell(served()) as cell:
         cell.load("any", runtime="test")
-        _, peak = cell.time(tmp_path / "p.npy", n=1)
+        peak = cell.time(tmp_path / "p.npy", n=1).peak_rss_bytes
     assert peak < held.nbytes / 2
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs CPU affinity")
 def test_a_cell_is_pinned_to_as_many_cpus_as_threads():
     with Cell(served('assert os.environ["OMP_NUM_THREADS"] == "1"'), threads=1) as cell:
-        assert cell.load("any", runtime="test")["cpus"] == 1
+        loaded = cell.load("any", runtime="test")
+        assert (loaded["cpus"], loaded["os_threads"]) == (1, 1)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux")
+def test_threads_that_a_runtime_starts_are_counted_with_the_cpus_they_may_use():
+    body = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    with Cell(served(body), threads=1) as cell:
+        loaded = cell.load("any", runtime="test")
+        assert (loaded["cpus"], loaded["os_threads"]) == (1, 2)
+        if len(os.sched_getaffinity(0)) > 1:  # a library that moves itself is found out
+            moves = f"import os; os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[:2]})"
+            with Cell(served(moves), threads=1) as other:
+                assert other.load("any", runtime="test")["cpus"] == 2
+
+
+def test_a_call_may_be_a_field(tmp_path):
+    np.save(tmp_path / "p.npy", np.full((2, 200, 200, 3), 7, np.uint8))
+    with Cell(served("assert patches.shape == (3, 200, 200, 3)")) as cell:
+        assert cell.load("any", runtime="test", batch=3, field_px=200)["n_outputs"] == 3
+        assert cell.time(tmp_path / "p.npy", n=2, batch=3).ms.shape == (2,)
 
 
 @pytest.mark.parametrize(

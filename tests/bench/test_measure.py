@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,15 @@ import psutil
 import pytest
 
 from histoedge import edge, metrics
-from histoedge.bench import bench, find, inputs_of, measure
+from histoedge.bench import bench, bench_to, find, inputs_of, matrix, measure, read
 from histoedge.config import BenchPlan
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, DataError, ModelError
 from histoedge.edge.manifest import manifest_path
+from histoedge.files import WriteError
 
-PLAN = BenchPlan(runtimes=("onnxruntime",), rounds=3, runs_per_round=5, warmup_runs=1, timeout_s=60)
+SHORT = {"max_seconds": 0.0, "integer_peak": False}
+PLAN = BenchPlan(runtimes=("onnxruntime",), rounds=3, runs_per_round=5, warmup_runs=1, timeout_s=60, **SHORT)
 
 KERAS_STAND_IN = """
 import numpy as np
@@ -59,8 +62,8 @@ def test_every_file_is_measured_and_compared_with_its_fp32(mean_red, tmp_path, s
         assert row.first_ms > 0
         assert row.patches_per_s > 0
         assert row.size_bytes == Path(tmp_path / row.model).stat().st_size
-    assert ("bench, rounds", 3, 3) in seen
-    assert ("bench, test patches", 600, 600) in seen
+    assert ("bench, rounds", 3, 3, "") in seen
+    assert [what[1:3] for what in seen if what[0] == "bench, test patches"][-1] == (1200, 1200)
 
 
 def test_calibration_and_sensitivity_are_of_the_test_split_at_the_manifests_temperature(mean_red, tmp_path, split, red):
@@ -73,7 +76,7 @@ def test_calibration_and_sensitivity_are_of_the_test_split_at_the_manifests_temp
 
 
 def test_all_installed_runtimes_answer_alike(mean_red, tmp_path, split, red):
-    plan = BenchPlan(rounds=2, runs_per_round=2, warmup_runs=0, batch=4)
+    plan = BenchPlan(rounds=2, runs_per_round=2, warmup_runs=0, batch=(4,), **SHORT)
     rows = bench([mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split)
     assert [row.runtime for row in rows] == ["onnxruntime", "openvino"]
     for row in rows:
@@ -132,7 +135,7 @@ def test_a_runtime_that_is_not_installed_is_a_row(mean_red, tmp_path, split, mon
         edge.RUNTIMES["onnxruntime"], name="absent", module="no_such_module", install="pip install absent"
     )
     monkeypatch.setitem(edge.RUNTIMES, "absent", absent)
-    plan = BenchPlan(runtimes=("absent", "onnxruntime"), rounds=2, runs_per_round=2)
+    plan = BenchPlan(runtimes=("absent", "onnxruntime"), rounds=2, runs_per_round=2, **SHORT)
     rows = by_name(bench([mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split))
     row = rows["fp32.onnx @ absent"]
     assert (row.status, row.reason) == ("unavailable", "not installed; pip install absent")
@@ -140,8 +143,8 @@ def test_a_runtime_that_is_not_installed_is_a_row(mean_red, tmp_path, split, mon
 
 
 def test_the_source_network_is_the_reference_of_fp32_files(mean_red, tmp_path, split, red, monkeypatch):
-    monkeypatch.setattr(measure, "KERAS_COMMAND", (sys.executable, "-c", KERAS_STAND_IN))
-    monkeypatch.setattr(measure.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(matrix, "KERAS_COMMAND", (sys.executable, "-c", KERAS_STAND_IN))
+    monkeypatch.setattr(matrix.importlib.util, "find_spec", lambda name: object())
     weights = tmp_path / "fp32.weights.h5"
     weights.write_bytes(b"weights")
     source = hashlib.sha256(b"weights").hexdigest()
@@ -151,7 +154,7 @@ def test_the_source_network_is_the_reference_of_fp32_files(mean_red, tmp_path, s
     stranger = mean_red(tmp_path / "elsewhere" / "fp32.onnx", source="1" * 64)
     models, reference = find([tmp_path, stranger])
     assert (models[0], reference) == (mine, weights)
-    plan = BenchPlan(runtimes=("keras", "onnxruntime"), rounds=2, runs_per_round=2)
+    plan = BenchPlan(runtimes=("keras", "onnxruntime"), rounds=2, runs_per_round=2, **SHORT)
     keras, fp32, int8, other = bench(models, plan=plan, split=split, reference=reference)
     answers = split.patches.mean(axis=(1, 2, 3))
     area = metrics.auc(split.labels, answers)
@@ -168,7 +171,7 @@ def test_the_source_network_is_the_reference_of_fp32_files(mean_red, tmp_path, s
 
 
 def test_keras_that_is_not_installed_is_a_row(mean_red, tmp_path, split, monkeypatch):
-    monkeypatch.setattr(measure.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(matrix.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(edge, "find_spec", lambda name: None)
     weights = tmp_path / "fp32.weights.h5"
     weights.write_bytes(b"weights")
@@ -186,7 +189,7 @@ def test_the_same_file_twice_is_two_rows(mean_red, tmp_path, split):
 
 
 def test_one_round_is_never_settled(mean_red, tmp_path, split):
-    plan = BenchPlan(runtimes=("onnxruntime",), rounds=1, runs_per_round=5)
+    plan = BenchPlan(runtimes=("onnxruntime",), rounds=1, runs_per_round=5, **SHORT)
     (row,) = bench([mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split)
     assert row.status == "unsettled"
     assert "one round" in row.reason
@@ -229,3 +232,153 @@ def test_inputs_change_with_plan_data_and_model(mean_red, tmp_path, split):
     assert first != inputs_of([model], plan=PLAN, split=other, reference=None)
     model.write_bytes(b"other")
     assert first != inputs_of([model], plan=PLAN, split=split, reference=None)
+
+
+def test_quality_is_measured_once_and_repeated_on_every_shape(mean_red, tmp_path, split, red):
+    plan = BenchPlan(runtimes=("onnxruntime",), scenarios=("multi-stream",), rounds=2, runs_per_round=2, **SHORT)
+    seen = []
+    models = [mean_red(tmp_path / name, scale=scale) for name, scale in (("fp32.onnx", 1), ("int8.onnx", -1))]
+    rows = bench(models, plan=plan, split=split, progress=lambda *what: seen.append(what))
+    told = [(row.model, row.scenario, row.batch, row.field_px, row.n_outputs) for row in rows]
+    assert told == [
+        ("fp32.onnx", "single-stream", 1, 96, 1),
+        ("int8.onnx", "single-stream", 1, 96, 1),
+        ("fp32.onnx", "multi-stream", 8, 96, 8),
+        ("int8.onnx", "multi-stream", 8, 96, 8),
+    ]
+    assert rows[0].auc == rows[2].auc == pytest.approx(metrics.auc(split.labels, red))
+    assert rows[1].d_auc == rows[3].d_auc
+    assert None not in (rows[1].p50_ratio, rows[3].p50_ratio)
+    assert {what[0] for what in seen if "patches" in what[0]} == {"bench, test patches, group 1 of 2"}
+    for row in rows:
+        assert row.mpx_per_s == pytest.approx(row.patches_per_s * 96 * 96 / 1e6)
+        assert row.patches_per_s_lo <= row.patches_per_s <= row.patches_per_s_hi
+        for name in ("p50", "p90", "p95", "p99"):
+            assert getattr(row, f"{name}_lo") <= getattr(row, f"{name}_ms") <= getattr(row, f"{name}_hi")
+
+
+def test_a_field_is_made_of_the_patches(split):
+    patches = split.patches[:5]
+    fields = measure._fields(patches, 200, seed=0)
+    assert fields.shape[1:] == (200, 200, 3)
+    assert fields.dtype == np.uint8
+    known = {patch.tobytes() for patch in patches}
+    tiles = [fields[k, y : y + 96, x : x + 96] for k in range(len(fields)) for y in (0, 96) for x in (0, 96)]
+    assert {tile.tobytes() for tile in tiles} == known
+    assert (measure._fields(patches, 200, seed=0) == fields).all()
+    assert measure._fields(patches, 96, seed=0) is patches
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs CPU affinity")
+def test_more_threads_than_cpus_are_a_row(mean_red, tmp_path, split):
+    plan = dataclasses.replace(PLAN, threads=(1, 4096))
+    one, many = bench([mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split)
+    assert (one.cpus, one.auc is None) == (1, False)
+    assert (many.status, many.threads) == ("unavailable", 4096)
+    assert "4096 threads asked for, but only" in many.reason
+
+
+def test_a_gpu_that_is_not_there_is_a_row(mean_red, tmp_path, split):
+    import onnxruntime
+
+    plan = dataclasses.replace(PLAN, runtimes=("onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime"))
+    rows = by_name(bench([mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split))
+    assert rows["fp32.onnx @ onnxruntime"].auc is not None
+    for name, provider in (("cuda", "CUDAExecutionProvider"), ("tensorrt", "TensorrtExecutionProvider")):
+        row = rows[f"fp32.onnx @ onnxruntime-{name}"]
+        if row.auc is None:  # it is not there
+            here = provider in onnxruntime.get_available_providers()
+            assert row.status == "unavailable"
+            assert f"{provider} did not open" in row.reason if here else f"has no {provider}" in row.reason
+
+
+def test_a_library_that_cannot_be_imported_is_a_row(mean_red, tmp_path, split, monkeypatch):
+    broken = tmp_path / "site" / "onnxruntime"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('numpy.core.multiarray failed to import')")
+    paths = [str(broken.parent), str(Path(measure.__file__).parents[2])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    (row,) = bench([mean_red(tmp_path / "fp32.onnx")], plan=PLAN, split=split)
+    assert row.status == "failed"
+    assert row.reason == "ImportError: numpy.core.multiarray failed to import"
+
+
+def test_a_runtime_that_ends_with_a_signal_is_a_row(mean_red, tmp_path, split, monkeypatch):
+    crashing = tmp_path / "site" / "onnxruntime"
+    crashing.mkdir(parents=True)
+    (crashing / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
+    paths = [str(crashing.parent), str(Path(measure.__file__).parents[2])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    plan = dataclasses.replace(PLAN, runtimes=("onnxruntime", "openvino"))
+    rows = by_name(bench([mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split))
+    row = rows["fp32.onnx @ onnxruntime"]
+    assert (row.status, row.reason) == ("failed", "killed by SIGSEGV")
+    other = rows["fp32.onnx @ openvino"]
+    assert other.status == "unavailable" or other.auc is not None
+
+
+def test_the_integer_peak_is_measured_and_rows_are_held_against_it(mean_red, tmp_path, split):
+    plan = dataclasses.replace(PLAN, rounds=2, runs_per_round=2, integer_peak=True)
+    bench_to(tmp_path / "r.json", [mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split)
+    found = read(tmp_path / "r.json")
+    (row,) = found.measurements
+    peaks = found.environment["integer_peak_gmacs"]["1"]
+    assert "onnxruntime" in peaks
+    assert row.peak_share == pytest.approx(row.macs / (1e6 * row.p50_ms) / max(peaks.values()))
+    assert row.rss_over_empty_bytes == row.peak_rss_bytes - found.environment["empty_rss_bytes"] > 1 << 20
+    assert found.environment["decode"].keys() == {"png", "tiff", "jpeg"}
+    assert found.environment["decode"]["png"]["p50_ms"] > 0
+
+
+def test_a_stopped_benchmark_goes_on_where_it_was(mean_red, tmp_path, split):
+    models = [mean_red(tmp_path / name) for name in ("fp32.onnx", "int8.onnx")]
+    out = tmp_path / "results" / "r.json"
+    kept = tmp_path / "results" / "r.json.partial"
+
+    def stop_within_the_second_answers(what, done, total, note=""):
+        if (what, done) == ("bench, test patches", 600 + 512):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench_to(out, models, plan=PLAN, split=split, progress=stop_within_the_second_answers)
+    assert psutil.Process().children() == []
+    assert not out.exists()
+    assert {path.name for path in kept.iterdir()} == {"inputs.json", "times.0.npz", "answers.0.npy"}
+    times = np.load(kept / "times.0.npz")["0.0"]
+    seen = []
+    bench_to(out, models, plan=PLAN, split=split, progress=lambda *what: seen.append(what))
+    assert not kept.exists()
+    assert not any("rounds" in what[0] or "loaded" in what[0] for what in seen)
+    assert [what[1:3] for what in seen] == [(512, 600), (600, 600)]
+    fp32, int8 = read(out).measurements
+    assert (fp32.auc, fp32.n_calls) == (int8.auc, 15)
+    assert min(times) <= fp32.p99_ms
+    assert int8.p50_ratio is not None
+
+
+@pytest.mark.parametrize("change", ["plan", "model", "damage"])
+def test_what_was_kept_of_other_inputs_or_is_damaged_is_measured_anew(mean_red, tmp_path, split, change):
+    model, plan, out = mean_red(tmp_path / "fp32.onnx"), PLAN, tmp_path / "r.json"
+
+    def stop(what, done, total, note=""):
+        if what == "bench, test patches":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench_to(out, [model], plan=plan, split=split, progress=stop)
+    if change == "plan":
+        plan = dataclasses.replace(plan, seed=1)
+    elif change == "model":
+        model = mean_red(model, scale=-1)
+    else:
+        (tmp_path / "r.json.partial" / "times.0.npz").write_bytes(b"PK\x03\x04 and no more")
+    seen = []
+    bench_to(out, [model], plan=plan, split=split, progress=lambda *what: seen.append(what[0]))
+    assert "bench, rounds" in seen
+    assert not (tmp_path / "r.json.partial").exists()
+
+
+def test_results_that_cannot_be_written_are_refused_before_anything_runs(mean_red, tmp_path, split):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="cannot be written"):
+        bench_to(tmp_path / "file" / "r.json", [mean_red(tmp_path / "fp32.onnx")], plan=PLAN, split=split)

@@ -1,0 +1,50 @@
+"""``histoedge bench`` as it is typed."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from histoedge.cli import main
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    place = tmp_path_factory.mktemp("data")
+    assert CliRunner().invoke(main, ["data", "synth", str(place), "--patches", "320"]).exit_code == 0
+    return place
+
+
+def test_options_repeat_and_replace_those_of_the_file(mean_red, tmp_path, data):
+    settings = tmp_path / "plan.toml"
+    settings.write_text(
+        "[bench]\nbatch = [1, 64]\nrounds = 2\nruns_per_round = 2\nmax_seconds = 0\ninteger_peak = false"
+    )
+    model, out = mean_red(tmp_path / "fp32.onnx"), tmp_path / "r.json"
+    command = ["bench", model, "--data", data, "--out", out, "--config", settings, "--json"]
+    command += ["--runtime", "onnxruntime", "--batch", 1, "--batch", 3, "--batch", 3, "--scenario", "multi-stream"]
+    done = CliRunner().invoke(main, [str(word) for word in command])
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document == json.loads(out.read_text())
+    assert [row["batch"] for row in document["measurements"]] == [1, 3, 8]
+    assert [row["scenario"] for row in document["measurements"]] == ["single-stream", None, "multi-stream"]
+    assert document["inputs"]["plan"]["batch"] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--threads", "0"], 2, "0 is not in the range x>=1"),
+        (["--field", "64"], 2, "64 is not in the range x>=96"),
+        (["--scenario", "server"], 2, "'server' is not one of"),
+        (["--runtime", "onnxrunime"], 1, "did you mean onnxruntime"),
+        (["--runtime", "litert-builtin"], 1, "none of 1 files can be opened by litert-builtin"),
+    ],
+)
+def test_a_wrong_option_is_refused(mean_red, tmp_path, data, words, code, says):
+    model, out = mean_red(tmp_path / "fp32.onnx"), tmp_path / "r.json"
+    done = CliRunner().invoke(main, ["bench", str(model), "--data", str(data), "--out", str(out), *words])
+    assert done.exit_code == code
+    assert says in done.stderr
+    assert not list(tmp_path.glob("r.json*"))

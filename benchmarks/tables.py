@@ -193,7 +193,7 @@ KINDS = {
     "bench": run_parts,
     "peers": peers_parts,
     "ablations": ablations_parts,
-    **dict.fromkeys(("quantise", "saturation", "throughput", "aa", "coverage"), rows_parts),
+    **dict.fromkeys(("quantise", "saturation", "throughput", "aa", "coverage", "trainings"), rows_parts),
 }
 
 

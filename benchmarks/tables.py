@@ -1,4 +1,4 @@
-"""Write benchmarks/README.md from the committed results: ``python benchmarks/tables.py``.
+"""Write benchmarks/README.md, and the table in README.md, from the committed results: ``python benchmarks/tables.py``.
 
 Each ``results/<machine>/<name>.json`` is the ``bench.json`` of a run with the settings of ``<name>.toml``
 (``<name>-seedN.json`` with another seed), or has a ``kind`` that says which script of this folder made it.
@@ -23,6 +23,8 @@ TEACHERS = {
 }  # whose run teaches which
 
 WITHOUT_AMX = "-without-amx"  # at the end of a machine's name: with without_amx.py before the command
+
+BEGIN, END = "<!-- released: make tables -->", "<!-- end -->"  # in the project's README
 
 HEADER = """# Benchmarks
 
@@ -62,11 +64,34 @@ def networks_parts() -> list[str]:
     return ["## Networks\n", "\n".join(lines) + "\n", *seeds_parts()]
 
 
+def released() -> str:
+    """A row per released network, from the results that its model card names."""
+    head = ["network", "MMAC", "int8 kB", "AUC on test, int8", "fp32", "LiteRT p50 us", "ONNX Runtime p50 us", "from"]
+    lines = ["| " + " | ".join(head) + " |", "|---|---:|---:|---|---|---|---|---|"]
+    for folder in sorted(HERE.parent.glob("exported/*/models")):
+        name = folder.parent.name
+        (results,) = (file for file in HERE.glob(f"results/*/{name}.json") if not _without_amx(file))
+        rows = {(row.model, row.runtime): row for row in bench.read(results).measurements}
+        int8, fp32 = (rows[f"{recipe}.onnx", "onnxruntime"] for recipe in ("int8", "fp32"))
+        cells = [f"`{name}`", f"{(int8.macs or 0) / 1e6:.1f}", kilobytes(int8.size_bytes)]
+        cells += [interval(one.auc, one.auc_lo, one.auc_hi) for one in (int8, fp32)]
+        for key in (("int8.tflite", "litert"), ("int8.onnx", "onnxruntime")):
+            cells.append(f"{micros(rows[key].p50_ms)}, {rows[key].p50_ratio:.2f} of fp32")
+        lines.append("| " + " | ".join([*cells, f"`benchmarks/{_place(results)}`"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def with_released(readme: str) -> str:
+    """The project's README with the table of released networks as the results have it."""
+    head, rest = readme.split(BEGIN)
+    return f"{head}{BEGIN}\n{released()}{END}{rest.split(END)[1]}"
+
+
 def seeds_parts() -> list[str]:
     """What another seed changes, for every network that was trained with several."""
     areas: dict[str, list[float]] = {}
     for results in sorted(HERE.glob("results/*/*.json")):
-        if "kind" in json.loads(results.read_text()) or results.parent.name.endswith(WITHOUT_AMX):
+        if "kind" in json.loads(results.read_text()) or _without_amx(results):
             continue
         for row in bench.read(results).measurements:
             if row.model == "int8.onnx" and row.runtime == "onnxruntime" and row.auc is not None:
@@ -87,7 +112,7 @@ def run_parts(results: Path) -> list[str]:
     command = run_command(results.stem)
     if command.startswith("histoedge run"):
         command += _recipes(measured)
-    if results.parent.name.endswith(WITHOUT_AMX):
+    if _without_amx(results):
         command = f"python benchmarks/without_amx.py {command}"
     return [
         f"`{command}`; its `RUN/bench.json` is `{_place(results)}`.\n",
@@ -205,6 +230,10 @@ def _accuracy(found: dict[str, Any]) -> list[str]:
     return [*cells, f"{found['d_auc_se']:.4f}", f"{found['rms_logit']:.3f}", str(found["flips"])]
 
 
+def _without_amx(results: Path) -> bool:
+    return results.parent.name.endswith(WITHOUT_AMX)
+
+
 def _place(results: Path) -> str:
     return f"results/{results.parent.name}/{results.name}"
 
@@ -219,4 +248,6 @@ def _recipes(measured: bench.Results) -> str:
 
 if __name__ == "__main__":
     files.write_text(HERE / "README.md", page())
-    sys.stdout.write(f"{HERE / 'README.md'}\n")
+    readme = HERE.parent / "README.md"
+    files.write_text(readme, with_released(readme.read_text()))
+    sys.stdout.write(f"{HERE / 'README.md'}\n{readme}\n")

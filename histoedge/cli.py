@@ -570,6 +570,8 @@ def _explainable(model: Path, runtime: str | None) -> "explaining.Model":
     help="Measure this shape too, repeatable.",
 )
 @click.option("--out", type=PATH, metavar="RESULTS.json")
+@click.option("--robustness", is_flag=True, help="Also the AUC after ten perturbations of the test split.")
+@click.option("--flips", type=PATH, metavar="DIR", help="Draw the decisions that differ from the reference's.")
 @config_option
 @click.option(
     "--gate",
@@ -593,6 +595,8 @@ def bench(
     field_px: tuple[int, ...],
     scenarios: tuple[str, ...],
     out: Path | None,
+    robustness: bool,
+    flips: Path | None,
     file: Path | None,
     gate_texts: tuple[str, ...],
     baseline: Path | None,
@@ -620,12 +624,13 @@ def bench(
         )
     gates = _Gates(gate_texts, baseline, junit_file)
     asked = {"runtimes": runtimes, "threads": threads, "batch": batch, "field_px": field_px, "scenarios": scenarios}
-    options = {name: tuple(dict.fromkeys(values)) or None for name, values in asked.items()}
+    options: dict[str, Any] = {name: tuple(dict.fromkeys(values)) or None for name, values in asked.items()}
+    options["robustness"] = robustness or None
     plan = config.resolve(config.BenchPlan, file=file, options=options)
     models, reference = benches.find(places)
     with progress.on_terminal() as show:
         split = sources.load(source, splits=("test",))["test"]
-        benches.bench_to(out, models, plan=plan, split=split, reference=reference, progress=show)
+        benches.bench_to(out, models, plan=plan, split=split, reference=reference, flips=flips, progress=show)
     if as_json and not gate_texts:
         click.echo(out.read_text(), nl=False)
     elif not as_json:

@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a deliberate error, one line on stderr; 2 wrong usage; 3 a
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -701,16 +702,29 @@ def _compare(a: Path, b: Path, *, as_json: bool) -> None:
 @click.argument("results", type=PATH, metavar="RESULTS.json")
 @click.option("--html", type=PATH, metavar="F", help="One self-contained page.")
 @click.option("--csv", "csv_file", type=PATH, metavar="F")
-@click.option("--md", type=PATH, metavar="F", help="A Markdown table.")
+@click.option("--md", type=PATH, metavar="F", help="Markdown tables.")
+@click.option(
+    "--flips",
+    multiple=True,
+    type=PATH,
+    metavar="F.png",
+    help="Show this sheet of `bench --flips` in the page; repeatable.",
+)
 @json_option
-def report(results: Path, html: Path | None, csv_file: Path | None, md: Path | None, as_json: bool) -> None:
+def report(
+    results: Path, html: Path | None, csv_file: Path | None, md: Path | None, flips: tuple[Path, ...], as_json: bool
+) -> None:
     """Show measured results as a table, a page, CSV or Markdown."""
     from histoedge import bench as benches
     from histoedge import files
     from histoedge import report as reports
 
+    if flips and html is None:
+        raise click.UsageError("--flips shows sheets in the page; give --html F")
     measured = benches.read(results)
-    makers = ((html, reports.html), (csv_file, reports.csv_text), (md, reports.markdown))
+    sheets = [reports.read_sheet(path) for path in flips]
+    page = functools.partial(reports.html, sheets=sheets)
+    makers = ((html, page), (csv_file, reports.csv_text), (md, reports.markdown))
     written = []
     for place, render in makers:
         if place is not None:

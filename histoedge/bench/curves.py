@@ -53,9 +53,10 @@ Curve = TypeVar("Curve", Roc, Reliability)
 
 
 def roc(labels: np.ndarray, scores: np.ndarray, *, most: int = MOST_ROC_POINTS) -> Roc:
-    """The ROC curve, thinned to at most ``most`` corners, each of them on the whole curve, both ends among them.
+    """The corners of the ROC curve; of more than ``most`` as many, both ends among them.
 
-    Kept are corners at even steps along fpr + tpr, so that none of what is left out lies more than 2 / ``most`` away.
+    Kept are then those at even steps along fpr + tpr, so that none of what is left out lies more than 2 / ``most``
+    away.
 
     Args:
         labels: (n,), 0 or 1, both present.
@@ -69,8 +70,10 @@ def roc(labels: np.ndarray, scores: np.ndarray, *, most: int = MOST_ROC_POINTS) 
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     positive, ordered = np.asarray(labels)[order].astype(bool), np.asarray(scores)[order]
     last = np.append(ordered[1:] != ordered[:-1], True)  # of equal scores: they pass together
-    tpr = np.append(0, np.cumsum(positive)[last] / positive.sum())
-    fpr = np.append(0, np.cumsum(~positive)[last] / (~positive).sum())
+    hits, alarms = (np.append(0, np.cumsum(found)[last]) for found in (positive, ~positive))
+    turns = np.diff(alarms[:-1]) * np.diff(hits[1:]) != np.diff(alarms[1:]) * np.diff(hits[:-1])
+    corner = np.concatenate([[True], turns, [True]])
+    fpr, tpr = alarms[corner] / alarms[-1], hits[corner] / hits[-1]
     if len(tpr) > most:
         chosen = np.unique(np.searchsorted(fpr + tpr, np.linspace(0, 2, most) - 1e-9).clip(0, len(tpr) - 1))
         fpr, tpr = fpr[chosen], tpr[chosen]

@@ -100,7 +100,7 @@ class Axes:
         if self.x_title:
             marks.append(text((left + right) / 2, bottom + 37, self.x_title, "middle"))
         if self.y_title:
-            marks.append(text(2, top - 9, self.y_title))
+            marks.append(text(2, top - 13, self.y_title))
         return marks
 
 

@@ -37,18 +37,22 @@ def notes(results: Results) -> list[str]:
     if any(row.recipe.startswith(("prune", "2of4", "cluster16")) for row in rows):
         found.append(SPARSITY_NOTE)
     first = groups.files_on_runtimes(measured)
-    found += [_what_training_bought(row, measured) for row in first if row.recipe == "int8ptq"]
-    return found + [_what_slimming_bought(row, measured) for row in first if row.recipe.startswith("slim")]
+    return found + _what_training_bought(first, measured) + _what_slimming_bought(first, measured)
 
 
 def _reasons(rows: Iterable[Measurement]) -> list[str]:
-    """Why cells have no figures: a line for each file, runtime and reason."""
-    counts: dict[str, int] = {}
+    """Why cells have no figures: a line for each status, runtime and reason."""
+    without: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         if not row.measured:
-            line = f"{row.status}: {row.model} @ {row.runtime}: {row.reason or 'no reason given'}"
-            counts[line] = counts.get(line, 0) + 1
-    return [line if count == 1 else f"{line} ({count} cells)" for line, count in counts.items()]
+            without.setdefault((row.status, row.runtime, row.reason or "no reason given"), []).append(row.model)
+    lines = []
+    for (status, runtime, reason), models in without.items():
+        files = list(dict.fromkeys(models))
+        name = files[0] if len(files) == 1 else f"{len(files)} files"
+        count = f" ({len(models)} cells)" if len(models) > 1 else ""
+        lines.append(f"{status}: {name} @ {runtime}: {reason}{count}")
+    return lines
 
 
 def _settled_width(results: Results) -> str:
@@ -57,27 +61,39 @@ def _settled_width(results: Results) -> str:
     return f"{width:.0%} of it" if isinstance(width, float | int) else "the plan's share of it"
 
 
-def _what_training_bought(untrained: Measurement, rows: Sequence[Measurement]) -> str:
-    """``int8`` against ``int8ptq`` on one runtime, in words."""
-    trained = _beside(untrained, "int8", rows)
-    if trained is None or trained.auc is None or untrained.auc is None:
-        return f"int8ptq @ {untrained.runtime}: no int8 beside it to compare with"
-    verdict = "beats" if trained.auc > untrained.auc else "does not beat"
-    return (
-        f"quantisation-aware training {verdict} post-training quantisation here in AUC: int8 {trained.auc:.4f}, "
-        f"int8ptq {untrained.auc:.4f} ({untrained.format} @ {untrained.runtime})"
-    )
+def _what_training_bought(first: Iterable[Measurement], rows: Sequence[Measurement]) -> list[str]:
+    """``int8`` against ``int8ptq``, in words: a line for all runtimes on which it comes out alike."""
+    found: dict[str, list[str]] = {}
+    for row in first:
+        if row.recipe == "int8ptq":
+            trained = _beside(row, "int8", rows)
+            if trained is None or trained.auc is None or row.auc is None:
+                said = "int8ptq: no int8 beside it to compare with"
+            else:
+                verdict = "beats" if trained.auc > row.auc else "does not beat"
+                said = f"quantisation-aware training {verdict} post-training quantisation here in AUC: "
+                said += f"int8 {trained.auc:.4f}, int8ptq {row.auc:.4f}"
+            found.setdefault(said, []).append(_place(row))
+    return [f"{said} ({', '.join(places)})" for said, places in found.items()]
 
 
-def _what_slimming_bought(slim: Measurement, rows: Sequence[Measurement]) -> str:
-    """A slimmed file against the whole network's file of the same precision on one runtime, in words."""
-    recipe = "int8" if slim.recipe.endswith("_int8") else "fp32"
-    whole = _beside(slim, recipe, rows)
-    if whole is None or whole.p50_ms is None or slim.p50_ms is None:
-        return f"{slim.recipe} @ {slim.runtime}: no {recipe} beside it to compare with"
-    return (
-        f"{slim.recipe} is {whole.p50_ms / slim.p50_ms:.2f} times as fast as {recipe} ({slim.format} @ {slim.runtime})"
-    )
+def _what_slimming_bought(first: Iterable[Measurement], rows: Sequence[Measurement]) -> list[str]:
+    """Slimmed files against the whole network's file of the same precision, in words: a line for each recipe."""
+    found: dict[str, list[str]] = {}
+    for row in first:
+        if row.recipe.startswith("slim"):
+            recipe = "int8" if row.recipe.endswith("_int8") else "fp32"
+            whole = _beside(row, recipe, rows)
+            if whole is None or whole.p50_ms is None or row.p50_ms is None:
+                found.setdefault(f"{row.recipe}: no {recipe} beside it to compare with:", []).append(_place(row))
+            else:
+                ratio = f"{whole.p50_ms / row.p50_ms:.2f} ({_place(row)})"
+                found.setdefault(f"p50 of {recipe} over that of {row.recipe}:", []).append(ratio)
+    return [f"{said} {', '.join(places)}" for said, places in found.items()]
+
+
+def _place(row: Measurement) -> str:
+    return f"{groups.folder(row)}/{row.format} @ {row.runtime}".lstrip("/")
 
 
 def _beside(row: Measurement, recipe: str, rows: Iterable[Measurement]) -> Measurement | None:

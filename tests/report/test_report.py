@@ -354,7 +354,7 @@ def test_notes_name_the_width_that_the_plan_asked_for_and_compare_equal_shapes(w
         for row in int8
     ]
     text = report.markdown(Results({}, {}, (*int8[::-1], *slim)))
-    assert text.count("slim50\\_int8 is 4.00 times as fast as int8") == 1
+    assert text.count("p50 of int8 over that of slim50\\_int8: 4.00 (onnx @ onnxruntime)") == 1
 
 
 @pytest.mark.parametrize(
@@ -373,5 +373,5 @@ def test_the_table_says_what_slimming_bought(results):
     first = dataclasses.replace(results.measurements[0], status="ok", recipe="int8", model="int8.onnx", p50_ms=0.08)
     slim = dataclasses.replace(first, recipe="slim50_int8", model="slim50_int8.onnx", p50_ms=0.04)
     text = report.markdown(dataclasses.replace(results, measurements=(first, slim)))
-    assert "is 2.00 times as fast as int8" in text
+    assert "p50 of int8 over that of slim50\\_int8: 2.00 (onnx @ onnxruntime)" in text
     assert "no int8 beside it" in report.markdown(dataclasses.replace(results, measurements=(slim,)))

@@ -176,7 +176,7 @@ def _d_auc(row: Measurement) -> tuple[str, str]:
 
 def _operating(rows: Sequence[Measurement], *, with_auc: bool) -> dict[str, Any]:
     """The table of what a decision is worth, once for each file on a runtime, without columns that nobody fills."""
-    headings = [(name, key) for name, key in tables.operating_points() if any(getattr(row, key) for row in rows)]
+    headings = tables.operating_points()
     body = []
     for row in rows:
         points = []

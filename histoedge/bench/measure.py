@@ -40,9 +40,10 @@ def bench(
 
     Every cell is a child process with pinned threads. Cells of the same threads and shape form a group: all load
     one after the other, then rounds run, cells in a new random order in each, on patches of the split (fields are
-    put together from these). Then each file answers the whole split once on each runtime, from the first of its
-    cells that can, and the next group follows: what is compared was interleaved, and never are more processes alive
-    than a group has cells. A cell that fails or whose runtime is missing is a row that says why; the rest goes on.
+    put together from these). Then each file answers the whole split once on each runtime (and once more after each
+    perturbation, where the plan asks for it), from the first of its cells that can, and the next group follows: what
+    is compared was interleaved, and never are more processes alive than a group has cells. A cell that fails or whose
+    runtime is missing is a row that says why; the rest goes on.
     Interrupted, it leaves no process behind.
 
     Args:

@@ -20,8 +20,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -245,20 +245,18 @@ class Cell:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (kill closes it)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         try:
-            self._process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                env=_environment(threads),
-                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its cells
-            )
+            with _pinned(threads):
+                self._process = subprocess.Popen(
+                    list(command),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._errors,
+                    env=_environment(threads),
+                    start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its cells
+                )
         except OSError as error:
             self._errors.close()
             raise CellFailed(f"{command[0]} cannot be started ({error.strerror})") from error
-        if hasattr(os, "sched_setaffinity"):
-            with suppress(ProcessLookupError):  # where it has ended already, the first question tells why
-                os.sched_setaffinity(self._process.pid, sorted(os.sched_getaffinity(0))[:threads])
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._reader = threading.Thread(target=_read_lines, args=(self._process.stdout, self._answers), daemon=True)
         self._reader.start()
@@ -397,6 +395,23 @@ def one_line(text: str, length: int = 300) -> str:
     """``text`` without line breaks, cut to ``length`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 3] + "..."
+
+
+@contextmanager
+def _pinned(count: int) -> Iterator[None]:
+    """Pin this thread to the first ``count`` of the CPUs it may use, for the children that are started meanwhile.
+
+    They inherit it (sched_setaffinity(2)), so that none of their threads can be older than the pinning.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def _environment(threads: int) -> dict[str, str]:

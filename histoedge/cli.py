@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a deliberate error, one line on stderr; 2 wrong usage; 3 a
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -570,6 +571,8 @@ def _explainable(model: Path, runtime: str | None) -> "explaining.Model":
     help="Measure this shape too, repeatable.",
 )
 @click.option("--out", type=PATH, metavar="RESULTS.json")
+@click.option("--robustness", is_flag=True, help="Also the AUC after ten perturbations of the test split.")
+@click.option("--flips", type=PATH, metavar="DIR", help="Draw the decisions that differ from the reference's.")
 @config_option
 @click.option(
     "--gate",
@@ -593,6 +596,8 @@ def bench(
     field_px: tuple[int, ...],
     scenarios: tuple[str, ...],
     out: Path | None,
+    robustness: bool,
+    flips: Path | None,
     file: Path | None,
     gate_texts: tuple[str, ...],
     baseline: Path | None,
@@ -620,12 +625,13 @@ def bench(
         )
     gates = _Gates(gate_texts, baseline, junit_file)
     asked = {"runtimes": runtimes, "threads": threads, "batch": batch, "field_px": field_px, "scenarios": scenarios}
-    options = {name: tuple(dict.fromkeys(values)) or None for name, values in asked.items()}
+    options: dict[str, Any] = {name: tuple(dict.fromkeys(values)) or None for name, values in asked.items()}
+    options["robustness"] = robustness or None
     plan = config.resolve(config.BenchPlan, file=file, options=options)
     models, reference = benches.find(places)
     with progress.on_terminal() as show:
         split = sources.load(source, splits=("test",))["test"]
-        benches.bench_to(out, models, plan=plan, split=split, reference=reference, progress=show)
+        benches.bench_to(out, models, plan=plan, split=split, reference=reference, flips=flips, progress=show)
     if as_json and not gate_texts:
         click.echo(out.read_text(), nl=False)
     elif not as_json:
@@ -696,16 +702,29 @@ def _compare(a: Path, b: Path, *, as_json: bool) -> None:
 @click.argument("results", type=PATH, metavar="RESULTS.json")
 @click.option("--html", type=PATH, metavar="F", help="One self-contained page.")
 @click.option("--csv", "csv_file", type=PATH, metavar="F")
-@click.option("--md", type=PATH, metavar="F", help="A Markdown table.")
+@click.option("--md", type=PATH, metavar="F", help="Markdown tables.")
+@click.option(
+    "--flips",
+    multiple=True,
+    type=PATH,
+    metavar="F.png",
+    help="Show this sheet of `bench --flips` in the page; repeatable.",
+)
 @json_option
-def report(results: Path, html: Path | None, csv_file: Path | None, md: Path | None, as_json: bool) -> None:
+def report(
+    results: Path, html: Path | None, csv_file: Path | None, md: Path | None, flips: tuple[Path, ...], as_json: bool
+) -> None:
     """Show measured results as a table, a page, CSV or Markdown."""
     from histoedge import bench as benches
     from histoedge import files
     from histoedge import report as reports
 
+    if flips and html is None:
+        raise click.UsageError("--flips shows sheets in the page; give --html F")
     measured = benches.read(results)
-    makers = ((html, reports.html), (csv_file, reports.csv_text), (md, reports.markdown))
+    sheets = [reports.read_sheet(path) for path in flips]
+    page = functools.partial(reports.html, sheets=sheets)
+    makers = ((html, page), (csv_file, reports.csv_text), (md, reports.markdown))
     written = []
     for place, render in makers:
         if place is not None:

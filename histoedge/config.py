@@ -140,7 +140,8 @@ class BenchPlan:
     ``rounds`` rounds or more, when its calls add up to ``min_seconds`` and the 95 % interval of its p50 is at most
     ``settled_width`` of p50 wide; one that has not settled after ``max_seconds`` of calls stops ``unsettled``.
     ``timeout_s`` bounds one request to one cell. ``integer_peak`` also measures how fast the machine multiplies
-    integers at all, to which ``peak_share`` refers.
+    integers at all, to which ``peak_share`` refers. ``robustness`` also lets every file answer the test split after
+    each of ``data.perturb.PERTURBATIONS``, which costs as many times what the split alone costs.
     """
 
     runtimes: tuple[str, ...] = ()
@@ -157,6 +158,7 @@ class BenchPlan:
     settled_width: float = 0.10
     timeout_s: float = 600.0
     integer_peak: bool = True
+    robustness: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

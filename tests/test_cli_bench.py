@@ -135,3 +135,26 @@ def test_two_results_files_are_compared_without_measuring(tmp_path: Path) -> Non
     (cell,) = told["cells"]
     assert (cell["p50_ratio"], cell["p50_verdict"], told["level"]) == (2.0, "slower", 0.99)
     assert_one_line(bench("--compare", tmp_path / "a.json", tmp_path / "c.json"), "no such results file")
+
+
+def test_robustness_and_flips_are_asked_for_by_options(measuring: tuple[object, ...], tmp_path: Path) -> None:
+    result = bench(*measuring, "--robustness", "--flips", tmp_path / "flips")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads((tmp_path / "r.json").read_text())["measurements"]
+    assert len(row["robustness"]) == 10
+    assert "most harmful perturbation" in result.stdout
+    assert (tmp_path / "flips").is_dir()
+    shown = CliRunner().invoke(main, ["report", str(tmp_path / "r.json"), "--html", str(tmp_path / "r.html")])
+    assert shown.exit_code == 0, shown.output
+    assert "Robustness" in (tmp_path / "r.html").read_text()
+
+
+def test_a_sheet_needs_a_page_and_must_be_one(tmp_path: Path) -> None:
+    results, page = tmp_path / "r.json", tmp_path / "r.html"
+    results.write_text('{"format": 1, "environment": {}, "inputs": {}, "measurements": []}')
+    alone = CliRunner().invoke(main, ["report", str(results), "--flips", str(results)])
+    assert alone.exit_code == 2
+    assert "--flips shows sheets in the page; give --html F" in alone.stderr
+    wrong = CliRunner().invoke(main, ["report", str(results), "--html", str(page), "--flips", str(results)])
+    assert_one_line(wrong, "r: not a PNG file")
+    assert not page.exists()

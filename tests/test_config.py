@@ -85,6 +85,8 @@ def test_a_wrong_plan_is_one_line(tmp_path: Path, text: str, message: str) -> No
 
 def test_the_plan_of_the_whole_suite_can_be_read() -> None:
     plan = resolve(BenchPlan, file=Path(__file__).parents[1] / "benchmarks" / "suite.toml", options={})
+    assert plan.robustness
+    assert not BenchPlan().robustness
     assert set(plan.runtimes) == {"keras", *edge.known()}
     assert set(plan.scenarios) == set(SCENARIOS)
 

@@ -88,17 +88,22 @@ class Kept:
             one.row, one.rounds_ms, one.joules = row, rounds, joules
         return True
 
-    def keep_answers(self, number: int, logits: np.ndarray) -> None:
-        """The logits (n,) of the cell of this number."""
+    def keep_answers(self, number: int, logits: np.ndarray, perturbation: str | None = None) -> None:
+        """The logits (n,) of the cell of this number, of the patches as they are or after a perturbation."""
         if self._folder is not None:
-            with files.replacing(self._folder / f"answers.{number}.npy") as temporary, open(temporary, "wb") as file:
+            place = self._folder / _answers_name(number, perturbation)
+            with files.replacing(place) as temporary, open(temporary, "wb") as file:
                 np.save(file, logits)
 
-    def answers(self, number: int) -> np.ndarray | None:
+    def answers(self, number: int, perturbation: str | None = None) -> np.ndarray | None:
         """What ``keep_answers`` kept."""
         if self._folder is None:
             return None
         try:
-            return np.asarray(np.load(self._folder / f"answers.{number}.npy", allow_pickle=False))
+            return np.asarray(np.load(self._folder / _answers_name(number, perturbation), allow_pickle=False))
         except (OSError, ValueError, EOFError):
             return None
+
+
+def _answers_name(number: int, perturbation: str | None) -> str:
+    return f"answers.{number}.npy" if perturbation is None else f"answers.{number}.{perturbation}.npy"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from histoedge import config, edge, files
-from histoedge.bench import environment
+from histoedge.bench import environment, quality
 from histoedge.bench.results import Measurement
 from histoedge.cell import EDGE_COMMAND, KERAS_COMMAND, SOURCE, Cell, CellFailed
 from histoedge.config import SCENARIOS, BenchPlan, Shape
@@ -28,6 +28,9 @@ _IDENTITY = (
     *("batch", "field_px", "size_bytes", "compressed_bytes", "zeros", "params", "macs", "sha256"),
 )
 
+Answered = tuple[Path, str]
+"""A file on a runtime."""
+
 
 @dataclass
 class Contender:
@@ -42,6 +45,8 @@ class Contender:
     """SHA-256 of the source network."""
     temperature: float | None = None
     """Of the calibrated probability; None where no manifest tells it."""
+    threshold: float | None = None
+    """The calibrated probability from which on a patch is called tumour; None where no manifest tells it."""
     cell: Cell | None = None
     calls: int = 0
     """Timed calls in each round; 0 before it has been loaded."""
@@ -49,7 +54,7 @@ class Contender:
     joules: list[float | None] = dataclasses.field(default_factory=list)
 
     @property
-    def file_on_runtime(self) -> tuple[Path, str]:
+    def file_on_runtime(self) -> Answered:
         """What decides its answers: threads and shape do not."""
         return self.path, self.row.runtime
 
@@ -61,6 +66,29 @@ class Contender:
     def set(self, **figures: Any) -> None:
         """Put these into its row."""
         self.row = dataclasses.replace(self.row, **figures)
+
+    @property
+    def threshold_logit(self) -> float:
+        """The logit from which on a patch is called tumour; 0 where no manifest tells a threshold."""
+        if self.threshold is None or self.temperature is None:
+            return 0.0
+        return quality.threshold_logit(self.threshold, self.temperature)
+
+    @property
+    def note(self) -> str:
+        """Which cell it is and how it stands, for ``Progress``."""
+        name = f"{self.row.model} @ {self.row.runtime}"
+        return name if self.row.status == "ok" else f"{name}: {self.row.status}"
+
+    def open(self, timeout_s: float) -> dict[str, Any]:
+        """Start its process and load its file; what ``Cell.load`` tells.
+
+        Raises:
+            CellFailed: it cannot.
+        """
+        self.cell = Cell(self.command, threads=self.row.threads, timeout_s=timeout_s)
+        shape = {"batch": self.row.batch, "field_px": self.row.field_px}
+        return self.cell.load(self.path, runtime=self.row.runtime, **shape)
 
     def fail(self, failure: CellFailed) -> None:
         """Make its row one that says why it has no figures, and end its process."""
@@ -190,8 +218,10 @@ def _source(weights: Path, beside: Sequence[Manifest]) -> Contender:
         sha256=sha256,
         **known,
     )
-    temperature = exported[0].temperature if exported else None
-    return Contender(weights, row, KERAS_COMMAND, source=sha256, temperature=temperature)
+    decides: dict[str, Any] = {}
+    if exported:
+        decides = {name: getattr(exported[0], name) for name in ("temperature", "threshold")}
+    return Contender(weights, row, KERAS_COMMAND, source=sha256, **decides)
 
 
 def _exported(path: Path, name: str, manifest: Manifest | ModelError, runtime: edge.Runtime) -> Contender:
@@ -214,7 +244,8 @@ def _exported(path: Path, name: str, manifest: Manifest | ModelError, runtime: e
         row = dataclasses.replace(row, status="unavailable", reason=f"not installed; {runtime.install}")
     fp32 = None if manifest.recipe == "fp32" else path.with_name(manifest.fp32)
     source = manifest.parents.get("source")
-    return Contender(path, row, fp32=fp32, source=source, temperature=manifest.temperature)
+    told: dict[str, Any] = {"temperature": manifest.temperature, "threshold": manifest.threshold}
+    return Contender(path, row, fp32=fp32, source=source, **told)
 
 
 def _sha256(path: Path) -> str:

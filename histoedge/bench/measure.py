@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
@@ -11,22 +11,21 @@ from typing import Any
 import numpy as np
 
 from histoedge import metrics
-from histoedge.bench import ceiling, environment, matrix, quality, results, timing
+from histoedge.bench import answers as asking
+from histoedge.bench import ceiling, environment, matrix, results, sheet, timing
+from histoedge.bench import judge as judging
 from histoedge.bench.decode import decode
 from histoedge.bench.kept import Kept
-from histoedge.bench.matrix import KERAS, Contender
+from histoedge.bench.matrix import Contender
 from histoedge.bench.results import Measurement
-from histoedge.cell import CHUNK_PATCHES, EDGE_COMMAND, Cell, CellFailed
+from histoedge.cell import EDGE_COMMAND, Cell, CellFailed
 from histoedge.config import BenchPlan
 from histoedge.data import PATCH_PX, Split
+from histoedge.files import make_folder, write_bytes
 from histoedge.progress import Progress, silent
 
 TIMED_PATCHES = 256  # 7 MB of pixels: enough that no branch predictor or cache learns them by heart
 LEAST_FIELDS = 2
-GPU_RUNTIMES = ("onnxruntime-cuda", "onnxruntime-tensorrt")
-
-Answered = tuple[Path, str]
-"""A file on a runtime."""
 
 
 def bench(
@@ -41,9 +40,10 @@ def bench(
 
     Every cell is a child process with pinned threads. Cells of the same threads and shape form a group: all load
     one after the other, then rounds run, cells in a new random order in each, on patches of the split (fields are
-    put together from these). Then each file answers the whole split once on each runtime, from the first of its
-    cells that can, and the next group follows: what is compared was interleaved, and never are more processes alive
-    than a group has cells. A cell that fails or whose runtime is missing is a row that says why; the rest goes on.
+    put together from these). Then each file answers the whole split once on each runtime (and once more after each
+    perturbation, where the plan asks for it), from the first of its cells that can, and the next group follows: what
+    is compared was interleaved, and never are more processes alive than a group has cells. A cell that fails or whose
+    runtime is missing is a row that says why; the rest goes on.
     Interrupted, it leaves no process behind.
 
     Args:
@@ -73,6 +73,7 @@ def bench_to(
     plan: BenchPlan,
     split: Split,
     reference: Path | None = None,
+    flips: Path | None = None,
     progress: Progress = silent,
 ) -> None:
     """As ``bench``, into a results file, with what was measured of the machine itself in its ``environment``.
@@ -80,16 +81,22 @@ def bench_to(
     What is finished lies in the folder ``<out>.partial`` until the results are written: killed and started again with
     the same inputs, packages and CPU, it goes on there.
 
+    ``flips`` is a folder for ``<model>@<runtime>.png``, the sheet of ``bench.sheet`` of every file that decides
+    otherwise than its reference. They are files of their own, because they show patches of the data set, which a
+    results file that is passed on or committed should not; the report takes those that it is given.
+
     Raises:
         ConfigError, ModelError, DataError: as ``bench``.
-        WriteError: ``out`` cannot be written, which is found out before anything runs.
+        WriteError: ``out`` or ``flips`` cannot be written, which is found out before anything runs.
     """
     contenders = _checked(models, plan, split, reference)
     inputs = matrix.inputs_of(models, plan=plan, split=split, reference=reference)
     here = environment.describe()
     machine = {name: here[name] for name in ("cpu", "cpus_allowed", "python", "histoedge")}
     kept = Kept(out.with_name(f"{out.name}.partial"), {"inputs": inputs, "machine": machine})
-    about = _measure(contenders, plan, split, kept, progress)
+    if flips is not None:
+        make_folder(flips)
+    about = _measure(contenders, plan, split, kept, progress, flips)
     results.write(out, [one.row for one in contenders], inputs=inputs, about=about)
     kept.discard()
 
@@ -101,17 +108,23 @@ def _checked(models: Sequence[Path], plan: BenchPlan, split: Split, reference: P
 
 
 def _measure(
-    contenders: Sequence[Contender], plan: BenchPlan, split: Split, kept: Kept, progress: Progress
+    contenders: Sequence[Contender],
+    plan: BenchPlan,
+    split: Split,
+    kept: Kept,
+    progress: Progress,
+    flips: Path | None = None,
 ) -> dict[str, Any]:
     """Fill the rows of the cells; what was measured of the machine."""
     ceilings = _ceilings(contenders, plan)
     groups = [list(group) for _, group in groupby(contenders, key=lambda one: one.group)]
     numbers = {id(one): number for number, one in enumerate(contenders)}
+
+    def keep(one: Contender, logits: np.ndarray, perturbation: str | None) -> None:
+        kept.keep_answers(numbers[id(one)], logits, perturbation)
+
     about: dict[str, Any] = {"load_average_at_start": environment.load_average()}
-    answers: dict[Answered, np.ndarray] = {}
-    for one in contenders:
-        if (found := kept.answers(numbers[id(one)])) is not None:
-            answers.setdefault(one.file_on_runtime, found)
+    answers = asking.restored(contenders, plan, kept)
     with ExitStack() as stack:
         for one in (*contenders, *ceilings):
             stack.callback(one.give_up)
@@ -130,13 +143,32 @@ def _measure(
                 _load(group, plan, folder / "timed.npy", progress, name)
                 _time(group, plan, folder / "timed.npy", progress, name, seed=number)
                 kept.keep_group(number, group)
-            for one in _answer(group, plan, split, folder / "patches.npy", answers, progress, name):
-                kept.keep_answers(numbers[id(one)], answers[one.file_on_runtime])
+            files = [one for one in group if not _is_ceiling(one)]
+            pixels = folder / "patches.npy"
+            asked: dict[str, Any] = {"plan": plan, "split": split, "file": pixels, "keep": keep}
+            asking.ask(files, answers, **asked, progress=progress, name=name)
             for one in group:
                 one.give_up()
     about["integer_peak_gmacs"] = peaks = _peaks(ceilings)
-    _judge(contenders, np.asarray(split.labels), answers, plan, about["empty_rss_bytes"], peaks)
+    empty = about["empty_rss_bytes"]
+    pairs = judging.judge(contenders, answers, plan=plan, split=split, empty_rss_bytes=empty, peaks=peaks)
+    if flips is not None:
+        _draw_flips(flips, pairs, answers, split)
     return about
+
+
+def _draw_flips(folder: Path, pairs: Sequence[judging.Pair], answers: asking.Answers, split: Split) -> None:
+    """A sheet for every file on a runtime that decides otherwise than its reference."""
+    for one, reference in pairs:
+        if one.row.flips:
+            logits, before = (answers.clean[pair.file_on_runtime] for pair in (one, reference))
+            names: dict[str, Any] = {
+                "model": f"{one.row.model} @ {one.row.runtime}",
+                "reference_model": one.row.reference or "",
+            }
+            at: dict[str, Any] = {"threshold_logit": one.threshold_logit, "temperature": one.temperature or 1.0}
+            drawn = sheet.flips(split, logits, before, **at, **names)
+            write_bytes(folder / f"{one.row.model.replace('/', '_')}@{one.row.runtime}.png", drawn)
 
 
 def _ceilings(contenders: Sequence[Contender], plan: BenchPlan) -> list[Contender]:
@@ -186,7 +218,7 @@ def _load(group: Sequence[Contender], plan: BenchPlan, file: Path, progress: Pro
     for done, one in enumerate(group, start=1):
         if one.row.status == "ok":
             try:
-                loaded = _opened(one, plan)
+                loaded = one.open(plan.timeout_s)
                 _check_threads(loaded, one.row.threads)
                 told = ("runtime_version", "kernels", "cpus", "os_threads", "n_outputs", "load_ms", "first_ms")
                 one.set(**{key: loaded[key] for key in told})
@@ -195,13 +227,7 @@ def _load(group: Sequence[Contender], plan: BenchPlan, file: Path, progress: Pro
                 one.calls = timing.calls_of_a_round(float(few.ms.mean()), plan)
             except CellFailed as failure:
                 one.fail(failure)
-        progress(f"bench, cells loaded{name}", done, len(group), _note(one.row))
-
-
-def _opened(contender: Contender, plan: BenchPlan) -> dict[str, Any]:
-    row = contender.row
-    contender.cell = Cell(contender.command, threads=row.threads, timeout_s=plan.timeout_s)
-    return contender.cell.load(contender.path, runtime=row.runtime, batch=row.batch, field_px=row.field_px)
+        progress(f"bench, cells loaded{name}", done, len(group), one.note)
 
 
 def _check_threads(loaded: dict[str, Any], threads: int) -> None:
@@ -241,55 +267,6 @@ def _wants_more(contender: Contender, plan: BenchPlan) -> bool:
     return timing.wants_more(contender.rounds_ms, plan)
 
 
-def _answer(
-    group: Sequence[Contender],
-    plan: BenchPlan,
-    split: Split,
-    file: Path,
-    answers: dict[Answered, np.ndarray],
-    progress: Progress,
-    name: str,
-) -> Iterator[Contender]:
-    """Let each file answer on each runtime where none of its cells has yet; give the cells that did, one by one.
-
-    One cell after the other, in chunks: one chunk of pixels is on disk and in memory, however long the split.
-    """
-    waiting = []
-    for one in group:
-        if one.row.status == "ok" and not _is_ceiling(one) and one.file_on_runtime not in answers:
-            waiting.append(one)
-        else:
-            one.give_up()
-    count = len(split.labels)
-    for place, one in enumerate(waiting):
-        if one.file_on_runtime not in answers:
-            parts = []
-            try:
-                if one.cell is None:  # its times were kept, its answers were not
-                    _opened(one, plan)
-                for at in range(0, count, CHUNK_PATCHES):
-                    parts.append(_chunk(one, np.asarray(split.patches[at : at + CHUNK_PATCHES]), file))
-                    done = place * count + min(at + CHUNK_PATCHES, count)
-                    progress(f"bench, test patches{name}", done, len(waiting) * count, _note(one.row))
-            except CellFailed as failure:
-                one.fail(failure)
-                continue
-            answers[one.file_on_runtime] = np.concatenate(parts)
-            yield one
-        one.give_up()
-
-
-def _chunk(contender: Contender, patches: np.ndarray, file: Path) -> np.ndarray:
-    assert contender.cell is not None
-    np.save(file, patches)
-    logits = contender.cell.predict_file(file).reshape(-1)
-    if len(logits) != len(patches):
-        raise CellFailed(f"{len(logits)} logits for {len(patches)} patches")
-    if not np.isfinite(logits).all():
-        raise CellFailed(f"{np.count_nonzero(~np.isfinite(logits))} logits are not finite")
-    return logits
-
-
 def _peaks(ceilings: Sequence[Contender]) -> dict[str, dict[str, float]]:
     """Billions of integer MACs per second at p50, by threads and runtime, as JSON knows keys."""
     found: dict[str, dict[str, float]] = {}
@@ -298,63 +275,3 @@ def _peaks(ceilings: Sequence[Contender]) -> dict[str, dict[str, float]]:
             rate = ceiling.MACS / 1e6 / float(np.median(np.stack(one.rounds_ms)))
             found.setdefault(str(one.row.threads), {})[one.row.runtime] = rate
     return found
-
-
-def _judge(
-    contenders: Sequence[Contender],
-    labels: np.ndarray,
-    answers: dict[Answered, np.ndarray],
-    plan: BenchPlan,
-    empty_rss_bytes: int | None,
-    peaks: dict[str, dict[str, float]],
-) -> None:
-    """Turn times and logits into figures, and compare each file with its reference."""
-    done = [one for one in contenders if one.row.status == "ok"]
-    qualities: dict[Answered, dict[str, Any]] = {}
-    for one in done:
-        at = one.file_on_runtime
-        if at not in qualities:
-            logits, temperature = answers[at], one.temperature
-            qualities[at] = quality.figures(labels, logits, temperature=temperature, seed=plan.seed)
-        one.set(**qualities[at])
-        _cost(one, plan, empty_rss_bytes, max(peaks.get(str(one.row.threads), {}).values(), default=None))
-    at_place = {(one.path, one.row.runtime, one.group): one for one in done}
-    sources = {one.group: one for one in done if one.row.runtime == KERAS}
-    differences: dict[tuple[Answered, Answered], dict[str, Any]] = {}
-    for one in done:
-        source = sources.get(one.group)
-        reference = source if one.fp32 is None else at_place.get((one.fp32, one.row.runtime, one.group))
-        if reference is None or reference is one or reference.source != one.source:
-            continue
-        pair = one.file_on_runtime, reference.file_on_runtime
-        if pair not in differences:
-            differences[pair] = quality.difference(labels, answers[pair[0]], answers[pair[1]])
-        one.set(reference=f"{reference.row.model} @ {reference.row.runtime}", **differences[pair])
-        if reference is not source:
-            shared = min(len(one.rounds_ms), len(reference.rounds_ms))  # rounds that ran side by side
-            times = np.stack(one.rounds_ms[:shared]), np.stack(reference.rounds_ms[:shared])
-            ratio = metrics.ratio_of_medians(*times, seed=plan.seed)
-            one.set(p50_ratio=ratio.value, p50_ratio_lo=ratio.lo, p50_ratio_hi=ratio.hi)
-
-
-def _cost(contender: Contender, plan: BenchPlan, empty_rss_bytes: int | None, peak_gmacs: float | None) -> None:
-    """Time, memory, energy and share of the machine's integer peak of one cell."""
-    row = contender.row
-    speed = timing.figures(contender.rounds_ms, outputs=row.n_outputs or 1, seed=plan.seed)
-    reason = timing.unsettled(contender.rounds_ms, plan)
-    figures: dict[str, Any] = {**speed, "status": "ok" if reason is None else "unsettled", "reason": reason}
-    if row.peak_rss_bytes is not None and empty_rss_bytes is not None:
-        figures["rss_over_empty_bytes"] = row.peak_rss_bytes - empty_rss_bytes
-    spent = [joules for joules in contender.joules if joules is not None]
-    if spent and len(spent) == len(contender.joules):
-        figures["energy_mj"] = 1e3 * sum(spent) / speed["n_calls"]
-    on_cpu = row.runtime not in GPU_RUNTIMES
-    if peak_gmacs is not None and row.macs is not None and row.field_px == PATCH_PX and on_cpu:
-        figures["peak_share"] = row.macs * row.batch / (1e6 * speed["p50_ms"]) / peak_gmacs
-    pixels = row.batch * row.field_px**2
-    figures["mpx_per_s"] = speed["patches_per_s"] * pixels / (row.n_outputs or 1) / 1e6
-    contender.set(**figures)
-
-
-def _note(row: Measurement) -> str:
-    return f"{row.model} @ {row.runtime}" + ("" if row.status == "ok" else f": {row.status}")

@@ -3,15 +3,18 @@
 import dataclasses
 import json
 import math
+import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn
 
 from histoedge import files
-from histoedge.bench import environment
+from histoedge.bench import curves, environment
+from histoedge.bench.curves import Reliability, Roc
+from histoedge.bench.quality import PERCENTS, Robustness
 from histoedge.edge.errors import DataError
 
 FORMAT = 1
@@ -108,6 +111,36 @@ class Measurement:
     p50_ratio_lo: float | None = None
     p50_ratio_hi: float | None = None
     sha256: str | None = None
+    sensitivity_at_90_specificity: float | None = None
+    sensitivity_at_90_specificity_lo: float | None = None
+    sensitivity_at_90_specificity_hi: float | None = None
+    sensitivity_at_99_specificity: float | None = None
+    sensitivity_at_99_specificity_lo: float | None = None
+    sensitivity_at_99_specificity_hi: float | None = None
+    specificity_at_90_sensitivity: float | None = None
+    specificity_at_90_sensitivity_lo: float | None = None
+    specificity_at_90_sensitivity_hi: float | None = None
+    specificity_at_95_sensitivity: float | None = None
+    specificity_at_95_sensitivity_lo: float | None = None
+    specificity_at_95_sensitivity_hi: float | None = None
+    specificity_at_99_sensitivity: float | None = None
+    specificity_at_99_sensitivity_lo: float | None = None
+    specificity_at_99_sensitivity_hi: float | None = None
+    brier: float | None = None
+    brier_lo: float | None = None
+    brier_hi: float | None = None
+    auc_slides_lo: float | None = None
+    auc_slides_hi: float | None = None
+    flips: int | None = None
+    flips_to_positive: int | None = None
+    flips_to_negative: int | None = None
+    mcnemar_p: float | None = None
+    d_auc_slides_lo: float | None = None
+    d_auc_slides_hi: float | None = None
+    ms_quantiles: tuple[float, ...] | None = None
+    roc: Roc | None = None
+    reliability: Reliability | None = None
+    robustness: tuple[Robustness, ...] | None = None
 
     @property
     def measured(self) -> bool:
@@ -137,7 +170,8 @@ def write(
     rows = [dataclasses.asdict(measurement) for measurement in measurements]
     machine = {**environment.describe(), **(about or {})}
     document = {"format": FORMAT, "environment": machine, "inputs": inputs, "measurements": rows}
-    files.write_json(path, document)
+    text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    files.write_text(path, _NUMBERS.sub(lambda found: " ".join(found[0].split()), text))
 
 
 def read(path: Path) -> Results:
@@ -173,11 +207,18 @@ def is_current(path: Path, inputs: dict[str, Any]) -> bool:
         return False
 
 
+_NUMBERS = re.compile(r"\[\n[-+.,eE\d\s]+\]")
+"""A list of numbers over many lines; no text in JSON holds a line break."""
+
 _LATER = {
-    *("ece", *(f"sensitivity_at_95_specificity{bound}" for bound in ("", "_lo", "_hi"))),
-    *("scenario", "os_threads", "n_rounds", "n_outputs", "mpx_per_s", "patches_per_s_lo", "patches_per_s_hi"),
+    *("ece", "scenario", "os_threads", "n_rounds", "n_outputs", "mpx_per_s", "patches_per_s_lo", "patches_per_s_hi"),
     *(f"{name}_{bound}" for name in ("p90", "p95", "p99") for bound in ("lo", "hi")),
     *("rss_over_empty_bytes", "energy_mj", "peak_share"),
+    *(f"sensitivity_at_{percent}_specificity{bound}" for percent in PERCENTS for bound in ("", "_lo", "_hi")),
+    *(f"specificity_at_{percent}_sensitivity{bound}" for percent in PERCENTS for bound in ("", "_lo", "_hi")),
+    *("brier", "brier_lo", "brier_hi", "auc_slides_lo", "auc_slides_hi", "d_auc_slides_lo", "d_auc_slides_hi"),
+    *("flips", "flips_to_positive", "flips_to_negative", "mcnemar_p"),
+    *("ms_quantiles", "roc", "reliability", "robustness"),
 }
 """Keys that results files of format 1 may lack, because they are younger."""
 
@@ -186,18 +227,47 @@ _TYPES = {
 }  # such as p50_ms: (float, NoneType)
 
 
+_PLAIN = {name: kinds for name, kinds in _TYPES.items() if set(kinds) <= {str, int, float, NoneType}}
+
+
+def _robustness_from(content: Any) -> tuple[Robustness, ...]:
+    hints = typing.get_type_hints(Robustness)
+    for row in content if isinstance(content, list) else [None]:
+        if not isinstance(row, dict) or row.keys() != hints.keys():
+            raise DataError(f"expected a list of objects with the keys {', '.join(hints)}")
+        for name, value in row.items():
+            if not _fits(value, (hints[name],)):
+                raise DataError(f"{name} is {str(value)[:40]!r}, expected {hints[name].__name__}")
+    return tuple(Robustness(**row) for row in content)
+
+
+_COMPOUND: Mapping[str, Callable[[Any], Any]] = {
+    "ms_quantiles": curves.ms_quantiles_from,
+    "roc": lambda content: curves.curve_from(Roc, content),
+    "reliability": lambda content: curves.curve_from(Reliability, content),
+    "robustness": _robustness_from,
+}
+
+
 def _measurement(row: Any, where: str) -> Measurement:
     if not isinstance(row, dict):
         raise DataError(f"{where} is {type(row).__name__}, expected an object")
     if odd := sorted((row.keys() ^ _TYPES.keys()) - (_LATER - row.keys())):
         raise DataError(f"{where}: keys missing or unknown: {', '.join(odd[:5])}; measure again")
     for name, value in row.items():
-        if not _fits(value, _TYPES[name]):
-            expected = " or ".join("null" if kind is NoneType else kind.__name__ for kind in _TYPES[name])
+        if name in _PLAIN and not _fits(value, _PLAIN[name]):
+            expected = " or ".join("null" if kind is NoneType else kind.__name__ for kind in _PLAIN[name])
             raise DataError(f"{where}: {name} is {str(value)[:40]!r}, expected {expected}")
     if row["status"] not in STATUSES:
         raise DataError(f"{where}: status {row['status']!r}, expected one of {', '.join(STATUSES)}")
-    return Measurement(**row)
+    compound = {}
+    for name, parse in _COMPOUND.items():
+        if row.get(name) is not None:
+            try:
+                compound[name] = parse(row[name])
+            except DataError as error:
+                raise DataError(f"{where}: {name}: {error}; measure again") from error
+    return Measurement(**{**row, **compound})
 
 
 def _fits(value: Any, kinds: tuple[type, ...]) -> bool:

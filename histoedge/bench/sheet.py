@@ -12,6 +12,7 @@ from histoedge.edge.errors import DataError
 
 MOST_FLIPS = 50
 COLUMNS = 10
+FEWEST_COLUMNS = 7  # room for the title
 ENLARGED = 2  # screen pixels per pixel of a patch: whole ones, so that none is smeared
 DPI = 100
 GAP_PX, CAPTION_PX, TITLE_PX = 4, 20, 26  # in pixels of a patch
@@ -73,8 +74,9 @@ def flips(
     if not len(split.labels) == len(logits) == len(reference):
         raise DataError(f"{len(logits)} and {len(reference)} logits for {len(split.labels)} patches of {split.name}")
     chosen = worst_flips(logits, reference, threshold_logit=threshold_logit)
-    rows = -(-len(chosen) // COLUMNS)
-    width = COLUMNS * (PATCH_PX + GAP_PX) + GAP_PX
+    columns = min(COLUMNS, max(FEWEST_COLUMNS, len(chosen)))
+    rows = -(-len(chosen) // columns)
+    width = columns * (PATCH_PX + GAP_PX) + GAP_PX
     height = TITLE_PX + rows * (PATCH_PX + CAPTION_PX + GAP_PX)
     figure = Figure(figsize=(ENLARGED * width / DPI, ENLARGED * height / DPI), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], frame_on=False)
@@ -85,8 +87,8 @@ def flips(
     axes.text(GAP_PX, TITLE_PX / 2, title, fontsize=12, va="center", parse_math=False)
     before, after = (manifests.probability(one, temperature) for one in (reference, logits))
     for number, index in enumerate(chosen.tolist()):
-        left = GAP_PX + (number % COLUMNS) * (PATCH_PX + GAP_PX)
-        top = TITLE_PX + (number // COLUMNS) * (PATCH_PX + CAPTION_PX + GAP_PX)
+        left = GAP_PX + (number % columns) * (PATCH_PX + GAP_PX)
+        top = TITLE_PX + (number // columns) * (PATCH_PX + CAPTION_PX + GAP_PX)
         label = "tumour" if split.labels[index] else "normal"
         right = bool((logits[index] >= threshold_logit) == split.labels[index])
         said = f"{label}: {before[index]:.3f} \N{RIGHTWARDS ARROW} {after[index]:.3f} {'right' if right else 'wrong'}"

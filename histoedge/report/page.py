@@ -1,92 +1,124 @@
-"""The HTML page: one file, no request to anywhere, the plot as inline SVG."""
+"""The HTML page: one file, no request to anywhere, the plots as inline SVG, the sheets of flips as data."""
 
-import math
+import base64
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 from histoedge.bench import Measurement, Results
-from histoedge.report import tables
+from histoedge.edge.errors import DataError
+from histoedge.report import groups, plots, tables
+from histoedge.report.drawing import Figure, colour_of
+from histoedge.report.notes import notes
+from histoedge.report.tables import between, fixed, kilobytes, megabytes, micros, percent
 
-WIDTH, HEIGHT = 900, 400
-LEFT, RIGHT, TOP, BOTTOM = 62, 18, 16, 54
-LETTER_PX = 7.4  # about the width of a character of the labels, to keep them apart
-CLUSTER_PX = 30
-COLOURS = {"litert": "#0a6c74", "onnxruntime": "#b4501e", "openvino": "#5b4a9e", "keras": "#3d4450"}
-OTHER_COLOUR = "#7a1f4d"
-
-
-@dataclass(frozen=True)
-class Point:
-    """A measured cell in the plot, in pixels of the drawing."""
-
-    x: float
-    y: float
-    x_lo: float
-    x_hi: float
-    y_lo: float
-    y_hi: float
-    colour: str
-    filled: bool
-    title: str
+LARGEST_PAGE_BYTES = 3_000_000
+PNG = b"\x89PNG\r\n\x1a\n"
+FEW_ROWS = 40
+"""Groups of more cells than this are folded, all but the first."""
 
 
 @dataclass(frozen=True)
-class Label:
-    """A name beside a point."""
+class Sheet:
+    """A picture to be shown whole: ``bench.sheet.flips`` as a PNG file, and what to call it."""
 
-    x: float
-    y: float
-    anchor: str
-    text: str
+    name: str
+    png: bytes
+
+    def __post_init__(self) -> None:
+        if not self.png.startswith(PNG) or len(self.png) < 24:
+            raise DataError(f"{self.name}: not a PNG file; histoedge bench --flips DIR draws such sheets")
+
+    @property
+    def width_px(self) -> int:
+        """Of the picture, from its header (PNG specification, 11.2.2)."""
+        width: int = struct.unpack(">I", self.png[16:20])[0]
+        return width
+
+    @property
+    def source(self) -> str:
+        """The picture as a ``data:`` address."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
-@dataclass(frozen=True)
-class Plot:
-    """AUC against p50: what the template draws."""
+def read_sheet(path: Path) -> Sheet:
+    """A sheet that ``histoedge bench --flips`` drew, called after its file.
 
-    points: tuple[Point, ...]
-    labels: tuple[Label, ...]
-    front: str
-    """The Pareto front as the points of a polyline."""
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
-    legend: tuple[tuple[str, str], ...]
-    """Runtime and its colour."""
+    Raises:
+        DataError: missing, unreadable, or no PNG file.
+    """
+    try:
+        return Sheet(path.stem.replace("@", " @ "), path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); histoedge bench --flips DIR draws it") from error
 
 
-def html(results: Results) -> str:
-    """One self-contained page that opens offline: the plot, the table, the environment, how to read it."""
+def html(results: Results, *, sheets: Sequence[Sheet] = ()) -> str:
+    """One self-contained page that opens offline: plots, tables, sheets of flips, the environment, how to read it.
+
+    Args:
+        results: what was measured.
+        sheets: pictures of flips to be shown with it. They are given, not found: results that are passed on hold no
+            patches, and how many pictures a page can carry is for whoever makes it to say.
+
+    Raises:
+        DataError: with these sheets the page is larger than ``LARGEST_PAGE_BYTES``.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files("histoedge.report").joinpath("page.html.j2").read_text())
     rows = results.measurements
     measured = [row for row in rows if row.measured]
-    return template.render(
-        rows=[_table_row(row) for row in rows],
-        operating=tables.has_operating_figures(results),
-        threads_vary=len({row.threads for row in rows}) > 1,
+    found = groups.groups(rows)
+    judged = groups.files_on_runtimes(rows)
+    several = len(found) > 1
+    operating = tables.has_operating_figures(results) or (several and any(row.auc is not None for row in judged))
+    plan = results.inputs.get("plan")
+    page = template.render(
         tiles=_tiles(measured, rows),
-        plot=_plot(measured),
-        size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
-        notes=tables.notes(results),
+        groups=[_group(group, folded=number > 0 and len(rows) > FEW_ROWS) for number, group in enumerate(found)],
+        paretos=_drawn([plots.pareto_of_latency(group) for group in found]),
+        size=plots.pareto_of_size(rows),
+        latencies=_drawn([plots.latencies(group) for group in found]),
+        rocs=_drawn([plots.roc(judged), plots.roc(judged, corner=True)]),
+        reliabilities=plots.reliabilities(judged),
+        robustness=plots.robustness(judged),
+        perturbed=_perturbed([row for row in judged if row.robustness]),
+        operating=_operating(judged, with_auc=several) if operating else None,
+        with_auc=not several,
+        sheets=sheets,
+        notes=notes(results),
         environment=_environment(results.environment),
-        plan=results.inputs.get("plan") if isinstance(results.inputs.get("plan"), dict) else {},
+        plan=plan if isinstance(plan, dict) else {},
         data=str(results.inputs.get("data", "")),
     )
+    size = len(page.encode())
+    if sheets and size > LARGEST_PAGE_BYTES:
+        raise DataError(
+            f"the page has {size / 1e6:.1f} MB with {len(sheets)} sheets of flips, at most "
+            f"{LARGEST_PAGE_BYTES / 1e6:.0f} MB are wanted; give fewer of them"
+        )
+    return page
+
+
+def _drawn(figures: Sequence[Figure | None]) -> list[Figure]:
+    return [figure for figure in figures if figure is not None]
 
 
 def _tiles(measured: Sequence[Measurement], rows: Sequence[Measurement]) -> list[tuple[str, str, str]]:
     """Label, figure, detail of what to see first."""
     others = len(rows) - len(measured)
     tiles = [("Cells measured", str(len(measured)), f"{others} failed or unavailable" if others else "all of them")]
-    speeds = [(row.p50_ms, row) for row in measured if row.p50_ms is not None]
+    one_patch = [row for row in measured if row.batch == 1 and row.field_px == 96] or list(measured)
+    speeds = [(row.p50_ms, row) for row in one_patch if row.p50_ms is not None]
     if speeds:
         ms, fastest = min(speeds, key=lambda pair: pair[0])
-        tiles.append(("Fastest p50", f"{tables.micros(ms)} µs", f"{fastest.model} @ {fastest.runtime}"))
-    ratios = [(row.p50_ratio, row) for row in measured if row.p50_ratio is not None]
+        tiles.append(("Fastest p50", f"{micros(ms)} µs", f"{fastest.model} @ {fastest.runtime}"))
+    ratios = [(row.p50_ratio, row) for row in one_patch if row.p50_ratio is not None]
     if ratios:
         ratio, best = min(ratios, key=lambda pair: pair[0])
         tiles.append(("Shortest against fp32", f"{ratio:.2f} ×", f"{best.model} @ {best.runtime}"))
@@ -97,181 +129,168 @@ def _tiles(measured: Sequence[Measurement], rows: Sequence[Measurement]) -> list
     return tiles
 
 
-def _table_row(row: Measurement) -> dict[str, Any]:
+def _group(group: groups.Group, *, folded: bool) -> dict[str, Any]:
+    """The table of one shape."""
+    measured = [row for row in group.rows if row.measured]
+    columns = ["share"] if any(row.peak_share is not None for row in measured) else []
+    columns += ["energy"] if any(row.energy_mj is not None for row in measured) else []
     return {
-        "model": row.model,
-        "runtime": row.runtime,
+        "title": group.title,
+        "folded": folded,
+        "of_fields": group.of_fields,
+        "columns": columns,
+        "rows": [_cells(row, of_fields=group.of_fields) for row in group.rows],
+    }
+
+
+def _cells(row: Measurement, *, of_fields: bool) -> dict[str, Any]:
+    patches = tables.per_second(row), between(_count(row.patches_per_s_lo), _count(row.patches_per_s_hi))
+    return {
+        **_name(row),
         "path": ", ".join(text for text in (row.runtime_version, row.kernels) if text),
-        "colour": _colour(row.runtime),
-        "threads": row.threads,
         "status": row.status,
         "reason": row.reason or "",
         "measured": row.measured,
-        "size": tables.kilobytes(row.size_bytes),
-        "compressed": _compressed(row),
-        "p50": tables.micros(row.p50_ms),
-        "p50_interval": _between(tables.micros(row.p50_lo), tables.micros(row.p50_hi)),
-        "p90": tables.micros(row.p90_ms),
-        "p99": tables.micros(row.p99_ms),
-        "ratio": "" if row.p50_ratio is None else f"{row.p50_ratio:.3f}",
-        "ratio_interval": _between(_fixed(row.p50_ratio_lo, 3), _fixed(row.p50_ratio_hi, 3)),
-        "rate": tables.per_second(row),
-        "load": "" if row.load_ms is None else f"{row.load_ms:,.1f}",
-        "first": "" if row.first_ms is None else f"{row.first_ms:,.2f}",
-        "memory": "" if row.peak_rss_bytes is None else f"{row.peak_rss_bytes / 1e6:,.0f}",
-        "auc": _fixed(row.auc, 4),
-        "auc_interval": _between(_fixed(row.auc_lo, 4), _fixed(row.auc_hi, 4)),
-        "ece": _fixed(row.ece, 4),
-        "sensitivity": _fixed(row.sensitivity_at_95_specificity, 3),
-        "sensitivity_interval": _between(
-            _fixed(row.sensitivity_at_95_specificity_lo, 3), _fixed(row.sensitivity_at_95_specificity_hi, 3)
-        ),
-        "d_auc": _fixed(row.d_auc, 4, sign="+"),
-        "d_auc_interval": _between(_fixed(row.d_auc_lo, 4, sign="+"), _fixed(row.d_auc_hi, 4, sign="+")),
+        "size": (kilobytes(row.size_bytes), _compressed(row)),
+        "p50": (micros(row.p50_ms), between(micros(row.p50_lo), micros(row.p50_hi))),
+        "p90": (micros(row.p90_ms), between(micros(row.p90_lo), micros(row.p90_hi))),
+        "p99": (micros(row.p99_ms), between(micros(row.p99_lo), micros(row.p99_hi))),
+        "ratio": (fixed(row.p50_ratio, 3), between(fixed(row.p50_ratio_lo, 3), fixed(row.p50_ratio_hi, 3))),
+        "rate": (fixed(row.mpx_per_s, 1), "") if of_fields else patches,
+        "load": (fixed(row.load_ms, 1), "" if row.first_ms is None else f"first {fixed(row.first_ms, 2)}"),
+        "memory": (megabytes(row.peak_rss_bytes), _over_empty(row)),
+        "share": (percent(row.peak_share), ""),
+        "energy": (fixed(row.energy_mj, 2), ""),
+        "auc": _auc(row),
+        "d_auc": _d_auc(row),
     }
+
+
+def _auc(row: Measurement) -> tuple[str, str]:
+    return fixed(row.auc), between(fixed(row.auc_lo), fixed(row.auc_hi))
+
+
+def _d_auc(row: Measurement) -> tuple[str, str]:
+    return fixed(row.d_auc, sign="+"), between(fixed(row.d_auc_lo, sign="+"), fixed(row.d_auc_hi, sign="+"))
+
+
+def _operating(rows: Sequence[Measurement], *, with_auc: bool) -> dict[str, Any]:
+    """The table of what a decision is worth, once for each file on a runtime, without columns that nobody fills."""
+    headings = tables.operating_points()
+    body = []
+    for row in rows:
+        points = []
+        for _, key in headings:
+            value, lo, hi = (fixed(getattr(row, f"{key}{bound}"), 3) for bound in ("", "_lo", "_hi"))
+            points.append((value, between(lo, hi)))
+        rest = [(fixed(row.brier), between(fixed(row.brier_lo), fixed(row.brier_hi))), (fixed(row.ece), "")]
+        turned = f"{row.flips_to_positive} up, {row.flips_to_negative} down" if row.flips else ""
+        rest += [("" if row.flips is None else str(row.flips), turned), (tables.p_value(row.mcnemar_p), "")]
+        slides = between(fixed(row.auc_slides_lo), fixed(row.auc_slides_hi))
+        change = between(fixed(row.d_auc_slides_lo, sign="+"), fixed(row.d_auc_slides_hi, sign="+"))
+        told = [_auc(row), _d_auc(row)] if with_auc else []
+        body.append({**_name(row), "cells": [*told, *points, *rest, (slides, ""), (change, "")]})
+    names = [*(("AUC", "dAUC") if with_auc else ()), *(name for name, _ in headings)]
+    names += ["Brier", "ECE", "Flips", "p", "AUC over slides", "dAUC over slides"]
+    used = [place for place in range(len(names)) if any(any(one["cells"][place]) for one in body)]
+    for one in body:
+        one["cells"] = [one["cells"][place] for place in used]
+    return {"headings": [_two_lines(names[place]) for place in used], "rows": body}
+
+
+def _perturbed(rows: Sequence[Measurement]) -> dict[str, Any] | None:
+    """The table of what each perturbation costs: change of AUC, its interval, and how dark to paint the cell."""
+    if not rows:
+        return None
+    names = tables.perturbations(rows)
+    body = []
+    for row in rows:
+        found = {one.perturbation: one for one in row.robustness or ()}
+        cells = []
+        for name in names:
+            one = found.get(name)
+            if one is None:
+                cells.append(("", "", 0.0))
+                continue
+            bounds = between(fixed(one.d_auc_lo, 3, sign="+"), fixed(one.d_auc_hi, 3, sign="+"))
+            lost = one.d_auc_hi < 0  # more than noise
+            cells.append(
+                (fixed(one.d_auc, 3, sign="+"), bounds, round(min(0.55, 0.04 - 10 * one.d_auc), 2) if lost else 0.0)
+            )
+        body.append({**_name(row), "cells": cells})
+    return {"headings": [name.replace("_", " ") for name in names], "rows": body}
+
+
+def _name(row: Measurement) -> dict[str, str]:
+    return {"model": row.model, "runtime": row.runtime, "colour": colour_of(row.runtime)}
+
+
+def _two_lines(heading: str) -> tuple[str, str]:
+    first, _, rest = heading.partition(" ")
+    return first, rest
+
+
+def _count(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
 
 
 def _compressed(row: Measurement) -> str:
     zeros = "" if row.zeros is None else f", {row.zeros:.0%} zeros"
-    return "" if row.compressed_bytes is None else f"{tables.kilobytes(row.compressed_bytes)} zlib{zeros}"
+    return "" if row.compressed_bytes is None else f"{kilobytes(row.compressed_bytes)} zlib{zeros}"
 
 
-def _fixed(value: float | None, digits: int, *, sign: str = "") -> str:
-    return "" if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # + 0.0: no minus before a zero
+def _over_empty(row: Measurement) -> str:
+    return "" if row.rss_over_empty_bytes is None else f"{megabytes(row.rss_over_empty_bytes)} over empty"
 
 
-def _between(lo: str, hi: str) -> str:
-    return f"{lo} … {hi}" if lo and hi else ""
-
-
-def _colour(runtime: str) -> str:
-    return COLOURS.get(runtime, OTHER_COLOUR)
+WORDS = {
+    "cpu": "CPU",
+    "cpu_flags": "CPU flags",
+    "cpus_in_machine": "CPUs in the machine",
+    "cpus_allowed": "CPUs allowed",
+    "cpu_quota": "CPU quota",
+    "cpu_governor": "CPU governor",
+    "cpu_turbo": "CPU turbo",
+    "cpu_mhz": "CPU MHz",
+    "threads_per_core": "Threads per core",
+    "numa_nodes": "NUMA nodes",
+    "virtual_machine": "Virtual machine",
+    "gpus": "GPUs",
+    "memory_bytes": "Memory",
+    "memory_limit_bytes": "Memory limit",
+    "machine": "Architecture",
+    "system": "System",
+    "python": "Python",
+    "histoedge": "histoedge",
+    "packages": "Packages",
+    "integer_peak_gmacs": "Integer peak, GMAC/s by threads",
+    "empty_rss_bytes": "Memory of an empty process",
+    "decode": "Decoding a patch",
+    "load_average_at_start": "Load average (1, 5, 15 min, at start)",
+    "load_average": "Load average (1, 5, 15 min, when written)",
+}
 
 
 def _environment(found: dict[str, Any]) -> list[tuple[str, str]]:
-    words = {
-        "cpu": "CPU",
-        "cpu_flags": "CPU flags",
-        "cpus_in_machine": "CPUs in the machine",
-        "cpus_allowed": "CPUs allowed",
-        "cpu_quota": "CPU quota",
-        "cpu_governor": "CPU governor",
-        "memory_bytes": "Memory",
-        "memory_limit_bytes": "Memory limit",
-        "machine": "Architecture",
-        "system": "System",
-        "python": "Python",
-        "histoedge": "histoedge",
-        "packages": "Packages",
-        "load_average": "Load average (1, 5, 15 min, when written)",
-    }
-    return [(word, _spoken(key, found[key])) for key, word in words.items() if found.get(key) not in (None, [], {})]
+    return [(word, _spoken(key, found[key])) for key, word in WORDS.items() if found.get(key) not in (None, [], {})]
 
 
 def _spoken(key: str, value: Any) -> str:
+    if key == "empty_rss_bytes" and isinstance(value, int):
+        return f"{megabytes(value)} MB"
     if key.endswith("_bytes") and isinstance(value, int):
         return f"{value / 2**30:.1f} GiB"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if key == "decode" and isinstance(value, dict):
+        times = {name: one.get("p50_ms") for name, one in value.items() if isinstance(one, dict)}
+        return ", ".join(f"{name} {micros(ms)} µs" for name, ms in times.items() if isinstance(ms, float | int))
     if isinstance(value, dict):
-        return ", ".join(f"{name} {version}" for name, version in value.items())
-    if isinstance(value, list):
-        return ", ".join(str(one) for one in value)
-    return str(value)
-
-
-def _plot(measured: Sequence[Measurement]) -> Plot | None:
-    """The plot of all cells that have both figures; None where there is none."""
-    rows = [row for row in measured if row.p50_ms and row.auc is not None]
-    if not rows:
-        return None
-    times = [ms for row in rows for ms in (row.p50_lo, row.p50_ms, row.p50_hi) if ms]
-    areas = [area for row in rows for area in (row.auc_lo, row.auc, row.auc_hi) if area is not None]
-    x_lo, x_hi = math.log10(min(times)) - 0.06, math.log10(max(times)) + 0.06
-    margin = max(0.04 * (max(areas) - min(areas)), 1e-4)
-    y_lo, y_hi = min(areas) - margin, max(areas) + margin
-
-    def x(ms: float) -> float:
-        return round(LEFT + (math.log10(ms) - x_lo) / (x_hi - x_lo) * (WIDTH - LEFT - RIGHT), 1)
-
-    def y(area: float) -> float:
-        return round(HEIGHT - BOTTOM - (area - y_lo) / (y_hi - y_lo) * (HEIGHT - TOP - BOTTOM), 1)
-
-    def point(row: Measurement) -> Point:
-        ms, area = row.p50_ms or 0.0, row.auc or 0.0
-        return Point(
-            x=x(ms),
-            y=y(area),
-            x_lo=x(row.p50_lo or ms),
-            x_hi=x(row.p50_hi or ms),
-            y_lo=y(area if row.auc_lo is None else row.auc_lo),
-            y_hi=y(area if row.auc_hi is None else row.auc_hi),
-            colour=_colour(row.runtime),
-            filled="int8" in row.recipe,
-            title=f"{row.model} @ {row.runtime}: {tables.micros(ms)} µs, AUC {area:.4f}",
+        return ", ".join(
+            f"{name}{':' if isinstance(one, dict) else ''} {_spoken('', one)}" for name, one in value.items()
         )
-
-    points = [point(row) for row in rows]
-    front = _front(rows)
-    placed = _labels([(points[rows.index(row)], row) for row in front], points)
-    runtimes = dict.fromkeys(row.runtime for row in rows)
-    return Plot(
-        points=tuple(points),
-        labels=tuple(placed),
-        front=" ".join(f"{points[rows.index(row)].x},{points[rows.index(row)].y}" for row in front),
-        x_ticks=tuple((x(ms), f"{1e3 * ms:,g}") for ms in _log_ticks(10**x_lo, 10**x_hi)),
-        y_ticks=tuple((y(area), f"{area:.{digits}f}") for area, digits in _ticks(y_lo, y_hi)),
-        legend=tuple((runtime, _colour(runtime)) for runtime in runtimes),
-    )
-
-
-def _front(rows: Sequence[Measurement]) -> list[Measurement]:
-    """The cells that no other beats in both AUC and p50, fastest first."""
-    best, front = -1.0, []
-    for row in sorted(rows, key=lambda row: (row.p50_ms or 0.0, -(row.auc or 0.0))):
-        if (row.auc or 0.0) > best:
-            best = row.auc or 0.0
-            front.append(row)
-    return front
-
-
-def _labels(named: Sequence[tuple[Point, Measurement]], points: Sequence[Point]) -> list[Label]:
-    """Labels beside these points that cover nothing else: one for each cluster, none where none fits."""
-    taken = [(one.x - 5, one.y - 5, one.x + 5, one.y + 5) for one in points]
-    placed: list[Label] = []
-    spoken_for: list[Point] = []
-    for one, row in named:
-        if any(abs(one.x - other.x) < CLUSTER_PX and abs(one.y - other.y) < CLUSTER_PX for other in spoken_for):
-            continue
-        text = f"{row.model} @ {row.runtime}"
-        length = LETTER_PX * len(text)
-        for side, drop in ((1, -8), (-1, -8), (1, 16), (-1, 16), (1, -24), (-1, -24), (1, 32), (-1, 32)):
-            left = one.x + 8 if side > 0 else one.x - 8 - length
-            box = (left, one.y + drop - 11, left + length, one.y + drop + 3)
-            inside = box[0] > LEFT and box[2] < WIDTH - 2 and box[1] > 2 and box[3] < HEIGHT - BOTTOM
-            if inside and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                spoken_for.append(one)
-                placed.append(Label(one.x + 8 * side, one.y + drop, "start" if side > 0 else "end", text))
-                break
-    return placed
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _log_ticks(lo: float, hi: float) -> list[float]:
-    """1, 2 and 5 times powers of ten within the range; only powers of ten where these are many."""
-    decades = range(math.floor(math.log10(lo)), math.ceil(math.log10(hi)) + 1)
-    fine = [step * 10.0**decade for decade in decades for step in (1, 2, 5) if lo <= step * 10.0**decade <= hi]
-    coarse = [tick for tick in fine if math.log10(tick) == round(math.log10(tick))]
-    return coarse if len(fine) > 10 else fine
-
-
-def _ticks(lo: float, hi: float) -> list[tuple[float, int]]:
-    """Three to eight round values within the range, with the digits that they need."""
-    raw = (hi - lo) / 8
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(step * power for step in (1, 2, 5, 10) if step * power >= raw)
-    digits = max(2, -math.floor(math.log10(step)))
-    first = math.ceil(lo / step)
-    return [(number * step, digits) for number in range(first, math.floor(hi / step) + 1) if number * step <= 1]
+    if isinstance(value, list):
+        return ", ".join(_spoken("", one) for one in value)
+    return str(value)

@@ -1,143 +1,140 @@
-"""Results as a table: for the terminal, as Markdown, as CSV. Every figure comes from the results."""
+"""Results as Markdown and CSV, and how figures are written. Every figure comes from the results."""
 
 import csv
 import dataclasses
 import io
-from collections.abc import Iterable
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Callable, Iterable, Sequence
 
 from histoedge.bench import Measurement, Results
+from histoedge.bench.quality import PERCENTS
 from histoedge.metrics import Interval
+from histoedge.report import groups
+from histoedge.report.notes import CALIBRATION_NOTE, notes
 
-SPARSITY_NOTE = (
-    "prune, 2of4, cluster16: zeros and shared values buy no time in stock runtimes, only a smaller compressed file "
-    "(zlib kB); slim removes channels, which does."
-)
-CALIBRATION_NOTE = (
-    "ECE: calibration error of the probability of tumour on test, 15 bins, at the temperature fitted on valid; "
-    "sensitivity at 95 % specificity with a bootstrap 95 % interval, the threshold chosen on test anew in each draw."
-)
-UNSETTLED_MARK = "~"
+CURVES = ("ms_quantiles", "roc", "reliability", "robustness")
+"""Keys of a measurement that are no single figure."""
 
-
-def terminal(results: Results) -> Table:
-    """The results in 100 columns; what failed or is unavailable says why below the table."""
-    rows = results.measurements
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", caption_justify="left")
-    threads_vary = len({row.threads for row in rows}) > 1
-    table.add_column("model", overflow="fold")
-    table.add_column("runtime", no_wrap=True)
-    if threads_vary:
-        table.add_column("thr", justify="right", no_wrap=True)
-    for name in ("kB", "p50 us", "p90 us", "p50 / fp32", "patch/s", "AUC 95 %", "dAUC"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        cells = [row.model, row.runtime, *([str(row.threads)] if threads_vary else []), kilobytes(row.size_bytes)]
-        if row.measured:
-            mark = UNSETTLED_MARK if row.status == "unsettled" else ""
-            cells += [micros(row.p50_ms) + mark, micros(row.p90_ms), _short_ratio(row), per_second(row)]
-            cells += [_short_auc(row), signed(row.d_auc)]
-        else:
-            cells += ["", "", row.status, "", "", ""]
-        style = "" if row.status == "ok" else "yellow" if row.measured else "red"
-        table.add_row(*(Text(cell) for cell in cells), style=style)
-    table.caption = Text("\n".join(["", *notes(results)]), style="not italic")
-    return table
-
-
-def print_table(results: Results) -> None:
-    """Print the terminal table on stdout."""
-    console = Console()
-    wide_enough = console if console.is_terminal else Console(width=max(console.width, 100))
-    wide_enough.print(terminal(results))
+Column = tuple[str, Callable[[Measurement], str]]
+"""A heading, and what a row says below it."""
 
 
 def markdown(results: Results) -> str:
-    """A Markdown table with all intervals, and the notes below it."""
+    """Markdown tables with all intervals: cost, then quality once for each file on a runtime, then the notes."""
+    rows = results.measurements
+    parts = [_table(_where(rows) + _cost(rows), rows)]
+    judged = groups.files_on_runtimes(rows)
     further = has_operating_figures(results)
-    head = (
-        *("model", "runtime", "kernels", "threads", "status", "size kB", "zlib kB", "zeros", "p50 us", "p90 us"),
-        *("p99 us", "p50 / reference", "patches/s", "AUC", "dAUC", "s.e."),
-        *(("ECE", "sens. at 95 % spec.") if further else ()),
-        "reference",
-    )
-    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] * 5 + ["---:"] * (len(head) - 6) + ["---"]) + "|"]
-    for row in results.measurements:
-        version = f"{row.runtime} {row.runtime_version or ''}".strip()
-        cells = [row.model, version, row.kernels or "", str(row.threads), row.status, kilobytes(row.size_bytes)]
-        cells += [kilobytes(row.compressed_bytes), "" if row.zeros is None else f"{row.zeros:.0%}"]
-        cells += [micros(row.p50_ms), micros(row.p90_ms), micros(row.p99_ms)]
-        cells += [interval(row.p50_ratio, row.p50_ratio_lo, row.p50_ratio_hi, digits=3), per_second(row)]
-        cells += [interval(row.auc, row.auc_lo, row.auc_hi), interval(row.d_auc, row.d_auc_lo, row.d_auc_hi, sign="+")]
-        cells += [_standard_error(row), *([_fixed(row.ece), sensitivity(row)] if further else []), row.reference or ""]
-        lines.append("| " + " | ".join(_escaped(cell) for cell in cells) + " |")
+    if further:
+        parts.append(_table(_quality(judged), judged))
+    robust = [row for row in judged if row.robustness]
+    if robust:
+        parts.append("dAUC after each perturbation of the test patches, against the same file on them as they are:\n")
+        parts.append(_table(_robustness(robust), robust))
     said = notes(results) + ([CALIBRATION_NOTE] if further else [])
-    return "\n".join([*lines, "", *(f"- {_escaped(note)}" for note in said)]) + "\n"
+    return "\n".join([*parts, "\n".join(f"- {_escaped(note)}" for note in said)]) + "\n"
 
 
 def csv_text(results: Results) -> str:
-    """Every key of every measurement as CSV, a header first; empty where not measured."""
+    """Every figure of every measurement as CSV, a header first; empty where not measured. Curves are in the JSON."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = [field.name for field in dataclasses.fields(Measurement)]
+    names = [field.name for field in dataclasses.fields(Measurement) if field.name not in CURVES]
     writer.writerow(names)
     writer.writerows([getattr(row, name) for name in names] for row in results.measurements)
     return out.getvalue()
 
 
-def notes(results: Results) -> list[str]:
-    """What a reader must know beside the table: settings, reasons, and what sparsity does not do."""
-    rows = results.measurements
-    found = []
-    for row in rows:
-        if not row.measured:
-            found.append(f"{row.status}: {row.model} @ {row.runtime}: {row.reason or 'no reason given'}")
-    if any(row.status == "unsettled" for row in rows):
-        found.append(
-            f"{UNSETTLED_MARK} unsettled: the 95 % interval of p50 is wider than a tenth of it, or of one round; "
-            "measure longer or on a quieter machine."
-        )
-    measured = [row for row in rows if row.measured]
-    if measured:
-        patches = max(row.n_patches or 0 for row in measured)
-        settings = f"{_each(row.threads for row in measured)} thread(s), batch {_each(row.batch for row in measured)}"
-        found.append(
-            f"{settings}; AUC on {patches:,} patches with DeLong's 95 % interval; "
-            "ratio and dAUC against the fp32 file of the same format and runtime, of fp32 files against the source."
-        )
-    if any(row.recipe.startswith(("prune", "2of4", "cluster16")) for row in rows):
-        found.append(SPARSITY_NOTE)
-    found += [_what_training_bought(row, measured) for row in measured if row.recipe == "int8ptq"]
-    return found + [_what_slimming_bought(row, measured) for row in measured if row.recipe.startswith("slim")]
+def _where(rows: Sequence[Measurement]) -> list[Column]:
+    """Which cell it is; of scenario, threads, batch and field those that vary."""
+    found: list[Column] = [
+        ("model", lambda row: row.model),
+        ("runtime", lambda row: f"{row.runtime} {row.runtime_version or ''}".strip()),
+        ("kernels", lambda row: row.kernels or ""),
+    ]
+    vary: list[tuple[str, Callable[[Measurement], object]]] = [
+        ("scenario", lambda row: row.scenario or ""),
+        ("threads", lambda row: row.threads),
+        ("batch", lambda row: row.batch),
+        ("field px", lambda row: row.field_px),
+    ]
+    for name, value in vary:
+        if len({value(row) for row in rows}) > 1:
+            found.append((name, lambda row, value=value: str(value(row))))  # type: ignore[misc]
+    return [*found, ("status", lambda row: row.status)]
 
 
-def _what_training_bought(untrained: Measurement, rows: Iterable[Measurement]) -> str:
-    """``int8`` against ``int8ptq`` on one runtime, in words."""
-    cell = (untrained.format, untrained.runtime)
-    trained = next((row for row in rows if row.recipe == "int8" and (row.format, row.runtime) == cell), None)
-    if trained is None or trained.auc is None or untrained.auc is None:
-        return f"int8ptq @ {untrained.runtime}: no int8 beside it to compare with"
-    verdict = "beats" if trained.auc > untrained.auc else "does not beat"
-    return (
-        f"quantisation-aware training {verdict} post-training quantisation here in AUC: int8 {trained.auc:.4f}, "
-        f"int8ptq {untrained.auc:.4f} ({untrained.format} @ {untrained.runtime})"
-    )
+def _cost(rows: Sequence[Measurement]) -> list[Column]:
+    found: list[Column] = [
+        ("size kB", lambda row: kilobytes(row.size_bytes)),
+        ("zlib kB", lambda row: kilobytes(row.compressed_bytes)),
+        ("zeros", lambda row: percent(row.zeros)),
+        ("p50 us", lambda row: micros_between(row.p50_ms, row.p50_lo, row.p50_hi)),
+        ("p90 us", lambda row: micros_between(row.p90_ms, row.p90_lo, row.p90_hi)),
+        ("p99 us", lambda row: micros_between(row.p99_ms, row.p99_lo, row.p99_hi)),
+        ("p50 / reference", lambda row: interval(row.p50_ratio, row.p50_ratio_lo, row.p50_ratio_hi, digits=3)),
+        ("patches/s", per_second),
+        ("Mpx/s", lambda row: fixed(row.mpx_per_s, 1)),
+        ("MB over empty", lambda row: megabytes(row.rss_over_empty_bytes)),
+        ("of integer peak", lambda row: percent(row.peak_share)),
+        ("mJ per call", lambda row: fixed(row.energy_mj, 2)),
+        ("AUC", lambda row: interval(row.auc, row.auc_lo, row.auc_hi)),
+        ("dAUC", lambda row: interval(row.d_auc, row.d_auc_lo, row.d_auc_hi, sign="+")),
+        ("s.e.", _standard_error),
+        ("reference", lambda row: row.reference or ""),
+    ]
+    optional = ("Mpx/s", "MB over empty", "of integer peak", "mJ per call")
+    return [column for column in found if column[0] not in optional or any(column[1](row) for row in rows)]
 
 
-def _what_slimming_bought(slim: Measurement, rows: Iterable[Measurement]) -> str:
-    """A slimmed file against the whole network's file of the same precision on one runtime, in words."""
-    recipe = "int8" if slim.recipe.endswith("_int8") else "fp32"
-    whole = next(
-        (row for row in rows if (row.recipe, row.format, row.runtime) == (recipe, slim.format, slim.runtime)), None
-    )
-    if whole is None or whole.p50_ms is None or slim.p50_ms is None:
-        return f"{slim.recipe} @ {slim.runtime}: no {recipe} beside it to compare with"
-    return (
-        f"{slim.recipe} is {whole.p50_ms / slim.p50_ms:.2f} times as fast as {recipe} ({slim.format} @ {slim.runtime})"
-    )
+def _quality(rows: Sequence[Measurement]) -> list[Column]:
+    found: list[Column] = [
+        ("model", lambda row: row.model),
+        ("runtime", lambda row: row.runtime),
+        ("AUC over slides", lambda row: between(fixed(row.auc_slides_lo), fixed(row.auc_slides_hi))),
+        ("dAUC over slides", lambda row: between(signed(row.d_auc_slides_lo), signed(row.d_auc_slides_hi))),
+    ]
+    for name, key in operating_points():
+        found.append((name, lambda row, key=key: bounded(row, key)))  # type: ignore[misc]
+    found += [
+        ("Brier", lambda row: interval(row.brier, row.brier_lo, row.brier_hi)),
+        ("ECE", lambda row: fixed(row.ece)),
+        ("flips", flips),
+        ("p", lambda row: p_value(row.mcnemar_p)),
+    ]
+    return [(name, say) for name, say in found if any(say(row) for row in rows)]
+
+
+def _robustness(rows: Sequence[Measurement]) -> list[Column]:
+    found: list[Column] = [("model", lambda row: row.model), ("runtime", lambda row: row.runtime)]
+    for name in perturbations(rows):
+        found.append((name.replace("_", " "), lambda row, name=name: _after(row, name)))  # type: ignore[misc]
+    return found
+
+
+def _after(row: Measurement, perturbation: str) -> str:
+    for one in row.robustness or ():
+        if one.perturbation == perturbation:
+            return interval(one.d_auc, one.d_auc_lo, one.d_auc_hi, digits=3, sign="+")
+    return ""
+
+
+def _table(columns: Sequence[Column], rows: Sequence[Measurement]) -> str:
+    words = ("model", "runtime", "kernels", "scenario", "status", "reference")
+    rule = "|".join("---" if name in words else "---:" for name, _ in columns)
+    lines = ["| " + " | ".join(name for name, _ in columns) + " |", f"|{rule}|"]
+    lines += ["| " + " | ".join(_escaped(say(row)) for _, say in columns) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def perturbations(rows: Iterable[Measurement]) -> list[str]:
+    """Their names, in the order in which they were told."""
+    return list(dict.fromkeys(one.perturbation for row in rows for one in row.robustness or ()))
+
+
+def operating_points() -> list[tuple[str, str]]:
+    """Heading and key of every operating point of a measurement."""
+    found = [(f"sens. at {percent} % spec.", f"sensitivity_at_{percent}_specificity") for percent in PERCENTS]
+    return found + [(f"spec. at {percent} % sens.", f"specificity_at_{percent}_sensitivity") for percent in PERCENTS]
 
 
 def has_operating_figures(results: Results) -> bool:
@@ -145,10 +142,23 @@ def has_operating_figures(results: Results) -> bool:
     return any(row.sensitivity_at_95_specificity is not None for row in results.measurements)
 
 
-def sensitivity(row: Measurement) -> str:
-    """The sensitivity at 95 % specificity with its interval; empty where not measured."""
-    bounds = row.sensitivity_at_95_specificity_lo, row.sensitivity_at_95_specificity_hi
-    return interval(row.sensitivity_at_95_specificity, *bounds, digits=3)
+def bounded(row: Measurement, key: str) -> str:
+    """The share of that key with its interval; empty where not measured."""
+    return interval(getattr(row, key), getattr(row, f"{key}_lo"), getattr(row, f"{key}_hi"), digits=3)
+
+
+def flips(row: Measurement) -> str:
+    """``3 (2 up, 1 down)``: decisions that differ, to positive and to negative; empty where not measured."""
+    if row.flips is None:
+        return ""
+    return f"{row.flips} ({row.flips_to_positive} up, {row.flips_to_negative} down)" if row.flips else "0"
+
+
+def p_value(p: float | None) -> str:
+    """With three digits; ``<.001`` below that."""
+    if p is None:
+        return ""
+    return "<.001" if p < 0.001 else f"{p:.3f}"
 
 
 def micros(ms: float | None) -> str:
@@ -156,6 +166,11 @@ def micros(ms: float | None) -> str:
     if ms is None:
         return ""
     return f"{1e3 * ms:,.0f}" if ms >= 0.1 else f"{1e3 * ms:.1f}"
+
+
+def micros_between(ms: float | None, lo: float | None, hi: float | None) -> str:
+    """``228 [226, 231]`` microseconds; without bounds the value alone."""
+    return micros(ms) if lo is None or hi is None else f"{micros(ms)} [{micros(lo)}, {micros(hi)}]"
 
 
 def per_second(row: Measurement) -> str:
@@ -170,32 +185,24 @@ def interval(value: float | None, lo: float | None, hi: float | None, *, digits:
     return f"{value:{sign}.{digits}f} [{lo:{sign}.{digits}f}, {hi:{sign}.{digits}f}]"
 
 
+def between(lo: str, hi: str) -> str:
+    """``lo … hi``; empty where one is."""
+    return f"{lo} … {hi}" if lo and hi else ""
+
+
 def signed(value: float | None) -> str:
     """A difference of AUCs with its sign, four digits, no leading zero: ``-.0003``."""
     return "" if value is None else f"{round(value, 4) + 0.0:+.4f}".replace("0.", ".", 1)
 
 
-def _short_auc(row: Measurement) -> str:
-    if row.auc is None or row.auc_lo is None or row.auc_hi is None:
-        return ""
-    return f"{_three(row.auc)} [{_three(row.auc_lo)} {_three(row.auc_hi)}]"
+def fixed(value: float | None, digits: int = 4, *, sign: str = "") -> str:
+    """That many digits, and no minus before a zero; empty where not measured."""
+    return "" if value is None else f"{round(value, digits) + 0.0:{sign},.{digits}f}"
 
 
-def _three(share: float) -> str:
-    text = f"{share:.3f}"
-    return text[1:] if text.startswith("0.") else text
-
-
-def _short_ratio(row: Measurement) -> str:
-    if row.p50_ratio is None or row.p50_ratio_lo is None or row.p50_ratio_hi is None:
-        return ""
-    return f"{row.p50_ratio:.2f} [{row.p50_ratio_lo:.2f} {row.p50_ratio_hi:.2f}]"
-
-
-def _standard_error(row: Measurement) -> str:
-    if row.d_auc is None or row.d_auc_lo is None or row.d_auc_hi is None:
-        return ""
-    return f"{Interval(row.d_auc, row.d_auc_lo, row.d_auc_hi).standard_error:.4f}"
+def percent(share: float | None) -> str:
+    """``42%``; empty where not measured."""
+    return "" if share is None else f"{share:.0%}"
 
 
 def kilobytes(size: int | None) -> str:
@@ -203,12 +210,15 @@ def kilobytes(size: int | None) -> str:
     return "" if size is None else f"{size / 1000:,.{0 if size >= 1e5 else 1}f}"
 
 
-def _fixed(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def megabytes(size: int | None) -> str:
+    """Bytes as millions of them."""
+    return "" if size is None else f"{size / 1e6:,.0f}"
 
 
-def _each(values: Iterable[int]) -> str:
-    return ", ".join(str(value) for value in sorted(set(values)))
+def _standard_error(row: Measurement) -> str:
+    if row.d_auc is None or row.d_auc_lo is None or row.d_auc_hi is None:
+        return ""
+    return f"{Interval(row.d_auc, row.d_auc_lo, row.d_auc_hi).standard_error:.4f}"
 
 
 def _escaped(text: str) -> str:

@@ -93,7 +93,7 @@ def split():
     labels = random.integers(0, 2, 600).astype(np.uint8)
     colour = random.normal(100, 4, (600, 1, 1, 3)) + 5 * labels[:, None, None, None]
     patches = np.broadcast_to(colour, (600, 96, 96, 3)).clip(0, 255).astype(np.uint8)
-    return SimpleNamespace(name="test", patches=patches, labels=labels, content_hash="c" * 64)
+    return SimpleNamespace(name="test", patches=patches, labels=labels, slides=None, content_hash="c" * 64)
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,19 @@ def test_a_cell_is_pinned_to_as_many_cpus_as_threads():
         assert (loaded["cpus"], loaded["os_threads"]) == (1, 1)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs CPU affinity")
+def test_a_cell_is_pinned_before_it_runs_and_its_parent_is_not():
+    allowed = os.sched_getaffinity(0)
+    program = "import os, sys; sys.exit(f'{len(os.sched_getaffinity(0))} CPUs')"
+    with Cell((sys.executable, "-c", program), threads=1) as cell:
+        assert os.sched_getaffinity(0) == allowed
+        with pytest.raises(CellFailed, match="^1 CPUs$"):
+            cell.ask("load")
+    with pytest.raises(CellFailed, match="cannot be started"):
+        Cell(("/no/such/program",), threads=1)
+    assert os.sched_getaffinity(0) == allowed
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux")
 def test_threads_that_a_runtime_starts_are_counted_with_the_cpus_they_may_use():
     body = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"

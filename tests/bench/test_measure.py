@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from histoedge import edge, metrics
-from histoedge.bench import bench, bench_to, find, inputs_of, matrix, measure, read
+from histoedge.bench import bench, bench_to, find, inputs_of, matrix, measure, quality, read
 from histoedge.config import BenchPlan
+from histoedge.data import perturb
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, DataError, ModelError
 from histoedge.edge.manifest import manifest_path
@@ -73,6 +74,82 @@ def test_calibration_and_sensitivity_are_of_the_test_split_at_the_manifests_temp
     found = metrics.sensitivity_at_specificity(split.labels, red - 100, 0.95, seed=PLAN.seed)
     assert (row.sensitivity_at_95_specificity, row.sensitivity_at_95_specificity_lo) == (found.value, found.lo)
     assert row.sensitivity_at_95_specificity_hi == found.hi
+
+
+def test_all_quality_figures_are_in_the_row(mean_red, tmp_path, split, red):
+    models = [
+        mean_red(tmp_path / name, scale=scale, temperature=4.0) for name, scale in (("fp32.onnx", 1), ("q.onnx", -1))
+    ]
+    slides = [f"slide-{number % 20}" for number in range(600)]
+    known = SimpleNamespace(**{**vars(split), "slides": slides})
+    fp32, other = bench(models, plan=PLAN, split=known)
+    expected = quality.details(split.labels, (red - 100).astype(np.float32), temperature=4.0, slides=slides, seed=0)
+    for name, value in expected.items():
+        assert getattr(fp32, name) == pytest.approx(value, abs=1e-6), name
+    logits = red - 100
+    flips = metrics.flips_from(logits, -logits)
+    assert (other.flips, other.flips_to_positive, other.mcnemar_p) == (flips.count, flips.to_positive, flips.p)
+    assert other.d_auc_slides_lo < other.d_auc < other.d_auc_slides_hi
+    assert (fp32.flips, fp32.d_auc_slides_lo, fp32.robustness) == (None, None, None)
+    assert fp32.ms_quantiles[0] <= fp32.ms_quantiles[50] == pytest.approx(fp32.p50_ms, rel=1e-4)
+    assert sum(fp32.reliability.patches) == 600
+    assert np.trapezoid(fp32.roc.tpr, fp32.roc.fpr) == pytest.approx(fp32.auc, abs=1e-3)
+
+
+def test_robustness_is_measured_once_for_a_file_on_a_runtime(mean_red, tmp_path, split):
+    some = np.arange(0, 600, 20)
+    few = SimpleNamespace(**{**vars(split), "patches": split.patches[some], "labels": split.labels[some]})
+    plan = dataclasses.replace(PLAN, robustness=True, rounds=2, runs_per_round=2, batch=(1, 2))
+    seen = []
+    models = [mean_red(tmp_path / name, scale=scale) for name, scale in (("fp32.onnx", 1), ("int8.onnx", -1))]
+    rows = bench(models, plan=plan, split=few, progress=lambda *what: seen.append(what))
+    assert [row.robustness is None for row in rows] == [False, False, True, True]
+    assert [row.roc is None for row in rows] == [False, False, True, True]
+
+    def mean_red_logits(patches):
+        return patches[..., 0].mean(axis=(1, 2), dtype=np.float64) - 100
+
+    expected = quality.robustness(mean_red_logits, few, logits=mean_red_logits(few.patches))
+    assert [row.perturbation for row in rows[0].robustness] == list(perturb.PERTURBATIONS)
+    for found, known in zip(rows[0].robustness, expected, strict=True):
+        assert found.auc == pytest.approx(known.auc, abs=1e-2)  # float32 sums part ties of float64 ones
+    assert rows[1].robustness[0].auc == pytest.approx(1 - rows[0].robustness[0].auc)
+    told = [what[1:3] for what in seen if what[0].startswith("bench, perturbed")]
+    assert told == [(30 * number, 300) for number in range(1, 11)]
+
+
+def test_a_benchmark_stopped_within_a_perturbation_goes_on_there(mean_red, tmp_path, split):
+    some = np.arange(0, 600, 20)
+    few = SimpleNamespace(**{**vars(split), "patches": split.patches[some], "labels": split.labels[some]})
+    plan = dataclasses.replace(PLAN, robustness=True)
+    model, out = mean_red(tmp_path / "fp32.onnx"), tmp_path / "r.json"
+
+    def stop_at_the_fourth(what, done, total, note=""):
+        if (what, done) == ("bench, perturbed patches", 4 * 30):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench_to(out, [model], plan=plan, split=few, progress=stop_at_the_fourth)
+    kept = {path.name for path in (tmp_path / "r.json.partial").glob("answers.0.?*")}
+    assert kept == {"answers.0.npy", *(f"answers.0.{name}.npy" for name in list(perturb.PERTURBATIONS)[:3])}
+    seen = []
+    bench_to(out, [model], plan=plan, split=few, progress=lambda *what: seen.append(what))
+    assert not (tmp_path / "r.json.partial").exists()
+    assert [what[1] for what in seen] == [30 * number for number in range(4, 11)]
+    assert len(read(out).measurements[0].robustness) == 10
+
+
+def test_flips_are_drawn_for_every_file_that_has_some(mean_red, tmp_path, split):
+    some = np.arange(0, 600, 20)
+    few = SimpleNamespace(**{**vars(split), "patches": split.patches[some], "labels": split.labels[some]})
+    names = (("fp32.onnx", 1), ("int8.onnx", -1), ("fp16.onnx", 2))
+    models = [mean_red(tmp_path / name, scale=scale) for name, scale in names]
+    bench_to(tmp_path / "r.json", models, plan=PLAN, split=few, flips=tmp_path / "made" / "flips")
+    (drawn,) = (tmp_path / "made" / "flips").iterdir()
+    assert drawn.name == "int8.onnx@onnxruntime.png"
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(WriteError, match="no folder can be made"):
+        bench_to(tmp_path / "r.json", models, plan=PLAN, split=few, flips=drawn / "within")
 
 
 def test_all_installed_runtimes_answer_alike(mean_red, tmp_path, split, red):

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from histoedge.bench import Measurement, environment, is_current, read, write
+from histoedge.bench.curves import Reliability, Roc
+from histoedge.bench.quality import Robustness
 from histoedge.edge.errors import DataError
 
 ROW = Measurement(
@@ -21,6 +23,9 @@ ROW = Measurement(
     status="ok",
     p50_ms=0.25,
     auc=1,
+)
+CHANGED = dataclasses.asdict(
+    Robustness(perturbation="blur_1_px", auc=0.9, auc_lo=0.8, auc_hi=1, d_auc=0, d_auc_lo=-0.1, d_auc_hi=0.1, flips=3)
 )
 INPUTS = {"data": "c", "plan": {"rounds": 3}}
 
@@ -39,6 +44,22 @@ def test_what_is_written_can_be_read(results):
     assert found.inputs == INPUTS
     assert found.environment["python"]
     assert json.loads(results.read_text())["format"] == 1
+
+
+def test_curves_can_be_read_and_each_list_of_numbers_is_one_line(tmp_path):
+    row = dataclasses.replace(
+        ROW,
+        reason="of two lines:\n[\n1,\n2\n]",
+        ms_quantiles=tuple(0.1 + number / 100 for number in range(101)),
+        roc=Roc(fpr=(0, 0.25, 1), tpr=(0, 0.75, 1.0)),
+        reliability=Reliability(probability=(0.25,), patches=(4,), positives=(1,)),
+        robustness=(Robustness(**CHANGED),),
+    )
+    write(tmp_path / "bench.json", [row], inputs=INPUTS)
+    assert read(tmp_path / "bench.json").measurements == (row,)
+    text = (tmp_path / "bench.json").read_text()
+    assert '"fpr": [ 0, 0.25, 1 ]' in text
+    assert text.count("\n") < 250
 
 
 def test_results_are_current_only_for_the_same_inputs(results, tmp_path):
@@ -64,6 +85,20 @@ def change(path, **changes):
         ({"status": "fine"}, "status 'fine', expected one of ok, "),
         ({"p51_ms": 1}, "keys missing or unknown: p51_ms"),
         ({"auc": float("nan")}, "NaN is no number of JSON"),
+        ({"flips": 2.5}, "flips is '2.5', expected int or null"),
+        ({"ms_quantiles": [1, 2]}, "ms_quantiles: expected 101 times above 0 that never fall"),
+        ({"ms_quantiles": "fast"}, "ms_quantiles: expected a list of numbers"),
+        ({"roc": [0, 1]}, "roc: expected an object with the keys fpr, tpr"),
+        ({"roc": {"fpr": [0, 1], "tpr": [0]}}, "roc: its lists must be of one length"),
+        ({"roc": {"fpr": [0, 1], "tpr": [0, 2]}}, "roc: a number outside 0 to 1"),
+        ({"roc": {"fpr": [0, 1], "tpr": [1, 0]}}, "roc: tpr must hold at least two numbers that never fall"),
+        ({"reliability": {"probability": [0.5], "patches": [2], "positives": [3]}}, "3 of 2 patches are positive"),
+        ({"reliability": {"probability": [], "patches": [], "positives": []}}, "its lists must be of one length"),
+        ({"reliability": {"probability": [2], "patches": [2], "positives": [1]}}, "a probability of 2"),
+        ({"reliability": {"probability": [True], "patches": [2], "positives": [1]}}, "expected a list of numbers"),
+        ({"robustness": [{"auc": 1}]}, "robustness: expected a list of objects with the keys perturbation, auc, "),
+        ({"robustness": 3}, "robustness: expected a list of objects"),
+        ({"robustness": [{**CHANGED, "flips": 0.5}]}, "robustness: flips is '0.5', expected int"),
     ],
 )
 def test_a_wrong_value_is_refused(results, changes, says):
@@ -72,10 +107,12 @@ def test_a_wrong_value_is_refused(results, changes, says):
         read(results)
 
 
-def test_results_from_before_calibration_was_measured_can_be_read(results):
+def test_results_from_before_some_figures_were_measured_can_be_read(results):
     document = json.loads(results.read_text())
+    later = ("ece", "brier", "sensitivity", "specificity", "flips", "mcnemar", "d_auc_slides", "auc_slides")
+    later += ("ms_quantiles", "roc", "reliability", "robustness")
     for row in document["measurements"]:
-        for name in [name for name in row if name == "ece" or name.startswith("sensitivity_at_95")]:
+        for name in [name for name in row if name.startswith(later)]:
             del row[name]
     results.write_text(json.dumps(document))
     assert read(results).measurements[0] == ROW

@@ -3,15 +3,22 @@
 import csv
 import dataclasses
 import io
+import json
 import re
 import shutil
 import subprocess
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from histoedge import report
 from histoedge.bench import Measurement, Results
+from histoedge.bench.curves import Reliability, Roc
+from histoedge.bench.quality import Robustness
+from histoedge.edge.errors import DataError
+from histoedge.report.page import LARGEST_PAGE_BYTES, Sheet
+from histoedge.report.tables import CURVES
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = "killed by SIGSEGV: <script>alert(1)</script> [bold]|x|"
@@ -60,9 +67,57 @@ def cell(model, runtime, p50_ms, auc, **changes):
     return dataclasses.replace(full, **changes)
 
 
+def with_curves(row, shift=0.0):
+    """All that a measured row can tell, the first of a file on a runtime."""
+    robust = tuple(
+        Robustness(
+            perturbation=name, auc=0.9, auc_lo=0.88, auc_hi=0.92, d_auc=d, d_auc_lo=d - 0.01, d_auc_hi=d + 0.01, flips=7
+        )
+        for name, d in (("blur_1_px", -0.05), ("jpeg_quality_40", 0.001))
+    )
+    fpr = tuple(round(number / 199, 5) for number in range(200))
+    points = {
+        f"{name}{bound}": value
+        for percent in (90, 95, 99)
+        for name in (f"sensitivity_at_{percent}_specificity", f"specificity_at_{percent}_sensitivity")
+        for bound, value in (("", 0.6), ("_lo", 0.5), ("_hi", 0.7))
+    }
+    return dataclasses.replace(
+        row,
+        **points,
+        **{"brier": 0.1, "brier_lo": 0.09, "brier_hi": 0.11, "auc_slides_lo": 0.87, "auc_slides_hi": 0.97},
+        **{"d_auc_slides_lo": -0.002, "d_auc_slides_hi": 0.003},
+        **{"flips": 3, "flips_to_positive": 2, "flips_to_negative": 1, "mcnemar_p": 1.0, "mpx_per_s": 12.5},
+        **{"peak_share": 0.42, "energy_mj": 1.25, "rss_over_empty_bytes": 47_000_000},
+        ms_quantiles=tuple(round(row.p50_ms * (0.9 + number / 500), 5) for number in range(101)),
+        roc=Roc(fpr=fpr, tpr=tuple(round(min(1.0, one**0.2 + shift), 5) for one in fpr)),
+        reliability=Reliability(probability=(0.1, 0.9), patches=(70, 30), positives=(10, 25)),
+        robustness=robust,
+    )
+
+
 def without_figures(row, status, reason):
     names = ("model", "recipe", "format", "runtime", "threads", "batch", "field_px")
     return Measurement(**{name: getattr(row, name) for name in names}, status=status, reason=reason)
+
+
+@pytest.fixture
+def sheet():
+    made = io.BytesIO()
+    Image.new("RGB", (1408, 60), "white").save(made, "PNG")
+    return Sheet("int8.onnx @ onnxruntime", made.getvalue())
+
+
+@pytest.fixture
+def whole(results):
+    """A file on a runtime in two shapes, with everything that can be measured."""
+    first = with_curves(results.measurements[1])
+    told_once = dict.fromkeys(("roc", "reliability", "robustness"))
+    more = dataclasses.replace(first, batch=8, scenario="multi-stream", **told_once)
+    field = dataclasses.replace(first, field_px=1024, scenario="field", **told_once)
+    failed = [dataclasses.replace(results.measurements[3], batch=batch) for batch in (1, 8)]
+    rows = (dataclasses.replace(first, scenario="single-stream"), more, field, *failed)
+    return dataclasses.replace(results, measurements=rows)
 
 
 @pytest.fixture
@@ -110,7 +165,9 @@ def test_sparsity_is_never_shown_without_saying_that_it_buys_no_time(results):
 
 
 def test_markdown_has_a_row_of_equal_width_for_every_cell(results):
-    lines = [line for line in report.markdown(results).splitlines() if line.startswith("|")]
+    cost, quality = report.markdown(results).split("\n\n")[:2]
+    assert len([line for line in quality.splitlines() if line]) == 2 + 3
+    lines = cost.splitlines()
     assert len(lines) == 2 + len(results.measurements)
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert "0.9159 [0.9059, 0.9259]" in lines[3]
@@ -118,19 +175,19 @@ def test_markdown_has_a_row_of_equal_width_for_every_cell(results):
 
 
 def test_calibration_is_shown_where_it_was_measured(results):
-    assert "| ECE | sens. at 95 % spec. |" in report.markdown(results)
-    assert "| 0.0312 | 0.583 [0.521, 0.640] |" in report.markdown(results)
+    assert "| sens. at 95 % spec. | ECE |" in report.markdown(results)
+    assert "| 0.583 [0.521, 0.640] | 0.0312 |" in report.markdown(results)
     assert "<td>0.583<small>0.521 … 0.640</small></td>" in report.html(results)
-    assert "ECE" not in printed(report.terminal(results))
+    assert "0.0312" in printed(report.terminal(results))
     names = ("ece", *(f"sensitivity_at_95_specificity{bound}" for bound in ("", "_lo", "_hi")))
     old = [dataclasses.replace(row, **dict.fromkeys(names)) for row in results.measurements]
     for text in (report.markdown(Results({}, {}, tuple(old))), report.html(Results({}, {}, tuple(old)))):
         assert "ECE" not in text
 
 
-def test_csv_holds_every_key_of_every_cell(results):
+def test_csv_holds_every_figure_of_every_cell(results):
     rows = list(csv.DictReader(io.StringIO(report.csv_text(results))))
-    assert list(rows[0]) == [field.name for field in dataclasses.fields(Measurement)]
+    assert list(rows[0]) == [one.name for one in dataclasses.fields(Measurement) if one.name not in CURVES]
     assert float(rows[1]["p50_ms"]) == results.measurements[1].p50_ms
     assert (rows[3]["status"], rows[3]["reason"], rows[3]["auc"]) == ("failed", HOSTILE, "")
 
@@ -140,7 +197,7 @@ def test_the_page_holds_the_figures_and_no_foreign_markup(results):
     for shown in ("81.2", "0.9159", "+0.0002", "0.356", "unsettled", "A &lt;fast&gt; CPU", "16.0 GiB", "abc123"):
         assert shown in page
     assert "<script" not in page
-    assert page.count("<circle") == 3
+    assert page.count("<circle") == 3 + 3  # each cell by its latency, each file by its size
 
 
 def test_the_page_asks_the_network_for_nothing(results):
@@ -157,29 +214,147 @@ def test_nothing_measured_still_makes_a_report(results):
 
 def test_cells_of_one_time_and_one_area_can_be_drawn(results):
     row = dataclasses.replace(results.measurements[1], p50_lo=0.0812, p50_hi=0.0812, auc=1.0, auc_lo=1.0, auc_hi=1.0)
-    assert report.html(Results({}, {}, (row, row))).count("<circle") == 2
+    assert report.html(Results({}, {}, (row, row))).count("<circle") == 2 + 1
+
+
+def browse(place, *options, width=1280):
+    """What a browser that opens the page says on stderr and stdout."""
+    quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+    quiet += ("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND")
+    profile = (f"--user-data-dir={place.parent / 'profile'}", f"--window-size={width},900", "--hide-scrollbars")
+    command = [BROWSER, *quiet, *profile, *options, place.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs a chromium")
 @pytest.mark.parametrize("width", [1280, 500])  # a headless window is no narrower than 500
-def test_a_browser_shows_the_page_without_complaint_or_sideways_scrolling(results, tmp_path, width):
-    page = report.html(results)
+def test_a_browser_shows_the_page_without_complaint_or_sideways_scrolling(whole, sheet, tmp_path, width):
+    page = report.html(whole, sheets=[sheet])
     (tmp_path / "page.html").write_text(page)
     policy = re.search("<meta http-equiv[^>]*>", page)[0]
     probe = "<script>document.title = document.documentElement.scrollWidth</script></body>"
-    (tmp_path / "probe.html").write_text(page.replace(policy, "").replace("</body>", probe))
-
-    def browse(name, *options):
-        quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-        profile = (f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--hide-scrollbars")
-        command = [BROWSER, *quiet, *profile, *options, (tmp_path / name).as_uri()]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-
+    unfolded = page.replace(policy, "").replace("<details>", "<details open>")
+    (tmp_path / "probe.html").write_text(unfolded.replace("</body>", probe))
     picture = tmp_path / "page.png"
-    said = browse("page.html", "--enable-logging=stderr", f"--screenshot={picture}").stderr
+    said = browse(tmp_path / "page.html", "--enable-logging=stderr", f"--screenshot={picture}", width=width).stderr
     assert "CONSOLE" not in said
     assert picture.stat().st_size > 20_000  # a blank window is some 5 kB
-    assert int(re.search("<title>([0-9]+)</title>", browse("probe.html", "--dump-dom").stdout)[1]) <= width
+    shown = browse(tmp_path / "probe.html", "--dump-dom", width=width).stdout
+    assert int(re.search("<title>([0-9]+)</title>", shown)[1]) <= width
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs a chromium")
+def test_a_browser_that_shows_the_page_asks_no_server(whole, sheet, tmp_path):
+    """By the browser's own log, which has what it asks for itself too, but not in a page's name."""
+    (tmp_path / "page.html").write_text(report.html(whole, sheets=[sheet]))
+    (tmp_path / "asks.html").write_text("<img src='http://example.invalid/x.png'>")
+    asked = {}
+    for name in ("page.html", "asks.html"):
+        log = tmp_path / f"{name}.json"
+        browse(tmp_path / name, f"--log-net-log={log}", "--dump-dom")
+        told = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
+        asked[name] = [one["url"] for one in told if one.get("initiator", "not an origin") != "not an origin"]
+    assert asked == {"page.html": [], "asks.html": ["http://example.invalid/x.png"]}
+
+
+def test_everything_that_was_measured_is_on_the_page(whole, sheet):
+    page = report.html(whole, sheets=[sheet])
+    for heading in (
+        *(
+            "AUC against latency and size",
+            "How long calls take",
+            "What decisions are worth",
+            "ROC curves",
+            "Robustness",
+        ),
+        *("Can the probability be believed?", "Decisions that differ", "How to read this", "Measured on"),
+        *(
+            "multi-stream (batch 8)",
+            "field (1024 px)",
+            "over slides",
+            "42%",
+            "mJ per call",
+        ),
+    ):
+        assert heading in page, heading
+    assert "<td>3<small>2 up, 1 down</small></td>" in page
+    assert '<td class="lost" style="--much: 0.54">-0.050<small>-0.060 … -0.040</small></td>' in page
+    assert "<td>+0.001<small>-0.009 … +0.011</small></td>" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert page.count("int8: AUC 0.9159") == 1
+    assert page.count(HOSTILE.split(":")[0]) >= 2
+    assert "<script" not in page
+
+
+def test_names_that_are_markup_stay_text(whole, sheet):
+    odd = "<b onclick='x'>&amp;\"int8\".onnx"
+    rows = tuple(dataclasses.replace(row, model=odd, runtime="<i>", recipe="</svg>") for row in whole.measurements)
+    page = report.html(dataclasses.replace(whole, measurements=rows), sheets=[dataclasses.replace(sheet, name=odd)])
+    assert "<b onclick" not in page
+    assert "<i>" not in page
+    assert page.count("</svg>") == page.count("<svg")
+
+
+def test_the_page_of_a_whole_suite_is_small(whole):
+    first = with_curves(whole.measurements[0])
+    rows = []
+    scenarios = (("single-stream", 1, 96), ("multi-stream", 8, 96), ("offline", 64, 96), ("field", 1, 1024))
+    for number in range(20):
+        for runtime in ("keras", "litert", "litert-builtin", "onnxruntime", "openvino", "onnxruntime-cuda"):
+            for place, (scenario, batch, field_px) in enumerate(scenarios):
+                row = dataclasses.replace(
+                    with_curves(first, shift=number / 1000) if place == 0 else first,
+                    **{"model": f"prune{number}0_int8.onnx", "recipe": f"prune{number}0_int8", "runtime": runtime},
+                    **{"scenario": scenario, "batch": batch, "field_px": field_px, "p50_ms": 0.1 + number / 7},
+                )
+                rows.append(row)
+    page = report.html(dataclasses.replace(whole, measurements=tuple(rows)))
+    assert len(rows) == 480
+    assert len(page.encode()) < LARGEST_PAGE_BYTES
+
+
+def test_a_sheet_that_is_none_is_refused(whole, tmp_path, sheet):
+    with pytest.raises(DataError, match="cannot be read"):
+        report.read_sheet(tmp_path / "no.png")
+    (tmp_path / "a.png").write_text("text")
+    with pytest.raises(DataError, match="a: not a PNG file"):
+        report.read_sheet(tmp_path / "a.png")
+    (tmp_path / "int8.onnx@litert.png").write_bytes(sheet.png)
+    assert report.read_sheet(tmp_path / "int8.onnx@litert.png").name == "int8.onnx @ litert"
+    large = dataclasses.replace(sheet, png=sheet.png + bytes(LARGEST_PAGE_BYTES))
+    with pytest.raises(DataError, match="with 1 sheets of flips, at most 3 MB"):
+        report.html(whole, sheets=[large])
+
+
+def test_shapes_have_tables_of_their_own_and_quality_is_told_once(whole):
+    text = printed(report.terminal(whole))
+    assert max(map(len, text.splitlines())) <= 100
+    for title in ("single-stream (batch 1)", "multi-stream (batch 8)", "field (1024 px)"):
+        assert title in text
+    assert "p99 us" in text
+    assert "Mpx/s" in text
+    assert text.count(".916 [.906 .926]") == 1
+    assert re.search(r"int8\.onnx +onnxruntime +blur_1_px +\.900 +-\.0500 \[-\.0600 -\.0400\] +7", text)
+    assert "(2 cells)" in " ".join(text.split())
+    head = report.markdown(whole).splitlines()[0]
+    assert "| scenario | batch | field px | status |" in head
+    assert "threads" not in head
+    assert "| blur 1 px | jpeg quality 40 |" in report.markdown(whole)
+    assert "3 (2 up, 1 down)" in report.markdown(whole)
+
+
+def test_notes_name_the_width_that_the_plan_asked_for_and_compare_equal_shapes(whole):
+    unsettled = dataclasses.replace(whole.measurements[0], status="unsettled", reason="wide")
+    plan = {"plan": {"settled_width": 0.05}}
+    assert "wider than 5% of it" in report.markdown(Results({}, plan, (unsettled,)))
+    assert "wider than the plan's share of it" in report.markdown(Results({}, {}, (unsettled,)))
+    int8 = [dataclasses.replace(row, p50_ms=0.08 * row.batch) for row in whole.measurements[:2]]
+    slim = [
+        dataclasses.replace(row, model="slim50_int8.onnx", recipe="slim50_int8", p50_ms=0.02 * row.batch)
+        for row in int8
+    ]
+    text = report.markdown(Results({}, {}, (*int8[::-1], *slim)))
+    assert text.count("p50 of int8 over that of slim50\\_int8: 4.00 (onnx @ onnxruntime)") == 1
 
 
 @pytest.mark.parametrize(
@@ -198,5 +373,5 @@ def test_the_table_says_what_slimming_bought(results):
     first = dataclasses.replace(results.measurements[0], status="ok", recipe="int8", model="int8.onnx", p50_ms=0.08)
     slim = dataclasses.replace(first, recipe="slim50_int8", model="slim50_int8.onnx", p50_ms=0.04)
     text = report.markdown(dataclasses.replace(results, measurements=(first, slim)))
-    assert "is 2.00 times as fast as int8" in text
+    assert "p50 of int8 over that of slim50\\_int8: 2.00 (onnx @ onnxruntime)" in text
     assert "no int8 beside it" in report.markdown(dataclasses.replace(results, measurements=(slim,)))

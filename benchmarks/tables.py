@@ -150,9 +150,10 @@ def peers_parts(results: Path) -> list[str]:
 
 
 def rows_parts(results: Path) -> list[str]:
-    """What is said of a results file that is a list of rows: its command, and a table with its keys as columns."""
+    """What is said of a results file that is a list of rows: its command, and a table with its keys as columns, in
+    the order of ``columns`` where the file has it."""
     document = json.loads(results.read_text())
-    head = list(document["rows"][0])
+    head = document.get("columns") or list(document["rows"][0])
     lines = ["| " + " | ".join(head) + " |", "|" + "---:|" * len(head)]
     lines += ["| " + " | ".join(_cell(row[key]) for key in head) + " |" for row in document["rows"]]
     run = ", RUN a finished run" if " RUN " in document["command"] else ""
@@ -193,7 +194,7 @@ KINDS = {
     "bench": run_parts,
     "peers": peers_parts,
     "ablations": ablations_parts,
-    **dict.fromkeys(("quantise", "saturation", "throughput", "aa", "coverage"), rows_parts),
+    **dict.fromkeys(("quantise", "saturation", "throughput", "aa", "coverage", "overhead"), rows_parts),
 }
 
 

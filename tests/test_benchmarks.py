@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from histoedge import edge
 from histoedge.metrics import Interval
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -154,3 +155,34 @@ def test_a_slowed_runner_gives_the_logits_of_the_runner(mean_red: Path) -> None:
     slowed = script("aa").open_slowed({"model": str(mean_red), "runtime": "onnxruntime", "threads": 1})
     assert slowed.predict(np.full((1, 96, 96, 3), 51, np.uint8)).item() == pytest.approx(0.2)
     assert slowed.runtime == "onnxruntime"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_bare_call_gives_the_logits_of_predict_and_both_are_timed(mean_red: Path, runtime: str) -> None:
+    pytest.importorskip(runtime)
+    overhead = script("overhead")
+    runner = edge.load(mean_red, runtime=runtime)
+    patch = np.full((1, 96, 96, 3), 51, np.uint8)
+    bare = overhead.bare(runner)
+    assert bare(patch).item() == runner.predict(patch).item() == pytest.approx(0.2)
+    times = overhead.time_both((runner.predict, bare), [patch], rounds=2, calls_per_round=3, seed=0)
+    assert [one.shape for one in times] == [(2, 3), (2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("bare_us", "predict_us", "holds"),
+    [(50, 52, "yes"), (50, 54, "no"), (1000, 1020, "yes"), (1000, 1040, "no")],  # 3 us; 3 %
+)
+def test_overhead_holds_up_to_the_larger_of_3_percent_and_3_us(
+    mean_red: Path, tmp_path: Path, bare_us: float, predict_us: float, holds: str
+) -> None:
+    overhead = script("overhead")
+    runner = edge.load(mean_red, runtime="onnxruntime")
+    found = overhead.row(mean_red, runner, np.full((4, 5), predict_us / 1e3), np.full((4, 5), bare_us / 1e3))
+    assert found["holds"] == holds
+    assert found["more_us"] == pytest.approx(predict_us - bare_us)
+    results = tmp_path / "machine" / "overhead.json"
+    results.parent.mkdir()
+    written = {"command": "python overhead.py", "about": "", "columns": list(found), "rows": [found]}
+    results.write_text(json.dumps(written, sort_keys=True))
+    assert "| model | runtime |" in "\n".join(script("tables").KINDS["overhead"](results))

@@ -60,7 +60,7 @@ def bare(runner: edge.Runner) -> Call:
 def time_both(
     calls: Sequence[Call], patches: Sequence[np.ndarray], *, rounds: int, calls_per_round: int, seed: int
 ) -> list[np.ndarray]:
-    """Milliseconds (rounds, calls_per_round) of each call, all on the same patches, their order drawn for each patch."""
+    """Milliseconds (rounds, calls_per_round) of each call on the same patches, in an order drawn for each patch."""
     random = np.random.default_rng(seed)
     for call in calls:
         for number in range(WARMUP_CALLS):

@@ -1,7 +1,8 @@
 """Write benchmarks/README.md from the committed results: ``python benchmarks/tables.py``.
 
 Each ``results/<machine>/<name>.json`` is the ``bench.json`` of a run with the settings of ``<name>.toml``
-(``<name>-seedN.json`` with another seed), or has a ``kind`` that says which script of this folder made it.
+(``<name>-seedN.json`` with another seed), that of the suite on all released models (``suite.json``, on synthetic
+patches ``suite-synthetic.json``), or has a ``kind`` that says which script of this folder made it.
 """
 
 import json
@@ -9,6 +10,9 @@ import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+import suite
+import suite_tables
 
 from histoedge import bench, config, files, report
 from histoedge.report.tables import interval, kilobytes, micros
@@ -47,7 +51,7 @@ def networks_parts() -> list[str]:
     head = ["network", "MMAC", "file", "size kB", "runtime", "p50 us", "AUC on test", "from"]
     lines = ["| " + " | ".join(head) + " |", "|---|---:|---|---:|---|---:|---|---|"]
     for results in sorted(HERE.glob("results/*/*.json")):
-        if "kind" in json.loads(results.read_text()):
+        if not _is_run(results):
             continue
         rows = [row for row in bench.read(results).measurements if row.measured and row.format != "keras"]
         for recipe in ("int8", "slim50_int8") if any(row.recipe == "int8" for row in rows) else ("fp32",):
@@ -66,7 +70,7 @@ def seeds_parts() -> list[str]:
     """What another seed changes, for every network that was trained with several."""
     areas: dict[str, list[float]] = {}
     for results in sorted(HERE.glob("results/*/*.json")):
-        if "kind" in json.loads(results.read_text()) or results.parent.name.endswith(WITHOUT_AMX):
+        if not _is_run(results) or results.parent.name.endswith(WITHOUT_AMX):
             continue
         for row in bench.read(results).measurements:
             if row.model == "int8.onnx" and row.runtime == "onnxruntime" and row.auc is not None:
@@ -82,6 +86,8 @@ def seeds_parts() -> list[str]:
 
 def run_parts(results: Path) -> list[str]:
     """What is said of a ``bench.json``."""
+    if _is_suite(results):
+        return suite_parts(results)
     settings = HERE / f"{_settings(results.stem)}.toml"
     measured = bench.read(results)
     command = run_command(results.stem)
@@ -94,6 +100,30 @@ def run_parts(results: Path) -> list[str]:
         *([f"```toml\n{settings.read_text().strip()}\n```\n"] if settings.is_file() else []),
         report.markdown(measured),
     ]
+
+
+def suite_parts(results: Path) -> list[str]:
+    """What is said of the suite's ``bench.json``."""
+    command = "python benchmarks/suite.py --data DATA"
+    if results.parent.name.endswith(WITHOUT_AMX):
+        command = f"python benchmarks/without_amx.py {command}"
+    told = f"`make bench`, or `{command}`; its results are `{_place(results)}`."
+    if results.stem != suite.NAME:
+        told += " **On synthetic patches**: times hold, but no AUC here says anything about real tissue."
+    return [
+        f"{told}\n",
+        f"```toml\n{(HERE / 'suite.toml').read_text().strip()}\n```\n",
+        *suite_tables.parts(bench.read(results).measurements),
+    ]
+
+
+def _is_suite(results: Path) -> bool:
+    return results.stem in (suite.NAME, suite.NAME + suite.SYNTHETIC)
+
+
+def _is_run(results: Path) -> bool:
+    """Whether it is the ``bench.json`` of one run."""
+    return "kind" not in json.loads(results.read_text()) and not _is_suite(results)
 
 
 def run_command(name: str) -> str:

@@ -146,7 +146,7 @@ def _settings(name: str) -> str:
 
 
 def peers_parts(results: Path) -> list[str]:
-    """What is said of a results file of ``peers.py``."""
+    """What is said of a results file of ``peers``."""
     document = json.loads(results.read_text())
     rows, verdict = document["rows"], document["verdict"]
     splits = ("valid", "test")
@@ -155,7 +155,8 @@ def peers_parts(results: Path) -> list[str]:
         head += [f"AUC {name}", f"dAUC {name}", "s.e.", "rms logit", "flips"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * 4 + "---:|" * (len(head) - 4)]
     for row in rows:
-        maker = f"{row['name']} ({row['made_by']})" if row["peer"] else f"histoedge, {row['name']}"
+        settings = f"; {row['settings']}" if row.get("settings") else ""
+        maker = f"{row['name']} ({row['made_by']}{settings})" if row["peer"] else f"histoedge, {row['name']}"
         cells = [maker, row["file"], f"{row['runtime']} {row['runtime_version']}", row["kernels"]]
         cells.append(f"{row['size_bytes'] / 1000:,.0f}")
         cells.append(interval(row["p50_us"], row["p50_us_lo"], row["p50_us_hi"], digits=1))
@@ -172,11 +173,38 @@ def peers_parts(results: Path) -> list[str]:
         "logit 0 against fp32 on the same runtime. Peers calibrate with the patches that int8ptq sees; every file "
         "takes raw uint8 pixels.",
     ]
+    notes += [_candidates(row) for row in rows if row.get("candidates")]
     return [
         f"`{document['command']}`, RUN a finished run; F is `{_place(results)}`.\n",
         "\n".join(lines) + "\n",
+        *_others(document.get("networks", [])),
         "\n".join(f"- {note}" for note in notes) + "\n",
     ]
+
+
+def _others(rows: list[dict[str, Any]]) -> list[str]:
+    """Other networks' files in the run of ``peers``."""
+    if not rows:
+        return []
+    head = ["other network", "file", "runtime", "params", "MMAC", "size kB", "p50 us", "p50 / our int8", "AUC on test"]
+    lines = ["| " + " | ".join(head) + " |", "|---|---|---|" + "---:|" * (len(head) - 3)]
+    for row in rows:
+        cells = [row["name"] + ("" if row["trained"] else ", untrained"), row["file"]]
+        cells += [f"{row['runtime']} {row['runtime_version']}", f"{row['params']:,}", f"{row['macs'] / 1e6:,.1f}"]
+        cells.append(kilobytes(row["size_bytes"]))
+        cells.append(interval(row["p50_us"], row["p50_us_lo"], row["p50_us_hi"], digits=1))
+        cells.append(interval(row["p50_ratio"], row["p50_ratio_lo"], row["p50_ratio_hi"], digits=2))
+        found = row["test"] or {"auc": None, "auc_lo": None, "auc_hi": None}
+        cells.append(interval(found["auc"], found["auc_lo"], found["auc_hi"]))
+        lines.append("| " + " | ".join(cells) + " |")
+    told = f"In the same rounds, made by {rows[0]['made_by']}, int8 after training; untrained: latency and size alone."
+    return [f"{told}\n", "\n".join(lines) + "\n"]
+
+
+def _candidates(row: dict[str, Any]) -> str:
+    """The settings among which a peer chose."""
+    told = "; ".join(f"{one['settings']}: {one['auc_valid']:.4f}" for one in row["candidates"])
+    return f"{row['name']} is the best of its settings by AUC on valid: {told}."
 
 
 def rows_parts(results: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""benchmarks/README.md says what the committed results say, and peers.py what its figures say."""
+"""benchmarks/README.md says what the committed results say, and peers what its figures say."""
 
 import errno
 import importlib.util
@@ -20,8 +20,14 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(not (FOLDER / "tables.py").is_file(), reason="not a checkout")
 
 
+@pytest.fixture(autouse=True)
+def _scripts_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (FOLDER, FOLDER / "peers"):
+        monkeypatch.syspath_prepend(folder)
+
+
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(Path(name).name, FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -31,8 +37,7 @@ def script(name: str) -> ModuleType:
 
 @pytest.fixture
 def peers() -> ModuleType:
-    pytest.importorskip("onnx")  # histoedge.lab
-    return script("peers")
+    return script("peers/judgement")
 
 
 def row(rms_logit: float, flips: int) -> dict[str, Any]:
@@ -76,7 +81,7 @@ def test_the_best_peer_is_chosen_on_valid_and_the_table_says_so(peers: ModuleTyp
         logits = {split: truth * signal + noise[split] for split, truth in labels.items()}
         return SimpleNamespace(row=described, rounds_ms=[np.full(3, ms)] * 2, logits=logits)
 
-    contenders = [contender(name, "onnxruntime", 2.0, 1.0) for name in peers.RECIPES]
+    contenders = [contender(name, "onnxruntime", 2.0, 1.0) for name in ("fp32", "int8", "int8ptq")]
     contenders += [contender("good", "onnxruntime", 4.0, 2.0, peer=True)]
     contenders += [contender("quick", "onnxruntime", 1.0, 0.5, peer=True)]
     rows, verdict = peers.judge(contenders, labels)
@@ -91,6 +96,21 @@ def test_the_best_peer_is_chosen_on_valid_and_the_table_says_so(peers: ModuleTyp
     text = "\n".join(script("tables").peers_parts(results))
     assert all(word in text for word in verdict["words"])
     assert text.count("maker 1.0") == 2
+    beside = [contender(name, "onnxruntime", 8.0, 1.0) for name in ("theirs", "trained")]
+    for one in beside:
+        one.row |= {"params": 1000, "macs": 2_000_000, "trained": one.row["name"] == "trained"}
+        one.logits = one.logits if one.row["trained"] else {}
+    others = peers.judge_others(beside, contenders, labels)
+    assert [row["p50_ratio"] for row in others] == [4.0, 4.0]  # of our int8
+    assert others[0]["test"] is None
+    rows[-1] |= {"settings": "per tensor", "candidates": [{"settings": "per tensor", "auc_valid": 0.75}]}
+    document = {"command": "python benchmarks/peers", "rows": rows, "networks": others, "verdict": verdict}
+    results.write_text(json.dumps(document))
+    text = "\n".join(script("tables").peers_parts(results))
+    assert "| theirs, untrained | theirs.onnx | onnxruntime 1.0 | 1,000 | 2.0 | 1.0 |" in text
+    assert "| trained | trained.onnx | onnxruntime 1.0 | 1,000 | 2.0 | 1.0 |" in text
+    assert "quick (maker 1.0; per tensor)" in text
+    assert "quick is the best of its settings by AUC on valid: per tensor: 0.7500." in text
 
 
 def test_coverage_counts_intervals_that_hold_the_truth_and_on_which_side_the_others_lie() -> None:

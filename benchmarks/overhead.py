@@ -154,7 +154,7 @@ def main() -> None:
     document = {
         "format": 1,
         "kind": KIND,
-        "command": "python benchmarks/overhead.py exported/*/models/int8.* --data DATA --out F"
+        "command": "python benchmarks/overhead.py MODEL... --data DATA --out F"
         + "".join(
             f" --{name} {vars(arguments)[name]}"
             for name in ("rounds", "calls")

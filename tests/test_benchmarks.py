@@ -189,6 +189,14 @@ def test_the_bare_call_gives_the_logits_of_predict_and_both_are_timed(mean_red: 
     assert [one.shape for one in times] == [(2, 3), (2, 3)]
 
 
+def test_the_bare_call_of_litert_gives_the_logits_of_predict() -> None:
+    pytest.importorskip("ai_edge_litert")
+    model = FOLDER.parent / "exported" / "nano" / "models" / "int8.tflite"
+    runner = edge.load(model, runtime="litert")
+    patch = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), np.uint8)
+    assert script("overhead").bare(runner)(patch).item() == runner.predict(patch).item()
+
+
 @pytest.mark.parametrize(
     ("bare_us", "predict_us", "holds"),
     [(50, 52, "yes"), (50, 54, "no"), (1000, 1020, "yes"), (1000, 1040, "no")],  # 3 us; 3 %

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format tables lock clean
+.PHONY: help setup demo test check format bench tables lock clean
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -32,6 +32,10 @@ check: setup ## Formatter, linter, type checker, import contracts
 format: setup ## Format the code and sort its imports
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
+
+bench: setup ## Measure the released models with HISTOEDGE_DATA, else synthetic patches, into benchmarks
+	$(BIN)/python benchmarks/suite.py
+	$(BIN)/python benchmarks/tables.py
 
 tables: setup ## Write benchmarks/README.md from the committed results
 	$(BIN)/python benchmarks/tables.py

@@ -112,8 +112,8 @@ def ratios(model: Path, runtime: str, patches_npy: Path, bench: Bench, *, seed: 
                 name = list(COMMANDS)[index]
                 with contextlib.nullcontext(kept[name]) if kept else _opened(model, runtime, name) as cell:
                     start = number * bench.runs_per_round
-                    times = cell.time(patches_npy, n=bench.runs_per_round, start=start, warmup=bench.warmup_runs).ms
-                rounds_ms[name].append(times)
+                    times = cell.time(patches_npy, n=bench.runs_per_round, start=start, warmup=bench.warmup_runs)
+                rounds_ms[name].append(times.ms)
     first = np.stack(rounds_ms["first"])
     return {name: noise.ratio_in_one_run(np.stack(rounds_ms[name]), first, seed=seed) for name in ("second", "slowed")}
 

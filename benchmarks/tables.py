@@ -1,7 +1,8 @@
 """Write benchmarks/README.md, and the table in README.md, from the committed results: ``python benchmarks/tables.py``.
 
 Each ``results/<machine>/<name>.json`` is the ``bench.json`` of a run with the settings of ``<name>.toml``
-(``<name>-seedN.json`` with another seed), or has a ``kind`` that says which script of this folder made it.
+(``<name>-seedN.json`` with another seed), that of the suite on all released models (``suite.json``, on synthetic
+patches ``suite-synthetic.json``), or has a ``kind`` that says which script of this folder made it.
 """
 
 import json
@@ -9,6 +10,9 @@ import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+import suite
+import suite_tables
 
 from histoedge import bench, config, files, report
 from histoedge.report.tables import interval, kilobytes, micros
@@ -49,7 +53,7 @@ def networks_parts() -> list[str]:
     head = ["network", "MMAC", "file", "size kB", "runtime", "p50 us", "AUC on test", "from"]
     lines = ["| " + " | ".join(head) + " |", "|---|---:|---|---:|---|---:|---|---|"]
     for results in sorted(HERE.glob("results/*/*.json")):
-        if "kind" in json.loads(results.read_text()):
+        if not _is_run(results):
             continue
         rows = [row for row in bench.read(results).measurements if row.measured and row.format != "keras"]
         for recipe in ("int8", "slim50_int8") if any(row.recipe == "int8" for row in rows) else ("fp32",):
@@ -91,7 +95,7 @@ def seeds_parts() -> list[str]:
     """What another seed changes, for every network that was trained with several."""
     areas: dict[str, list[float]] = {}
     for results in sorted(HERE.glob("results/*/*.json")):
-        if "kind" in json.loads(results.read_text()) or _without_amx(results):
+        if not _is_run(results) or _without_amx(results):
             continue
         for row in bench.read(results).measurements:
             if row.model == "int8.onnx" and row.runtime == "onnxruntime" and row.auc is not None:
@@ -107,6 +111,8 @@ def seeds_parts() -> list[str]:
 
 def run_parts(results: Path) -> list[str]:
     """What is said of a ``bench.json``."""
+    if _is_suite(results):
+        return suite_parts(results)
     settings = HERE / f"{_settings(results.stem)}.toml"
     measured = bench.read(results)
     command = run_command(results.stem)
@@ -119,6 +125,30 @@ def run_parts(results: Path) -> list[str]:
         *([f"```toml\n{settings.read_text().strip()}\n```\n"] if settings.is_file() else []),
         report.markdown(measured),
     ]
+
+
+def suite_parts(results: Path) -> list[str]:
+    """What is said of the suite's ``bench.json``."""
+    command = "python benchmarks/suite.py --data DATA"
+    if results.parent.name.endswith(WITHOUT_AMX):
+        command = f"python benchmarks/without_amx.py {command}"
+    told = f"`make bench`, or `{command}`; its results are `{_place(results)}`."
+    if results.stem != suite.NAME:
+        told += " **On synthetic patches**: times hold, but no AUC here says anything about real tissue."
+    return [
+        f"{told}\n",
+        f"```toml\n{(HERE / 'suite.toml').read_text().strip()}\n```\n",
+        *suite_tables.parts(bench.read(results).measurements),
+    ]
+
+
+def _is_suite(results: Path) -> bool:
+    return results.stem in (suite.NAME, suite.NAME + suite.SYNTHETIC)
+
+
+def _is_run(results: Path) -> bool:
+    """Whether it is the ``bench.json`` of one run."""
+    return "kind" not in json.loads(results.read_text()) and not _is_suite(results)
 
 
 def run_command(name: str) -> str:
@@ -141,7 +171,7 @@ def _settings(name: str) -> str:
 
 
 def peers_parts(results: Path) -> list[str]:
-    """What is said of a results file of ``peers.py``."""
+    """What is said of a results file of ``peers``."""
     document = json.loads(results.read_text())
     rows, verdict = document["rows"], document["verdict"]
     splits = ("valid", "test")
@@ -150,7 +180,8 @@ def peers_parts(results: Path) -> list[str]:
         head += [f"AUC {name}", f"dAUC {name}", "s.e.", "rms logit", "flips"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * 4 + "---:|" * (len(head) - 4)]
     for row in rows:
-        maker = f"{row['name']} ({row['made_by']})" if row["peer"] else f"histoedge, {row['name']}"
+        settings = f"; {row['settings']}" if row.get("settings") else ""
+        maker = f"{row['name']} ({row['made_by']}{settings})" if row["peer"] else f"histoedge, {row['name']}"
         cells = [maker, row["file"], f"{row['runtime']} {row['runtime_version']}", row["kernels"]]
         cells.append(f"{row['size_bytes'] / 1000:,.0f}")
         cells.append(interval(row["p50_us"], row["p50_us_lo"], row["p50_us_hi"], digits=1))
@@ -167,17 +198,45 @@ def peers_parts(results: Path) -> list[str]:
         "logit 0 against fp32 on the same runtime. Peers calibrate with the patches that int8ptq sees; every file "
         "takes raw uint8 pixels.",
     ]
+    notes += [_candidates(row) for row in rows if row.get("candidates")]
     return [
         f"`{document['command']}`, RUN a finished run; F is `{_place(results)}`.\n",
         "\n".join(lines) + "\n",
+        *_others(document.get("networks", [])),
         "\n".join(f"- {note}" for note in notes) + "\n",
     ]
 
 
+def _others(rows: list[dict[str, Any]]) -> list[str]:
+    """Other networks' files in the run of ``peers``."""
+    if not rows:
+        return []
+    head = ["other network", "file", "runtime", "params", "MMAC", "size kB", "p50 us", "p50 / our int8", "AUC on test"]
+    lines = ["| " + " | ".join(head) + " |", "|---|---|---|" + "---:|" * (len(head) - 3)]
+    for row in rows:
+        cells = [row["name"] + ("" if row["trained"] else ", untrained"), row["file"]]
+        cells += [f"{row['runtime']} {row['runtime_version']}", f"{row['params']:,}", f"{row['macs'] / 1e6:,.1f}"]
+        cells.append(kilobytes(row["size_bytes"]))
+        cells.append(interval(row["p50_us"], row["p50_us_lo"], row["p50_us_hi"], digits=1))
+        cells.append(interval(row["p50_ratio"], row["p50_ratio_lo"], row["p50_ratio_hi"], digits=2))
+        found = row["test"] or {"auc": None, "auc_lo": None, "auc_hi": None}
+        cells.append(interval(found["auc"], found["auc_lo"], found["auc_hi"]))
+        lines.append("| " + " | ".join(cells) + " |")
+    told = f"In the same rounds, made by {rows[0]['made_by']}, int8 after training; untrained: latency and size alone."
+    return [f"{told}\n", "\n".join(lines) + "\n"]
+
+
+def _candidates(row: dict[str, Any]) -> str:
+    """The settings among which a peer chose."""
+    told = "; ".join(f"{one['settings']}: {one['auc_valid']:.4f}" for one in row["candidates"])
+    return f"{row['name']} is the best of its settings by AUC on valid: {told}."
+
+
 def rows_parts(results: Path) -> list[str]:
-    """What is said of a results file that is a list of rows: its command, and a table with its keys as columns."""
+    """What is said of a results file that is a list of rows: its command, and a table with its keys as columns, in
+    the order of ``columns`` where the file has it."""
     document = json.loads(results.read_text())
-    head = list(document["rows"][0])
+    head = document.get("columns") or list(document["rows"][0])
     lines = ["| " + " | ".join(head) + " |", "|" + "---:|" * len(head)]
     lines += ["| " + " | ".join(_cell(row[key]) for key in head) + " |" for row in document["rows"]]
     run = ", RUN a finished run" if " RUN " in document["command"] else ""
@@ -218,7 +277,7 @@ KINDS = {
     "bench": run_parts,
     "peers": peers_parts,
     "ablations": ablations_parts,
-    **dict.fromkeys(("quantise", "saturation", "throughput", "aa", "coverage", "trainings"), rows_parts),
+    **dict.fromkeys(("quantise", "saturation", "throughput", "aa", "coverage", "trainings", "overhead"), rows_parts),
 }
 
 

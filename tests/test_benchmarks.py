@@ -1,4 +1,4 @@
-"""benchmarks/README.md says what the committed results say, and peers.py what its figures say."""
+"""benchmarks/README.md says what the committed results say, and peers what its figures say."""
 
 import errno
 import importlib.util
@@ -13,14 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from histoedge import edge
 from histoedge.metrics import Interval
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(not (FOLDER / "tables.py").is_file(), reason="not a checkout")
 
 
+@pytest.fixture(autouse=True)
+def _scripts_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (FOLDER, FOLDER / "peers"):
+        monkeypatch.syspath_prepend(folder)
+
+
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(Path(name).name, FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -30,8 +37,7 @@ def script(name: str) -> ModuleType:
 
 @pytest.fixture
 def peers() -> ModuleType:
-    pytest.importorskip("onnx")  # histoedge.lab
-    return script("peers")
+    return script("peers/judgement")
 
 
 def row(rms_logit: float, flips: int) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def test_the_best_peer_is_chosen_on_valid_and_the_table_says_so(peers: ModuleTyp
         logits = {split: truth * signal + noise[split] for split, truth in labels.items()}
         return SimpleNamespace(row=described, rounds_ms=[np.full(3, ms)] * 2, logits=logits)
 
-    contenders = [contender(name, "onnxruntime", 2.0, 1.0) for name in peers.RECIPES]
+    contenders = [contender(name, "onnxruntime", 2.0, 1.0) for name in ("fp32", "int8", "int8ptq")]
     contenders += [contender("good", "onnxruntime", 4.0, 2.0, peer=True)]
     contenders += [contender("quick", "onnxruntime", 1.0, 0.5, peer=True)]
     rows, verdict = peers.judge(contenders, labels)
@@ -94,6 +100,21 @@ def test_the_best_peer_is_chosen_on_valid_and_the_table_says_so(peers: ModuleTyp
     text = "\n".join(script("tables").peers_parts(results))
     assert all(word in text for word in verdict["words"])
     assert text.count("maker 1.0") == 2
+    beside = [contender(name, "onnxruntime", 8.0, 1.0) for name in ("theirs", "trained")]
+    for one in beside:
+        one.row |= {"params": 1000, "macs": 2_000_000, "trained": one.row["name"] == "trained"}
+        one.logits = one.logits if one.row["trained"] else {}
+    others = peers.judge_others(beside, contenders, labels)
+    assert [row["p50_ratio"] for row in others] == [4.0, 4.0]  # of our int8
+    assert others[0]["test"] is None
+    rows[-1] |= {"settings": "per tensor", "candidates": [{"settings": "per tensor", "auc_valid": 0.75}]}
+    document = {"command": "python benchmarks/peers", "rows": rows, "networks": others, "verdict": verdict}
+    results.write_text(json.dumps(document))
+    text = "\n".join(script("tables").peers_parts(results))
+    assert "| theirs, untrained | theirs.onnx | onnxruntime 1.0 | 1,000 | 2.0 | 1.0 |" in text
+    assert "| trained | trained.onnx | onnxruntime 1.0 | 1,000 | 2.0 | 1.0 |" in text
+    assert "quick (maker 1.0; per tensor)" in text
+    assert "quick is the best of its settings by AUC on valid: per tensor: 0.7500." in text
 
 
 def test_coverage_counts_intervals_that_hold_the_truth_and_on_which_side_the_others_lie() -> None:
@@ -158,3 +179,42 @@ def test_a_slowed_runner_gives_the_logits_of_the_runner(mean_red: Path) -> None:
     slowed = script("aa").open_slowed({"model": str(mean_red), "runtime": "onnxruntime", "threads": 1})
     assert slowed.predict(np.full((1, 96, 96, 3), 51, np.uint8)).item() == pytest.approx(0.2)
     assert slowed.runtime == "onnxruntime"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_bare_call_gives_the_logits_of_predict_and_both_are_timed(mean_red: Path, runtime: str) -> None:
+    pytest.importorskip(runtime)
+    overhead = script("overhead")
+    runner = edge.load(mean_red, runtime=runtime)
+    patch = np.full((1, 96, 96, 3), 51, np.uint8)
+    bare = overhead.bare(runner)
+    assert bare(patch).item() == runner.predict(patch).item() == pytest.approx(0.2)
+    times = overhead.time_both((runner.predict, bare), [patch], rounds=2, calls_per_round=3, seed=0)
+    assert [one.shape for one in times] == [(2, 3), (2, 3)]
+
+
+def test_the_bare_call_of_litert_gives_the_logits_of_predict() -> None:
+    pytest.importorskip("ai_edge_litert")
+    model = FOLDER.parent / "exported" / "nano" / "models" / "int8.tflite"
+    runner = edge.load(model, runtime="litert")
+    patch = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), np.uint8)
+    assert script("overhead").bare(runner)(patch).item() == runner.predict(patch).item()
+
+
+@pytest.mark.parametrize(
+    ("bare_us", "predict_us", "holds"),
+    [(50, 52, "yes"), (50, 54, "no"), (1000, 1020, "yes"), (1000, 1040, "no")],  # 3 us; 3 %
+)
+def test_overhead_holds_up_to_the_larger_of_3_percent_and_3_us(
+    mean_red: Path, tmp_path: Path, bare_us: float, predict_us: float, holds: str
+) -> None:
+    overhead = script("overhead")
+    runner = edge.load(mean_red, runtime="onnxruntime")
+    found = overhead.row(mean_red, runner, np.full((4, 5), predict_us / 1e3), np.full((4, 5), bare_us / 1e3))
+    assert found["holds"] == holds
+    assert found["more_us"] == pytest.approx(predict_us - bare_us)
+    results = tmp_path / "machine" / "overhead.json"
+    results.parent.mkdir()
+    written = {"command": "python overhead.py", "about": "", "columns": list(found), "rows": [found]}
+    results.write_text(json.dumps(written, sort_keys=True))
+    assert "| model | runtime |" in "\n".join(script("tables").KINDS["overhead"](results))

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+import re
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,18 @@ INTERESTING_FLAGS = (
     *("sse4_1", "ssse3", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni"),
     *("avx512_bf16", "amx_int8", "amx_bf16", "asimd", "asimddp", "asimdhp", "i8mm", "sve"),
 )
+NOTABLE_FLAGS = {
+    "amx_int8": "amx",
+    "avx512_vnni": "avx512-vnni",
+    "avx_vnni": "avx-vnni",
+    "avx512f": "avx512",
+    "avx2": "avx2",
+    "i8mm": "i8mm",
+    "asimddp": "dotprod",
+    "asimd": "neon",
+}
+"""Which of the CPU's instructions decides how fast it multiplies 8-bit integers, the fastest first."""
+
 PACKAGES = ("numpy", "ai-edge-litert", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorflow", "keras", "jax")
 
 
@@ -22,9 +36,11 @@ def describe() -> dict[str, Any]:
     """CPU and what may be used of it, memory, what the container allows, system, versions; None where not told."""
     cpu = _cpuinfo(Path("/proc/cpuinfo"))
     flags = [flag for flag in INTERESTING_FLAGS if flag in cpu.get("flags", cpu.get("Features", "")).split()]
+    refused = [flag for flag in flags if flag.startswith("amx") and not _amx_is_permitted()]
     return {
         "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
-        "cpu_flags": [flag for flag in flags if not flag.startswith("amx") or _amx_is_permitted()],
+        "cpu_flags": [flag for flag in flags if flag not in refused],
+        "cpu_flags_refused": refused,
         "cpus_in_machine": psutil.cpu_count(),
         "cpus_allowed": cpus_allowed(),
         "cpu_quota": _cpu_quota(Path("/sys/fs/cgroup/cpu.max")),
@@ -44,6 +60,30 @@ def describe() -> dict[str, Any]:
         "packages": packages(),
         "load_average": load_average(),
     }
+
+
+def machine_name(described: Mapping[str, Any]) -> str:
+    """A name for the folder of this machine's results: maker and family, what matters of its kernels, CPUs allowed.
+
+    Such as ``intel-xeon-amx-4-cores``, or ``intel-xeon-amx-4-cores-without-amx`` where the system refuses AMX. Machines
+    that differ otherwise, in clock or generation, can have the same name: the results' environment tells them apart.
+
+    Args:
+        described: what ``describe`` gives.
+    """
+    flags, refused = set(described["cpu_flags"]), set(described.get("cpu_flags_refused", ()))
+    kernels = (name for flag, name in NOTABLE_FLAGS.items() if flag in flags | refused)
+    cores = described["cpus_allowed"] or described["cpus_in_machine"]
+    parts = [_family(described["cpu"]), next(kernels, described["machine"]), f"{cores}-cores"]
+    parts += [_family(gpu) for gpu in described.get("gpus", ())[:1]]
+    parts += ["without-amx"] if refused else []
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower())
+
+
+def _family(name: str) -> str:
+    """Maker and family: the first two words of a processor's name without marks, such as ``Intel Xeon``."""
+    words = re.sub(r"\((?:R|TM)\)", "", name, flags=re.IGNORECASE).split()
+    return " ".join([word for word in words if word.lower() not in ("cpu", "processor")][:2])
 
 
 def load_average() -> list[float]:

@@ -1,6 +1,7 @@
 """ONNX Runtime: opens ``.onnx`` files on the CPU, or on an NVIDIA GPU where that is asked for."""
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from .errors import ModelError, RuntimeUnavailable
 
 EXACT_SUMS = "session.x64quantprecision"  # ONNX Runtime's onnxruntime_session_options_config_keys.h
 NO_CPU = "session.disable_cpu_ep_fallback"  # same file
+_PLACE = re.compile(r"/\S+\.(?:cc|h):\d+ (?:[^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? )?")  # file:line void f(a, b)
 PROVIDERS = {"mlas": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
@@ -113,7 +115,12 @@ def _session(
     try:
         return onnxruntime.InferenceSession(content, options, providers=[provider])
     except Exception as error:  # every release of the library raises pybind classes of its own, all of them Exception
-        raise ModelError(f"ONNX Runtime cannot open this file: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"ONNX Runtime cannot open this file: {_what_it_says(str(error))}") from error
+
+
+def _what_it_says(message: str) -> str:
+    """The first line of an error without the place in the library's sources, whose C++ signature hides the rest."""
+    return _PLACE.sub("", message.splitlines()[0]) if message else "no reason given"
 
 
 class OnnxRuntimeRunner:

@@ -1,0 +1,155 @@
+"""Other networks for the same patches: what people start from. Built in Keras, quantised after training by TensorFlow.
+
+Those without training tell latency and size alone. Each gives four files, fp32 and int8 as TFLite and ONNX, that take
+one patch of raw uint8 pixels per call.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import quantisers
+
+from histoedge.cell import SOURCE
+from histoedge.edge.errors import ModelError
+from histoedge.lab import backend, checkpoint, to_onnx, to_tflite
+from histoedge.lab import network as networks
+
+CALIBRATION_PATCHES = 128  # of those that int8ptq sees: without training, ranges mean nothing
+RESNET18 = ((64, 1), (128, 2), (256, 2), (512, 2))
+"""Channels and stride of its stages, two blocks each (He et al. 2016, table 1)."""
+
+
+@dataclass(frozen=True)
+class Other:
+    """A network of somebody else's: its name, whether it has weights that mean something, and its Keras model."""
+
+    name: str
+    trained: bool
+    build: Callable[[], Any]
+
+
+def all_of_them(baseline: Path | None) -> list[Other]:
+    """MobileNetV2 0.35, ResNet-18 and ``baseline``, this with the weights of a run where one is given.
+
+    Raises:
+        ModelError: the run holds another network.
+    """
+    if baseline is not None and (held := checkpoint.read(baseline / SOURCE).network.name) != "baseline":
+        raise ModelError(f"{baseline}: a run of network {held}, expected baseline")
+    return [
+        Other("MobileNetV2 0.35", False, mobilenet),
+        Other("ResNet-18", False, resnet18),
+        Other("baseline", baseline is not None, lambda: plain(baseline)),
+    ]
+
+
+def mobilenet() -> Any:
+    """MobileNetV2 of width 0.35 as Keras has it, one logit, without weights."""
+    keras, side = backend.tf_keras(), networks.PATCH_PX
+    body = keras.applications.MobileNetV2((side, side, 3), alpha=0.35, weights=None, include_top=False)
+    return keras.Model(body.input, _logit(body.output), name="mobilenetv2")
+
+
+def resnet18() -> Any:
+    """ResNet-18 (He et al. 2016) with one logit, without weights: Keras has no smaller one than ResNet-50."""
+    keras = backend.tf_keras()
+    layers = keras.layers
+
+    def normed(tensor: Any, channels: int, kernel: int, stride: int) -> Any:
+        convolution = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False)
+        return layers.BatchNormalization()(convolution(tensor))
+
+    inputs = keras.Input((networks.PATCH_PX, networks.PATCH_PX, 3))
+    tensor = layers.ReLU()(normed(inputs, 64, 7, 2))
+    tensor = layers.MaxPooling2D(3, 2, padding="same")(tensor)
+    for channels, first_stride in RESNET18:
+        for stride in (first_stride, 1):
+            kept = tensor
+            if stride != 1 or kept.shape[-1] != channels:
+                kept = normed(kept, channels, 1, stride)
+            tensor = layers.ReLU()(normed(tensor, channels, 3, stride))
+            tensor = layers.ReLU()(layers.Add()([normed(tensor, channels, 3, 1), kept]))
+    return keras.Model(inputs, _logit(tensor), name="resnet18")
+
+
+def _logit(tensor: Any) -> Any:
+    """The mean of all places, and a dense layer written as a convolution, whose rank tf2onnx does not lose."""
+    layers = backend.tf_keras().layers
+    return layers.Conv2D(1, 1)(layers.GlobalAveragePooling2D(keepdims=True)(tensor))
+
+
+def plain(run: Path | None) -> Any:
+    """Our ``baseline``, batch norm folded; with the weights of a run where one is given."""
+    model = networks.build(backend.tf_keras(), networks.named("baseline"), folded=True)
+    if run is not None:
+        networks.set_weights(model, checkpoint.read(run / SOURCE).folded, where=SOURCE)
+    return model
+
+
+def params(model: Any) -> int:
+    """Trained parameters: all weights but the running statistics of batch norm."""
+    return int(sum(math.prod(weight.shape) for weight in model.trainable_weights))
+
+
+def macs(model: Any) -> int:
+    """Multiply-accumulates of its convolutions and dense layers for one patch."""
+    total = 0
+    for layer in model.layers:
+        for weight in layer.weights:
+            if weight.name.rpartition("/")[2].startswith(("kernel", "depthwise_kernel")):
+                total += math.prod(layer.output_shape[1:-1]) * math.prod(weight.shape)
+    return total
+
+
+def export(model: Any, patches: np.ndarray, folder: Path) -> list[Path]:
+    """``fp32`` and ``int8`` as ``.tflite`` and ``.onnx``, in an empty folder.
+
+    Args:
+        model: of float32 pixels in 0..1.
+        patches: uint8 (N, 96, 96, 3) for the ranges.
+        folder: where the files go.
+    """
+    chosen = patches[:: max(1, len(patches) // CALIBRATION_PATCHES)]
+    _settle(model, chosen)
+    contents = {"fp32": _floats(model), "int8": quantisers.calibrated(model, chosen)}
+    made = []
+    for precision, content in contents.items():
+        for suffix, written in (("tflite", content), ("onnx", _onnx(content))):
+            made.append(folder / f"{precision}.{suffix}")
+            made[-1].write_bytes(written)
+    return made
+
+
+def _settle(model: Any, patches: np.ndarray) -> None:
+    """Give batch norm the statistics of these patches: fresh ones let the signal of a deep network vanish.
+
+    A quantiser would then see ranges of zero, and make other operators of them than of a trained network's.
+    """
+    norms = [layer for layer in model.layers if isinstance(layer, backend.tf_keras().layers.BatchNormalization)]
+    for layer in norms:
+        layer.momentum = 0.0  # nothing of the old statistics stays
+    if norms:
+        model(patches.astype(np.float32) / 255.0, training=True)
+
+
+def _floats(model: Any) -> bytes:
+    keras, tf = backend.tf_keras(), backend.tensorflow()
+    side = networks.PATCH_PX
+    patches = keras.Input((side, side, 3), batch_size=1, dtype="uint8", name=to_tflite.INPUT)
+    raw = keras.Model(patches, model(tf.cast(patches, tf.float32) / 255.0))
+    return bytes(tf.lite.TFLiteConverter.from_keras_model(raw).convert())
+
+
+def _onnx(tflite: bytes) -> bytes:
+    """As our own files are made: through tf2onnx, then cleaned up so that ONNX Runtime fuses what is in integers."""
+    model = to_onnx._from_tflite(tflite, to_onnx.OPSET)
+    for clean in to_onnx.PASSES:
+        clean(model.graph)
+    model = to_onnx.canonical(model, ir_version=to_onnx.IR_VERSION)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))

@@ -130,7 +130,7 @@ def run_parts(results: Path) -> list[str]:
 def suite_parts(results: Path) -> list[str]:
     """What is said of the suite's ``bench.json``."""
     command = "python benchmarks/suite.py --data DATA"
-    if results.parent.name.endswith(WITHOUT_AMX):
+    if _without_amx(results):
         command = f"python benchmarks/without_amx.py {command}"
     told = f"`make bench`, or `{command}`; its results are `{_place(results)}`."
     if results.stem != suite.NAME:

@@ -97,18 +97,18 @@ PERTURBATIONS: Mapping[str, Perturbation] = {
     "stain_towards_haematoxylin": Perturbation(
         partial(_stained, haematoxylin=1.2, eosin=0.8),
         "haematoxylin x 1.2, eosin x 0.8",
-        f"{_RUIFROK}; the end of the strong range of {_TELLEZ}",
+        f"{_RUIFROK}; its size our choice, of the kind of {_TELLEZ}",
     ),
     "stain_towards_eosin": Perturbation(
         partial(_stained, haematoxylin=0.8, eosin=1.2),
         "haematoxylin x 0.8, eosin x 1.2",
-        f"{_RUIFROK}; the end of the strong range of {_TELLEZ}",
+        f"{_RUIFROK}; its size our choice, of the kind of {_TELLEZ}",
     ),
     "brightness_minus_15_percent": Perturbation(
-        partial(_lit, factor=0.85), "light x 0.85", f"within the range of {_TELLEZ}"
+        partial(_lit, factor=0.85), "light x 0.85", f"our choice, of the kind of {_TELLEZ}"
     ),
     "brightness_plus_15_percent": Perturbation(
-        partial(_lit, factor=1.15), "light x 1.15", f"within the range of {_TELLEZ}"
+        partial(_lit, factor=1.15), "light x 1.15", f"our choice, of the kind of {_TELLEZ}"
     ),
     "blur_0.6_px": Perturbation(
         partial(_blurred, sigma_px=0.6), "Gaussian of sigma 0.6 px", f"{_HENDRYCKS}, severity 2 of 5"

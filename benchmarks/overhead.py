@@ -139,6 +139,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.rounds < 2 or arguments.calls < 1:
         parser.error("expected at least 2 rounds of 1 call")
+    machine = environment.describe()  # before this process keeps to some of its CPUs
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     split = data.load(arguments.data, splits=("test",))["test"]
@@ -164,7 +165,7 @@ def main() -> None:
         f"patches, batch 1, 1 thread, in random order; {arguments.rounds} rounds of {arguments.calls} calls, 95 % "
         f"interval of what `predict` takes more at p50. It holds where the whole interval is at most "
         f"{LARGEST_SHARE:.0%} or {LARGEST_US:g} us, whichever is larger.",
-        "environment": environment.describe(),
+        "environment": machine,
         "columns": list(rows[0]),
         "rows": rows,
     }

@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
+    machine = environment.describe()  # before this process keeps to some of its CPUs
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     device = backend.use_device("auto")
@@ -94,7 +95,7 @@ def main() -> None:
             f"`fit` on a generator with the same augmentation; getting a batch of {settings.batch} takes "
             f"{100 * getting / step:.1f} % of its step.",
             "command": "python benchmarks/throughput.py --data DATA --out F",
-            "environment": environment.describe(),
+            "environment": machine,
             "rows": [
                 {
                     "training": name,

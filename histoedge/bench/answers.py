@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from histoedge.bench import quality
 from histoedge.bench.kept import Kept
 from histoedge.bench.matrix import Answered, Contender
 from histoedge.cell import CHUNK_PATCHES, CellFailed
 from histoedge.config import BenchPlan
 from histoedge.data import Split, perturb
 from histoedge.progress import Progress
+
+PERTURBED_CHUNK_PATCHES = 256  # a step in optical density takes 12 times the bytes of the patches: 85 MB
 
 
 @dataclasses.dataclass
@@ -127,8 +128,8 @@ def _perturbed(
             waiting.setdefault(one.file_on_runtime, one)
     parts: dict[Answered, list[np.ndarray]] = {at: [] for at in waiting}
     count = len(split.labels)
-    for start in range(0, count, quality.CHUNK_PATCHES) if waiting else ():
-        patches = perturb.perturbed(np.asarray(split.patches[start : start + quality.CHUNK_PATCHES]), perturbation)
+    for start in range(0, count, PERTURBED_CHUNK_PATCHES) if waiting else ():
+        patches = perturb.perturbed(np.asarray(split.patches[start : start + PERTURBED_CHUNK_PATCHES]), perturbation)
         np.save(file, patches)
         for at, one in list(waiting.items()):
             try:

@@ -46,19 +46,12 @@ def judge(
     for one in done:
         at = one.file_on_runtime
         if at not in qualities:
-            qualities[at] = _quality(one, answers.clean[at], plan, split)
+            about: dict[str, Any] = {"temperature": one.temperature, "slides": split.slides, "seed": plan.seed}
+            qualities[at] = quality.figures(np.asarray(split.labels), answers.clean[at], **about)
             one.set(**_curves(one, answers, split))
         one.set(**qualities[at])
         _cost(one, plan, empty_rss_bytes, max(peaks.get(str(one.row.threads), {}).values(), default=None))
     return _compare(done, answers, plan, split)
-
-
-def _quality(one: Contender, logits: np.ndarray, plan: BenchPlan, split: Split) -> dict[str, Any]:
-    labels = np.asarray(split.labels)
-    return {
-        **quality.figures(labels, logits, temperature=one.temperature, seed=plan.seed),
-        **quality.details(labels, logits, temperature=one.temperature, slides=split.slides, seed=plan.seed),
-    }
 
 
 def _curves(one: Contender, answers: Answers, split: Split) -> dict[str, Any]:
@@ -90,10 +83,7 @@ def _compare(done: Sequence[Contender], answers: Answers, plan: BenchPlan, split
         if pair not in differences:
             logits, before = (answers.clean[at] for at in pair)
             about: dict[str, Any] = {"threshold_logit": one.threshold_logit, "slides": split.slides, "seed": plan.seed}
-            differences[pair] = {
-                **quality.difference(labels, logits, before),
-                **quality.difference_details(labels, logits, before, **about),
-            }
+            differences[pair] = quality.difference(labels, logits, before, **about)
             pairs.append((one, reference))
         one.set(reference=f"{reference.row.model} @ {reference.row.runtime}", **differences[pair])
         if reference is not source:

@@ -83,7 +83,7 @@ def test_all_quality_figures_are_in_the_row(mean_red, tmp_path, split, red):
     slides = [f"slide-{number % 20}" for number in range(600)]
     known = SimpleNamespace(**{**vars(split), "slides": slides})
     fp32, other = bench(models, plan=PLAN, split=known)
-    expected = quality.details(split.labels, (red - 100).astype(np.float32), temperature=4.0, slides=slides, seed=0)
+    expected = quality.figures(split.labels, (red - 100).astype(np.float32), temperature=4.0, slides=slides, seed=0)
     for name, value in expected.items():
         assert getattr(fp32, name) == pytest.approx(value, abs=1e-6), name
     logits = red - 100
@@ -109,7 +109,8 @@ def test_robustness_is_measured_once_for_a_file_on_a_runtime(mean_red, tmp_path,
     def mean_red_logits(patches):
         return patches[..., 0].mean(axis=(1, 2), dtype=np.float64) - 100
 
-    expected = quality.robustness(mean_red_logits, few, logits=mean_red_logits(few.patches))
+    after = {name: mean_red_logits(perturb.perturbed(few.patches, name)) for name in perturb.PERTURBATIONS}
+    expected = quality.judged(few.labels, mean_red_logits(few.patches), after)
     assert [row.perturbation for row in rows[0].robustness] == list(perturb.PERTURBATIONS)
     for found, known in zip(rows[0].robustness, expected, strict=True):
         assert found.auc == pytest.approx(known.auc, abs=1e-2)  # float32 sums part ties of float64 ones

@@ -14,7 +14,8 @@ from scipy import stats
 
 from histoedge import files, metrics
 from histoedge.bench import environment, slides
-from histoedge.data import picture, synthetic
+from histoedge.data import synthetic
+from histoedge.edge import drift
 from histoedge.metrics import Interval
 from histoedge.progress import on_terminal
 
@@ -144,7 +145,7 @@ def of_synthetic_slides() -> Iterator[Case]:
     kept = split.labels == slide % 2
     labels, slide = split.labels[kept], slide[kept]
     scores = np.concatenate(
-        [picture.stains(split.patches[part])[:, 0] for part in np.array_split(np.arange(len(kept)), 50)]
+        [drift.stains(split.patches[part])[:, 0] for part in np.array_split(np.arange(len(kept)), 50)]
     )
     scores = scores[kept]
     members = [np.flatnonzero(slide == number) for number in range(SYNTHETIC_SLIDES)]

@@ -121,7 +121,7 @@ def measure(
     rows = []
     for done, (model, runtime) in enumerate(places, start=1):
         runner = edge.load(model, runtime=runtime)
-        both: tuple[Call, Call] = runner.predict, bare(runner)
+        both: tuple[Call, Call] = runner.predict, bare(runner.interpreter)
         times = time_both(both, buffers, rounds=rounds, calls_per_round=calls_per_round, seed=done)
         rows.append(row(model, runner, *times))
         progress("overhead, files on runtimes", done, len(places), f"{model.name} @ {runtime}")

@@ -1,8 +1,7 @@
-"""Release a run: ``python benchmarks/release.py RUN --data DATA --results R.json --into exported/NAME``.
+"""Release a run: ``python benchmarks/release.py RUN --results R.json --into exported/NAME``.
 
-Copies the fp32 and int8 files with their sidecars, and writes a model card and the statistics of the training pixels
-beside them. Every figure on the card comes from R.json (the ``bench.json`` of that very run, hashes compared), from
-the manifest, or from ``inputs.json``, which this writes.
+Copies the fp32 and int8 files with their sidecars, and writes a model card beside them. Every figure on the card comes
+from R.json (the ``bench.json`` of that very run, hashes compared) or from the manifest.
 """
 
 import argparse
@@ -11,12 +10,10 @@ import sys
 from pathlib import Path
 
 import jinja2
-import numpy as np
 import tables
 
-from histoedge import bench, config, data, files
+from histoedge import bench, config, files
 from histoedge.bench.results import Measurement, Results
-from histoedge.data.picture import stains
 from histoedge.edge import Manifest
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
@@ -26,43 +23,9 @@ from histoedge.report.tables import interval, kilobytes, micros
 HERE = Path(__file__).parent
 RECIPES = ("fp32", "int8")
 SIDECARS = (manifests.manifest_path, manifests.golden_path, manifests.verdict_path)
-SAMPLE = 4_000
 
 
-def input_statistics(source: str) -> dict[str, object]:
-    """What training pixels look like: per patch means over a seeded sample, their mean and 1st to 99th percentile."""
-    split = data.load(source, splits=("train",))["train"]
-    chosen = np.sort(np.random.default_rng(0).permutation(len(split.labels))[:SAMPLE])
-    patches = split.patches[chosen]
-    densities = stains(patches)
-    measured = {
-        "red": patches[..., 0].mean(axis=(1, 2)),
-        "green": patches[..., 1].mean(axis=(1, 2)),
-        "blue": patches[..., 2].mean(axis=(1, 2)),
-        "contrast": patches.mean(axis=3).std(axis=(1, 2)),
-        "haematoxylin": densities[:, 0],
-        "eosin": densities[:, 1],
-    }
-    return {
-        "about": "Per patch: mean of each channel (0..255), standard deviation of the grey value, mean optical density "
-        "of haematoxylin and eosin (histoedge.data.picture.stains). A scanner whose patches often fall outside "
-        "p01..p99 sees something else than the network was trained on.",
-        "data": split.content_hash,
-        "n_patches": len(patches),
-        "statistics": {
-            name: dict(
-                zip(
-                    ("mean", "p01", "p50", "p99"),
-                    (float(f"{value:.5g}") for value in (found.mean(), *np.percentile(found, (1, 50, 99)))),
-                    strict=True,
-                )
-            )
-            for name, found in measured.items()
-        },
-    }
-
-
-def card(name: str, results: Results, place: str, manifest: Manifest, inputs: dict[str, object]) -> str:
+def card(name: str, results: Results, place: str, manifest: Manifest) -> str:
     """The model card, Markdown (Mitchell et al. 2019, Model Cards for Model Reporting)."""
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
     return template.from_string((HERE / "card.md.j2").read_text()).render(
@@ -73,7 +36,6 @@ def card(name: str, results: Results, place: str, manifest: Manifest, inputs: di
         command=tables.run_command(name),
         symmetric=networks.named(name).symmetric,
         manifest=manifest,
-        inputs=inputs,
         interval=interval,
         kilobytes=kilobytes,
         micros=micros,
@@ -90,7 +52,6 @@ def main() -> None:
     """Copy, and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--data", required=True)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--into", type=Path, required=True)
     arguments = parser.parse_args()
@@ -106,10 +67,8 @@ def main() -> None:
         for file in (model, *(place(model) for place in SIDECARS)):
             shutil.copyfile(file, target / file.name)
     shutil.copyfile(arguments.run / "network.json", arguments.into / "network.json")
-    inputs = input_statistics(arguments.data)
-    files.write_json(arguments.into / "inputs.json", inputs)
     place = f"benchmarks/results/{arguments.results.parent.name}/{arguments.results.name}"
-    text = card(arguments.into.name, results, place, manifests.read(models[-1]), inputs)
+    text = card(arguments.into.name, results, place, manifests.read(models[-1]))
     files.write_text(arguments.into / "README.md", text)
     sys.stdout.write(f"{arguments.into / 'README.md'}\n")
 

@@ -32,17 +32,22 @@ def by_hand(tmp_path: Path) -> Callable[..., Path]:
         red = np.array([0, 51, 255], np.uint8)
         golden = np.zeros((3, 96, 96, 3), np.uint8)
         golden[..., 0] = red[:, None, None]
-        np.savez(manifests.golden_path(model), patches=golden, labels=red > 60, logits=(red / 255).astype(np.float32))
+        np.savez(
+            manifests.golden_path(model),
+            patches=golden,
+            labels=(red > 60).astype(np.uint8),
+            logits=(red / 255).astype(np.float32),
+        )
         hashes = [
             manifests.hashlib.sha256(path.read_bytes()).hexdigest() for path in (model, manifests.golden_path(model))
         ]
         body = {
             **dict.fromkeys(("recipe", "network", "fp32", "edge_mode", "golden_runtime", "tolerance_reason"), "test"),
             **dict.fromkeys(("params", "macs"), 3),
-            **{"contract": 1, "format": "onnx", "sha256": hashes[0]},
+            **{"contract": manifests.CONTRACT, "format": "onnx", "sha256": hashes[0]},
             **{"golden_sha256": hashes[1], "parents": {}, "tools": {}, "output_quantum": None, "tolerance": 1e-4},
             **{"stride_px": 32, "receptive_field_px": 96, "centre_offset_px": 48.0, "label_px": 32, "patch_px": 96},
-            **{"zeros": 0.0, "may_saturate": []},
+            **{"zeros": 0.0, "may_saturate": [], "input_statistics": {}},
             **{"um_per_px": 0.972, "temperature": 1.0, "threshold": 0.5, "operating_points": []},
             **fields,
         }

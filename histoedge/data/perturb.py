@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from histoedge.data import PATCH_PX, synthetic
+from histoedge.data import PATCH_PX
+from histoedge.edge import drift
 from histoedge.edge.errors import DataError
 
 DAB = (0.27, 0.57, 0.78)  # completes the basis: there is none in these slides
-STAINS = np.array([synthetic.HAEMATOXYLIN, synthetic.EOSIN, DAB], np.float32)
+STAINS = np.array([drift.HAEMATOXYLIN, drift.EOSIN, DAB], np.float32)
 STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 """Optical densities in red, green, blue of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001)."""
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from histoedge import files
-from histoedge.data import LABEL_PX, PATCH_PX, Split, load, synthetic
+from histoedge.data import LABEL_PX, PATCH_PX, Split, load
+from histoedge.edge import drift
 
 GRID = (4, 8)  # rows and columns of patches per class
 GAP_PX = 4
@@ -36,8 +37,8 @@ def picture(source: str, file: Path, *, seed: int = 0) -> None:
     drawn = {name: _sample(split, seed) for name, split in splits.items()}
     panels = (
         (brightness, "mean brightness, 0 to 255", lambda pixels: pixels.mean(axis=(1, 2, 3))),
-        (stain_h, "haematoxylin, mean optical density", lambda pixels: stains(pixels)[:, 0]),
-        (stain_e, "eosin, mean optical density", lambda pixels: stains(pixels)[:, 1]),
+        (stain_h, "haematoxylin, mean optical density", lambda pixels: drift.stains(pixels)[:, 0]),
+        (stain_e, "eosin, mean optical density", lambda pixels: drift.stains(pixels)[:, 1]),
     )
     for axes, title, measure in panels:
         values = {name: measure(pixels) for name, pixels in drawn.items()}
@@ -54,19 +55,6 @@ def picture(source: str, file: Path, *, seed: int = 0) -> None:
     _patches(right, next(iter(splits.values())), seed)
     with files.replacing(file) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
-
-
-def stains(pixels: np.ndarray) -> np.ndarray:
-    """Mean haematoxylin and eosin density, float (N, 2), of uint8 (N, H, W, 3) pixels.
-
-    Colour deconvolution of Ruifrok and Johnston 2001, their third vector the cross product of the two stains.
-    """
-    two = np.stack([synthetic.HAEMATOXYLIN, synthetic.EOSIN])
-    two = two / np.linalg.norm(two, axis=1, keepdims=True)
-    third = np.cross(two[0], two[1])
-    unmix = np.linalg.inv(np.vstack([two, third / np.linalg.norm(third)]))
-    density = -np.log((pixels.astype(np.float32) + 1) / 256).mean(axis=(1, 2))
-    return np.asarray((density @ unmix)[:, :2])
 
 
 def _sample(split: Split, seed: int) -> np.ndarray:

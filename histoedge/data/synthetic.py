@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from histoedge import files
 from histoedge.data import LABEL_PX, PATCH_PX, SPLITS, Split, hdf5, pcam
+from histoedge.edge import drift
 from histoedge.edge.errors import DataError
 from histoedge.progress import Progress, silent
 
@@ -25,10 +26,6 @@ PATCHES_PER_SLIDE = 50
 GOLDEN_SEED = 20181
 FEWEST = 16  # patches of a split: both classes are there
 BLOCK = 256
-
-# Optical density of the stains in red, green, blue (Ruifrok and Johnston 2001).
-HAEMATOXYLIN = np.array([0.650, 0.704, 0.286])
-EOSIN = np.array([0.072, 0.990, 0.105])
 
 
 class _Cell(NamedTuple):
@@ -131,8 +128,8 @@ def _random(*keys: int | str) -> np.random.Generator:
 
 def _patch(split: str, index: int, seed: int) -> tuple[np.ndarray, int]:
     slide = _random(seed, split, "slide", index // PATCHES_PER_SLIDE)
-    haematoxylin = (_stain(HAEMATOXYLIN, slide) * slide.uniform(0.8, 1.25)).astype(np.float32)
-    eosin = (_stain(EOSIN, slide) * slide.uniform(0.7, 1.3)).astype(np.float32)
+    haematoxylin = (_stain(drift.HAEMATOXYLIN, slide) * slide.uniform(0.8, 1.25)).astype(np.float32)
+    eosin = (_stain(drift.EOSIN, slide) * slide.uniform(0.7, 1.3)).astype(np.float32)
     light = slide.uniform(0.9, 1.0, 3)
     random = _random(seed, split, "patch", index)
     nuclei, tissue, tumour = _tissue(random)

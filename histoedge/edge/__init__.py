@@ -5,11 +5,12 @@ This folder can be copied by itself under any name.
 
     runner = load("int8.onnx")
     logits = runner.predict(patches)          # uint8 (N, 96, 96, 3) RGB -> float32 (N, 1, 1, 1)
+    verdicts = runner.decide(patches)         # at the manifest's threshold
+    logits = runner.map(field)                # uint8 (H, W, 3) -> float32 (h, w), one for each whole patch
 """
 
 from dataclasses import dataclass, replace
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -18,14 +19,28 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import manifest as _manifest
-from .errors import DataError, RuntimeUnavailable
+from .errors import RuntimeUnavailable
 from .manifest import Manifest
+from .patches import check_patches
+from .runner import ExportedRunner
 
-__all__ = ["RUNTIMES", "VARIANTS", "Manifest", "Operator", "Runner", "Runtime", "known", "load", "operators"]
+__all__ = [
+    "RUNTIMES",
+    "VARIANTS",
+    "ExportedRunner",
+    "Manifest",
+    "Operator",
+    "Runner",
+    "Runtime",
+    "check_patches",
+    "known",
+    "load",
+    "operators",
+]
 
 
 class Runner(Protocol):
-    """A loaded model, the same on every runtime. Not to be shared between threads.
+    """A loaded model, the same on every runtime.
 
     ``runtime`` is the runtime's name, ``version`` its release, ``kernels`` the path that computes
     (``xnnpack``, ``mlas`` ...), named with every number.
@@ -41,7 +56,7 @@ class Runner(Protocol):
         A larger field gives one logit for each whole patch, ``stride_px`` apart: h = (H - 96) // stride_px + 1.
 
         Raises:
-            DataError: the array is not uint8, not (N, H, W, 3), or smaller than 96 x 96.
+            DataError: the array is not uint8, not (N, H, W, 3), empty, or smaller than 96 x 96.
         """
         ...
 
@@ -85,6 +100,8 @@ class Runtime:
 
     def installed_version(self) -> str | None:
         """The release that is installed, without importing it; None when it is not."""
+        from importlib.metadata import PackageNotFoundError, version  # a third of the whole package's import time
+
         for package in self.packages if self.installed() else ():
             try:
                 return version(package)
@@ -140,23 +157,27 @@ def known() -> dict[str, Runtime]:
     return {**RUNTIMES, **VARIANTS}
 
 
-def load(model: str | Path, *, runtime: str | None = None, threads: int = 1) -> Runner:
-    """Open an exported file after checking it against its manifest.
+def load(model: str | Path, *, runtime: str | None = None, threads: int = 1, warm_up: bool = True) -> ExportedRunner:
+    """Open an exported file after checking it, its golden patches and its manifest against each other.
 
     Args:
-        model: path of a ``.tflite`` or ``.onnx`` file with its ``.json`` manifest beside it.
+        model: path of a ``.tflite`` or ``.onnx`` file with its ``.json`` manifest and golden patches beside it.
         runtime: a name of ``known()``; without it the first installed of ``RUNTIMES`` that opens the format.
         threads: how many threads the interpreter may use.
+        warm_up: predict a black patch first, so that the first call of the host is as fast as the rest.
 
     Raises:
-        ModelError: file or manifest missing, unreadable, or not matching each other.
+        ModelError: file, golden patches or manifest missing, unreadable, or not matching each other.
         RuntimeUnavailable: the runtime is unknown, not installed, does not open this format, or finds no device.
     """
     row, content, manifest = _checked(model, runtime)
     told: dict[str, Any] = {"may_saturate": bool(manifest.may_saturate), "stride_px": manifest.stride_px}
     if row.kernels is not None:
         told["kernels"] = row.kernels
-    return _opener(row).open_model(content, threads=threads, **told)  # type: ignore[no-any-return]
+    opened: Runner = _opener(row).open_model(content, threads=threads, **told)
+    if warm_up:
+        opened.predict(np.zeros((1, manifest.patch_px, manifest.patch_px, 3), np.uint8))
+    return ExportedRunner(opened, manifest)
 
 
 def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operator, ...]:
@@ -176,6 +197,7 @@ def _checked(model: str | Path, runtime: str | None) -> tuple[Runtime, bytes, Ma
     path = Path(model)
     checked = _manifest.read(path)
     content = _manifest.checked_bytes(path, checked)
+    _manifest.checked_golden_bytes(path, checked)
     return _choose(path.name, checked.format, runtime), content, checked
 
 
@@ -198,36 +220,3 @@ def _choose(name: str, format_: str, runtime: str | None) -> Runtime:
 
 def _opener(row: Runtime) -> ModuleType:
     return import_module(f".{row.opener}", __name__)
-
-
-_UINT8 = np.dtype(np.uint8)
-
-
-def check_patches(patches: np.ndarray, *, patch_px: int = 96, stride_px: int = 1) -> np.ndarray:
-    """The patches as a contiguous array, or the one line that says what is wrong with them.
-
-    A field's sides are cut to ``patch_px`` and whole strides: what lies beyond belongs to no whole patch.
-
-    Raises:
-        DataError: not uint8, not (N, H, W, 3), or smaller than a patch.
-    """
-    if type(patches) is not np.ndarray or patches.dtype != _UINT8 or patches.ndim != 4 or patches.shape[3] != 3:
-        raise DataError(_what_is_wrong(patches, patch_px))
-    _, height, width, _ = patches.shape
-    if height < patch_px or width < patch_px:
-        raise DataError(_what_is_wrong(patches, patch_px))
-    beyond = (height - patch_px) % stride_px, (width - patch_px) % stride_px
-    if beyond != (0, 0):
-        patches = patches[:, : height - beyond[0], : width - beyond[1]]
-    return np.ascontiguousarray(patches)
-
-
-def _what_is_wrong(patches: np.ndarray, patch_px: int) -> str:
-    expected = f"expected uint8 (N, {patch_px}, {patch_px}, 3), raw RGB pixels"
-    if not isinstance(patches, np.ndarray):
-        return f"patches are {type(patches).__name__}; {expected}"
-    if patches.dtype != np.uint8:
-        return f"patches are {patches.dtype}; {expected}: do not divide, normalise or convert them"
-    if patches.ndim != 4 or patches.shape[-1] != 3:
-        return f"patches have shape {patches.shape}; {expected}"
-    return f"patches are {patches.shape[1]} x {patches.shape[2]} px; {expected} or a larger field"

@@ -1,12 +1,13 @@
 """LiteRT, once TensorFlow Lite: opens ``.tflite`` files, with XNNPACK's kernels or its own."""
 
-from importlib.metadata import version
+import threading
 from typing import Any
 
 import numpy as np
 
-from . import Operator, check_patches
+from . import Operator
 from .errors import ModelError
+from .patches import check_patches
 
 DELEGATE = "DELEGATE"
 
@@ -81,8 +82,11 @@ class LiteRTRunner:
     runtime = "litert"
 
     def __init__(self, interpreter: Any, *, stride_px: int, kernels: str) -> None:
+        from importlib.metadata import version
+
         self.kernels = kernels
         self.version = version("ai-edge-litert")
+        self._turn = threading.Lock()  # the interpreter holds one call's values
         self._interpreter = interpreter
         self._stride_px = stride_px
         self._input = interpreter.get_input_details()[0]["index"]
@@ -93,20 +97,17 @@ class LiteRTRunner:
         """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels, one patch or field at a time."""
         patches = check_patches(patches, stride_px=self._stride_px)
         field = patches.shape[1:]
-        if field != self._field:
-            self._interpreter.resize_tensor_input(self._input, (1, *field))
-            self._interpreter.allocate_tensors()
-            self._field = field
-        if len(patches) == 1:  # no list and no copy: beside a small network they would show
-            return self._one(patches)
-        return np.concatenate([self._one(patch[None]) for patch in patches]) if len(patches) else _nothing()
+        with self._turn:
+            if field != self._field:
+                self._interpreter.resize_tensor_input(self._input, (1, *field))
+                self._interpreter.allocate_tensors()
+                self._field = field
+            if len(patches) == 1:  # no list and no copy: beside a small network they would show
+                return self._one(patches)
+            return np.concatenate([self._one(patch[None]) for patch in patches])
 
     def _one(self, patch: np.ndarray) -> np.ndarray:
         interpreter = self._interpreter
         interpreter.set_tensor(self._input, patch)
         interpreter.invoke()
         return interpreter.get_tensor(self._output)  # type: ignore[no-any-return]
-
-
-def _nothing() -> np.ndarray:
-    return np.zeros((0, 1, 1, 1), np.float32)

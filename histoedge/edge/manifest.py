@@ -2,19 +2,27 @@
 
 import dataclasses
 import hashlib
+import io
 import json
+import math
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import numpy as np
 
 from .errors import ConfigError, ModelError
 
-CONTRACT = 1
+CONTRACT = 2
 LARGEST_MODEL_BYTES = 1 << 30
-LARGEST_SIDECAR_BYTES = 1 << 24
+LARGEST_MANIFEST_BYTES = 1 << 18
+LARGEST_GOLDEN_BYTES = 1 << 24
+LARGEST_GOLDEN_ARRAY_BYTES = 1 << 26
+LARGEST_NUMBER = 1e15  # floats tell integers apart up to 2^53
+GOLDEN_ARRAYS = {"patches": np.uint8, "labels": np.uint8, "logits": np.float32}
+NPZ_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +60,7 @@ class Manifest:
     difference in logits to the golden ones that a correct runtime shows. ``zeros`` is the share of zeros among the
     weights of all kernels. ``may_saturate`` names the convolutions of an int8 file whose sums may overflow 16 bits
     on x86 CPUs without VNNI, which then answer differently; where it is empty that is proved impossible.
+    ``input_statistics`` tells what training patches look like: ``drift.describe`` of them.
     """
 
     contract: int
@@ -80,6 +89,7 @@ class Manifest:
     output_quantum: float | None
     zeros: float
     may_saturate: list[str]
+    input_statistics: dict[str, dict[str, float]]
     tools: dict[str, str]
 
     def probability(self, logits: np.ndarray) -> np.ndarray:
@@ -156,15 +166,29 @@ def read(model: Path) -> Manifest:
             f"{path}: the manifest is missing; copy the model together with its .json and .golden.npz files"
         )
     try:
-        body = json.loads(_bounded(path, LARGEST_SIDECAR_BYTES))
-    except ValueError as error:
-        raise ModelError(f"{path}: not a JSON document ({error}); export the model again") from error
-    if not isinstance(body, dict) or body.get("contract") != CONTRACT:
-        found = body.get("contract") if isinstance(body, dict) else type(body).__name__
-        raise ModelError(f"{path}: contract version {found!r}, expected {CONTRACT}; use the histoedge that made it")
+        body = json.loads(_bounded(path, LARGEST_MANIFEST_BYTES), parse_float=_as_written, parse_constant=_as_written)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not a JSON document of ours ({error}); copy or export the model again") from error
+    contract = body.get("contract") if isinstance(body, dict) else type(body).__name__
+    if contract != CONTRACT:
+        newer = isinstance(contract, int) and contract > CONTRACT
+        mend = "update histoedge, or the edge folder" if newer else "export the model again"
+        raise ModelError(f"{path}: contract version {contract!r}, expected {CONTRACT}; {mend}")
     if body.get("digest") != digest(body):
         raise ModelError(f"{path}: altered after it was written (its digest does not match); export the model again")
     body = {key: value for key, value in body.items() if key != "digest"}
+    return _checked_fields(path, body)
+
+
+def _as_written(text: str) -> float:
+    """The number, spelt as ``json`` spells it: so that no other spelling of the same document passes for it."""
+    number = float(text)
+    if repr(number) != text or not math.isfinite(number):
+        raise ValueError(f"{text} is not how we write a number")
+    return number
+
+
+def _checked_fields(path: Path, body: dict[str, Any]) -> Manifest:
     names = {field.name for field in dataclasses.fields(Manifest)}
     if missing := sorted(names - body.keys()) + sorted(body.keys() - names):
         raise ModelError(f"{path}: keys missing or unknown: {', '.join(missing)}; export the model again")
@@ -172,7 +196,37 @@ def read(model: Path) -> Manifest:
         points = tuple(OperatingPoint(**point) for point in body["operating_points"])
     except TypeError as error:
         raise ModelError(f"{path}: operating points that are not ours ({error}); export the model again") from error
-    return Manifest(**{**body, "operating_points": points})
+    manifest = Manifest(**{**body, "operating_points": points})
+    told: tuple[Manifest | OperatingPoint, ...] = (manifest, *points)
+    for one in told:
+        for field in dataclasses.fields(one):
+            value = getattr(one, field.name)
+            if not _fits(value, field.type):
+                kind = getattr(field.type, "__name__", str(field.type))
+                raise ModelError(
+                    f"{path}: {field.name} is {str(value)[:40]!r}, expected {kind}; export the model again"
+                )
+    for name in ("params", "macs", "stride_px", "receptive_field_px", "label_px", "patch_px", "temperature"):
+        if not 0 < getattr(manifest, name) < LARGEST_NUMBER:
+            found = f"{getattr(manifest, name):.6g}"
+            raise ModelError(f"{path}: {name} is {found}, expected above 0; export the model again")
+    return manifest
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value read from JSON is of the kind that a field is annotated with."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is float:
+        return type(value) in (int, float) and abs(value) < LARGEST_NUMBER
+    if origin is list:
+        return type(value) is list and all(_fits(each, arguments[0]) for each in value)
+    if origin is dict:
+        return type(value) is dict and all(_fits(each, arguments[1]) for each in value.values())
+    if origin is tuple:
+        return type(value) is tuple and all(_fits(each, arguments[0]) for each in value)
+    if arguments:  # float | None
+        return any(_fits(value, each) for each in arguments)
+    return type(value) is kind
 
 
 def checked_bytes(model: Path, manifest: Manifest) -> bytes:
@@ -191,27 +245,56 @@ def checked_bytes(model: Path, manifest: Manifest) -> bytes:
     return content
 
 
+def checked_golden_bytes(model: Path, manifest: Manifest) -> bytes:
+    """The bytes of the golden file beside ``model``, hashed.
+
+    Raises:
+        ModelError: missing, too large, or not the bytes that the manifest names.
+    """
+    path = golden_path(model)
+    if not path.is_file():
+        raise ModelError(f"{path}: the golden patches are missing; copy them together with the model")
+    content = _bounded(path, LARGEST_GOLDEN_BYTES)
+    if hashlib.sha256(content).hexdigest() != manifest.golden_sha256:
+        raise ModelError(f"{path}: changed after the manifest was written; copy or export the model again")
+    return content
+
+
 def read_golden(model: Path, manifest: Manifest) -> Golden:
     """The golden patches beside ``model``, hash and shapes checked.
 
     Raises:
         ModelError: missing, altered, or not arrays of the expected shapes.
     """
-    path = golden_path(model)
-    if not path.is_file():
-        raise ModelError(f"{path}: the golden patches are missing; copy them together with the model")
-    found = hashlib.sha256(_bounded(path, LARGEST_SIDECAR_BYTES)).hexdigest()
-    if found != manifest.golden_sha256:
-        raise ModelError(f"{path}: changed after the manifest was written; copy or export the model again")
+    path, content = golden_path(model), checked_golden_bytes(model, manifest)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            golden = Golden(*(arrays[name] for name in ("patches", "labels", "logits")))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(io.BytesIO(content)) as arrays:
+            golden = Golden(*(_array(arrays, name, kind) for name, kind in GOLDEN_ARRAYS.items()))
+    except (KeyError, ValueError, NotImplementedError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"{path}: not a golden file ({error}); export the model again") from error
-    count, side = len(golden.labels), manifest.patch_px
-    if golden.patches.shape != (count, side, side, 3) or golden.logits.shape != (count,):
-        raise ModelError(f"{path}: shapes {golden.patches.shape} and {golden.logits.shape} do not fit; export again")
+    count, side = golden.logits.size, manifest.patch_px
+    shapes = golden.patches.shape, golden.labels.shape, golden.logits.shape
+    if not count or shapes != ((count, side, side, 3), (count,), (count,)):
+        raise ModelError(f"{path}: holds arrays {', '.join(map(str, shapes))}; no golden patches: export again")
+    if not np.isfinite(golden.logits).all():
+        raise ModelError(f"{path}: golden logits that are no numbers; export the model again")
     return golden
+
+
+def _array(arrays: zipfile.ZipFile, name: str, kind: type) -> np.ndarray:
+    """One array of an ``.npz`` file, with the size bounded before anything of that size is allocated."""
+    place = arrays.getinfo(f"{name}.npy")
+    if place.file_size > LARGEST_GOLDEN_ARRAY_BYTES or place.compress_type not in NPZ_COMPRESSIONS:
+        raise ValueError(f"{name} takes {place.file_size} bytes or is packed in a way that is not ours")
+    content = arrays.read(place)
+    stream = io.BytesIO(content)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError(f"{name} is of another version of NumPy's format")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+    start = stream.tell()
+    if dtype != kind or by_columns or math.prod(shape) * dtype.itemsize != len(content) - start:
+        raise ValueError(f"{name} is {dtype} {shape} in {len(content) - start} bytes")
+    return np.frombuffer(content, dtype, offset=start).reshape(shape)
 
 
 def _bounded(path: Path, limit: int) -> bytes:

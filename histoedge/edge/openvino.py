@@ -1,11 +1,13 @@
 """OpenVINO: opens ``.onnx`` files on the CPU (it reads TFLite from a path alone, never from checked bytes)."""
 
+import threading
 from typing import Any
 
 import numpy as np
 
-from . import Operator, check_patches
+from . import Operator
 from .errors import ModelError
+from .patches import check_patches
 
 ONE_PATCH = (1, 96, 96, 3)
 FLOATS = ("f16", "bf16", "f32", "f64")
@@ -120,16 +122,16 @@ class OpenVINORunner:
     def __init__(self, model: Any, *, threads: int, stride_px: int, version: str) -> None:
         self.version = version
         self._model, self._threads, self._stride_px = model, threads, stride_px
+        self._turn = threading.Lock()  # a request holds one call's values
         self._compile(ONE_PATCH)
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
         """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels."""
         patches = check_patches(patches, stride_px=self._stride_px)
-        if not len(patches):
-            return np.zeros((0, 1, 1, 1), np.float32)
-        if patches.shape != self._shape:
-            self._compile(patches.shape)
-        return np.array(self._request.infer([patches], share_inputs=True)[0])
+        with self._turn:
+            if patches.shape != self._shape:
+                self._compile(patches.shape)
+            return np.array(self._request.infer([patches], share_inputs=True)[0])
 
     def _compile(self, shape: tuple[int, ...]) -> None:
         self._request = _compiled(self._model, shape, threads=self._threads).create_infer_request()

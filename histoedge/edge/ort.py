@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from . import Operator, check_patches
+from . import Operator
 from .errors import ModelError, RuntimeUnavailable
+from .patches import check_patches
 
 EXACT_SUMS = "session.x64quantprecision"  # ONNX Runtime's onnxruntime_session_options_config_keys.h
 NO_CPU = "session.disable_cpu_ep_fallback"  # same file

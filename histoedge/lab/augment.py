@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from histoedge.config import TrainConfig
-from histoedge.data import synthetic
+from histoedge.edge import drift
 
 DARKEST = 1 / 255  # optical density is -log(transmission); 1/255 keeps the darkest pixel finite
 
-STAINS = np.array([synthetic.HAEMATOXYLIN, synthetic.EOSIN, (0.27, 0.57, 0.78)], np.float32)
+STAINS = np.array([drift.HAEMATOXYLIN, drift.EOSIN, (0.27, 0.57, 0.78)], np.float32)
 STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 """Optical densities in red, green, blue of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001)."""
 UNMIX = np.linalg.inv(STAINS).astype(np.float32)

@@ -16,7 +16,19 @@ from histoedge import files, metrics
 from histoedge.config import CompressConfig, Device, Recipe, TrainConfig
 from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import augment, backend, batches, calibrate, checkpoint, keep, quantise, slim, symmetry, train
+from histoedge.lab import (
+    appearance,
+    augment,
+    backend,
+    batches,
+    calibrate,
+    checkpoint,
+    keep,
+    quantise,
+    slim,
+    symmetry,
+    train,
+)
 from histoedge.lab import network as networks
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.network import Arrays, Network
@@ -58,12 +70,13 @@ def compress(
     """
     path = checkpoint.path_of(run, recipe.name)
     source = checkpoint.read(checkpoint.path_of(run, "fp32"))
+    for name, trained_on in source.inputs["data"].items():
+        if splits[name].content_hash != trained_on:  # what is test for this network may be training data elsewhere
+            raise ConfigError(f"{run}: trained on another {name} split than this data holds; give the run's own --data")
+    appearance.keep(run, splits["train"])
     if recipe.parent is None:
         return source
     inputs = inputs_of(run, recipe, config, splits)
-    for name, found in inputs["data"].items():
-        if found != source.inputs["data"][name]:  # what is test for this network may be training data elsewhere
-            raise ConfigError(f"{run}: trained on another {name} split than this data holds; give the run's own --data")
     if checkpoint.is_current(path, inputs):
         return checkpoint.read(path)
     backend.use_device(device)

@@ -15,7 +15,7 @@ from histoedge.data import synthetic
 from histoedge.edge import Manifest, litert
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
-from histoedge.lab import checkpoint, keep, readback, to_onnx, to_tflite
+from histoedge.lab import appearance, checkpoint, keep, readback, to_onnx, to_tflite
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.network import LABEL_PX, PATCH_PX, Arrays
 
@@ -26,6 +26,8 @@ FLOAT_TOLERANCE = {
     "fp32": (1e-4, "sums of float32 in another order"),
     "fp16": (2e-2, "weights rounded to float16, sums in another order"),
 }
+
+Statistics = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def export(
     A file whose manifest names the same parents and tools is left as it is.
 
     Raises:
-        ModelError: the weights are missing or unreadable.
+        ModelError: the weights or the statistics of the training pixels are missing or unreadable.
         ConfigError: ``target_ort`` is no release that can be served.
         ModelError: also when a file does not hold what the recipe's name promises.
     """
@@ -61,12 +63,13 @@ def export(
         "source": files.sha256(checkpoint.path_of(run, "fp32")),
         **{f"data {name}": value for name, value in saved.inputs["data"].items()},
     }
+    statistics = appearance.read(run, saved.inputs["data"]["train"])
     made: list[Exported] = []
     tflite: bytes | None = None
     for name in formats:
         model = run / "models" / f"{recipe.name}.{name}"
         tools = _tools(target_ort if name == "onnx" else None)
-        if _is_current(model, parents, tools):
+        if _is_current(model, parents, statistics, tools):
             made.append(Exported(model, written=False))
             continue
         if tflite is None:  # the golden logits of both formats come from it
@@ -80,7 +83,15 @@ def export(
         kernels = readback.kernels(content, name, saved.network)
         keep.refuse_broken(recipe, saved.network, kernels, where=model.name)
         described = _manifest(
-            saved, recipe, name, content=content, kernels=kernels, golden=golden, parents=parents, tools=tools
+            saved,
+            recipe,
+            name,
+            content=content,
+            kernels=kernels,
+            golden=golden,
+            parents=parents,
+            statistics=statistics,
+            tools=tools,
         )
         manifests.verdict_path(model).unlink(missing_ok=True)
         files.write_bytes(model, content)
@@ -90,14 +101,14 @@ def export(
     return made
 
 
-def _is_current(model: Path, parents: dict[str, str], tools: dict[str, str]) -> bool:
+def _is_current(model: Path, parents: dict[str, str], statistics: Statistics, tools: dict[str, str]) -> bool:
     try:
         held = manifests.read(model)
         manifests.checked_bytes(model, held)
         manifests.read_golden(model, held)
     except ModelError:
         return False
-    return held.parents == parents and held.tools == tools
+    return (held.parents, held.input_statistics, held.tools) == (parents, statistics, tools)
 
 
 def _tools(target_ort: str | None) -> dict[str, str]:
@@ -123,6 +134,7 @@ def _manifest(
     kernels: Arrays,
     golden: bytes,
     parents: dict[str, str],
+    statistics: Statistics,
     tools: dict[str, str],
 ) -> Manifest:
     network = saved.network
@@ -159,5 +171,6 @@ def _manifest(
         output_quantum=quantum,
         zeros=readback.zeros(kernels),
         may_saturate=readback.may_saturate(kernels) if recipe.precision == "int8" else [],
+        input_statistics=statistics,
         tools=tools,
     )

@@ -14,7 +14,7 @@ from histoedge import files, metrics
 from histoedge.config import Device, TrainConfig
 from histoedge.data import Split, hdf5
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import augment, backend, batches, calibrate, checkpoint, symmetry
+from histoedge.lab import appearance, augment, backend, batches, calibrate, checkpoint, symmetry
 from histoedge.lab import network as networks
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.network import Arrays, Network
@@ -94,6 +94,7 @@ def train(
         settings = {name: inputs[name] for name in ("train", "data", "teacher")}
         networks.write(out, network, settings)
         _train(network, splits, config, out, inputs=inputs, teacher=master, progress=progress)
+    appearance.keep(out, splits["train"])
     return checkpoint.read(path)
 
 

@@ -6,7 +6,8 @@ from scipy import stats
 
 from histoedge import metrics
 from histoedge.bench import slides
-from histoedge.data import picture, synthetic
+from histoedge.data import synthetic
+from histoedge.edge import drift
 from histoedge.edge.errors import DataError
 
 
@@ -86,7 +87,7 @@ def test_on_synthetic_slides_too():
     every = synthetic.PATCHES_PER_SLIDE
     made = [synthetic._patch("test", number * every + patch, 0) for number in range(30) for patch in range(16)]
     labels, slide = np.array([label for _, label in made]), np.repeat(np.arange(30), 16)
-    scores = picture.stains(np.stack([pixels for pixels, _ in made]))[:, 0]
+    scores = drift.stains(np.stack([pixels for pixels, _ in made]))[:, 0]
     kept = labels == slide % 2
     labels, slide, scores = labels[kept], slide[kept], scores[kept]
     true = metrics.auc(labels, scores)

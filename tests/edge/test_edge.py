@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,123 @@ def test_the_mean_red_value_comes_out(mean_red: Path) -> None:
     ("patches", "message"),
     [
         (np.zeros((1, 96, 96, 3), np.float32), "do not divide, normalise"),
-        (np.zeros((1, 3, 96, 96), np.uint8), r"shape \(1, 3, 96, 96\)"),
-        (np.zeros((96, 96, 3), np.uint8), r"shape \(96, 96, 3\)"),
-        (np.zeros((1, 95, 96, 3), np.uint8), "95 x 96 px"),
+        (np.full((1, 96, 96, 3), np.nan), "patches are float64 with NaN in it"),
+        (np.zeros((1, 3, 96, 96), np.uint8), r"channels first; numpy.transpose\(patches, \(0, 2, 3, 1\)\) mends it"),
+        (np.zeros((96, 96, 3), np.uint8), r"shape \(96, 96, 3\).* patches\[None\]"),
+        (np.zeros((1, 96, 96, 4), np.uint8), r"shape \(1, 96, 96, 4\)"),
+        (np.zeros((0, 96, 96, 3), np.uint8), "at least one patch"),
+        (np.zeros((1, 95, 96, 3), np.uint8), r"shape \(1, 95, 96, 3\); expected at least one patch, of 96 x 96 px"),
+        (np.ma.zeros((1, 96, 96, 3), np.uint8), "patches are MaskedArray"),
         ([[1]], "patches are list"),
     ],
 )
 def test_wrong_pixels_are_refused_in_one_line(mean_red: Path, patches: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=message):
         edge.load(mean_red).predict(patches)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (np.zeros((96, 96, 3), np.float32), "the field is float32"),
+        (np.zeros((3, 96, 128), np.uint8), r"channels first; numpy.transpose\(patches, \(1, 2, 0\)\) mends it"),
+        (np.zeros((1, 96, 96, 3), np.uint8), "one field at a time"),
+        (np.zeros((300, 95, 3), np.uint8), "the field is 300 x 95 px"),
+    ],
+)
+def test_a_wrong_field_is_refused_in_one_line(mean_red: Path, field: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        edge.load(mean_red).map(field)
+
+
+def test_logits_probabilities_and_verdicts_follow_from_each_other(mean_red_calibrated: Path) -> None:
+    runner = edge.load(mean_red_calibrated)
+    patches = np.zeros((2, 96, 96, 3), np.uint8)
+    patches[1, ..., 0] = 255
+    probability = runner.probability(patches)
+    np.testing.assert_allclose(probability.reshape(-1), [0.5, 1 / (1 + np.exp(-1 / runner.manifest.temperature))])
+    assert runner.decide(patches).reshape(-1).tolist() == [False, True]  # at 0.6
+    patches[1, ..., 0] = 100  # a probability of 0.69
+    assert runner.decide(patches).reshape(-1).tolist() == [False, True]
+    assert runner.decide(patches, at="specificity 0.95").reshape(-1).tolist() == [False, False]  # at 0.7
+    assert runner.decide(patches).shape == runner.predict(patches).shape == (2, 1, 1, 1)
+
+
+def test_a_map_holds_the_logit_of_each_whole_patch(mean_red: Path) -> None:
+    field = np.random.default_rng(0).integers(0, 256, (200, 139, 3), np.uint8)
+    runner = edge.load(mean_red)
+    found = runner.map(field)
+    assert (found.shape, found.dtype) == ((4, 2), np.float32)
+    cut = np.stack([field[top : top + 96, left : left + 96] for top in (0, 32, 64, 96) for left in (0, 32)])
+    np.testing.assert_allclose(found.reshape(-1), runner.predict(cut).reshape(-1), atol=1e-6)
+
+
+def test_a_missing_or_changed_golden_file_is_refused(mean_red: Path) -> None:
+    golden = manifests.golden_path(mean_red)
+    kept = golden.read_bytes()
+    golden.write_bytes(kept[:-1])
+    with pytest.raises(ModelError, match="changed after the manifest was written"):
+        edge.load(mean_red)
+    golden.unlink()
+    with pytest.raises(ModelError, match="the golden patches are missing"):
+        edge.load(mean_red)
+
+
+def test_every_flipped_bit_of_a_manifest_is_caught(mean_red_calibrated: Path) -> None:
+    path = manifests.manifest_path(mean_red_calibrated)
+    body = json.loads(path.read_text()) | {"temperature": 0.9516702203269367, "tolerance": 1e-05}
+    content = json.dumps(body | {"digest": manifests.digest(body)}, indent=1).encode()
+    path.write_bytes(content)
+    manifests.read(mean_red_calibrated)
+    for position in range(len(content)):
+        for bit in range(8):
+            flipped = bytearray(content)
+            flipped[position] ^= 1 << bit
+            path.write_bytes(flipped)
+            with pytest.raises(ModelError):
+                manifests.read(mean_red_calibrated)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"stride_px": 0}, "stride_px is 0, expected above 0"),
+        ({"stride_px": True}, "stride_px is 'True', expected int"),
+        ({"macs": 10**20}, r"macs is 1e\+20, expected above 0"),
+        ({"temperature": "1"}, "temperature is '1', expected float"),
+        ({"temperature": -1.0}, "temperature is -1, expected above 0"),
+        ({"may_saturate": [1]}, "may_saturate is"),
+        ({"parents": {"weights": 1}}, "parents is"),
+        ({"input_statistics": {"red": {"p01": "x"}}}, "input_statistics is"),
+        ({"output_quantum": [0.1]}, "output_quantum is"),
+        ({"network": {}}, "network is '{}', expected str"),
+    ],
+)
+def test_a_signed_manifest_of_other_kinds_is_refused(mean_red: Path, changed: dict, message: str) -> None:
+    path = manifests.manifest_path(mean_red)
+    body = json.loads(path.read_text()) | changed
+    path.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
+    with pytest.raises(ModelError, match=message) as caught:
+        edge.load(mean_red)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b"NaN", b"\xff\xfe", b'{"contract": 2, "digest": Infinity}', b" " * 300_000]
+)
+def test_a_manifest_that_would_break_a_reader_is_refused(mean_red: Path, content: bytes) -> None:
+    manifests.manifest_path(mean_red).write_bytes(content)
+    with pytest.raises(ModelError):
+        edge.load(mean_red)
+
+
+def test_many_threads_get_the_answers_of_one(mean_red: Path) -> None:
+    runner = edge.load(mean_red)
+    patches = np.random.default_rng(0).integers(0, 256, (64, 96, 96, 3), np.uint8)
+    alone = runner.predict(patches)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda at: runner.predict(patches[at % 64 : at % 64 + 1]), range(512)))
+    np.testing.assert_array_equal(np.concatenate(found).reshape(8, 64), np.tile(alone.reshape(1, 64), (8, 1)))
 
 
 def test_a_changed_model_file_is_refused_before_any_interpreter_sees_it(mean_red: Path) -> None:
@@ -48,7 +157,11 @@ def test_a_changed_manifest_is_refused(mean_red: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "not a JSON document"), ("[]", "contract version"), ('{"contract": 99}', "contract version 99, expected 1")],
+    [
+        ("{", "not a JSON document"),
+        ("[]", "contract version"),
+        ('{"contract": 99}', "contract version 99, expected 2; update histoedge"),
+    ],
 )
 def test_a_manifest_that_is_none_is_refused(mean_red: Path, content: str, message: str) -> None:
     manifests.manifest_path(mean_red).write_text(content)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from histoedge import edge
+from histoedge import edge, files
 from histoedge.cli import main
 from histoedge.config import Recipe
 from histoedge.data import synthetic
@@ -34,7 +34,7 @@ def golden_of(model: Path) -> manifests.Golden:
 def copied(finished_run: Path, tmp_path: Path) -> Path:
     """The run's int8 weights and models, to be spoilt."""
     (tmp_path / "models").mkdir()
-    for path in [*finished_run.glob("int8.*"), finished_run / "fp32.weights.h5"]:
+    for path in [*finished_run.glob("int8.*"), finished_run / "fp32.weights.h5", finished_run / "appearance.json"]:
         shutil.copy(path, tmp_path)
     for path in finished_run.glob("models/*"):
         shutil.copy(path, tmp_path / "models")
@@ -125,8 +125,10 @@ def test_pools_between_convolutions_keep_names_and_activations_together(tmp_path
     pixels = synthetic.golden(16)[0].astype(np.float32) / 255
     arrays = networks.weights_of(folded) | quantise.calibrate(folded, network, [pixels])
     arrays[quantise.KERNEL_CODES] = np.array([-127, 127])
+    files.write_json(tmp_path / "appearance.json", {"data": "none", "statistics": {}})
+    inputs = {"data": {"train": "none"}}
     for recipe in ("fp32", "int8"):
-        saved = checkpoint.Checkpoint(network, recipe, arrays, {"data": {}}, 0.5, calibrate.Calibration(1.0, ()))
+        saved = checkpoint.Checkpoint(network, recipe, arrays, inputs, 0.5, calibrate.Calibration(1.0, ()))
         checkpoint.write(checkpoint.path_of(tmp_path, recipe), saved)
     for made in export.export(tmp_path, Recipe.parse("int8")):
         errors = layers.compare(made.model)

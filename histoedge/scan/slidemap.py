@@ -7,7 +7,7 @@ import numpy as np
 from histoedge.edge import Manifest
 
 STEP_PX = 32
-"""Between verdicts, in pixels of the plane: the side of the square in the middle of a patch that its label speaks of."""
+"""Between verdicts, in pixels of the plane: the side of the square, mid-patch, that a patch's label speaks of."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ class Plane:
     """A slide at ``um_per_px``, with its origin; ``scale`` level-0 pixels are one of its own.
 
     It reads the coarsest level that is fine enough, and resamples that unless it agrees within 2 %: then pixels are
-    as scanned, and ``um_per_px`` is the level's own. Resampling works on tiles at fixed places, of which windows are put
-    together, so a pixel is the same through every window; the last tiles are kept. Any number of threads may read.
+    as scanned, and ``um_per_px`` is the level's own. Resampling works on tiles at fixed places, and windows are made
+    of them, so a pixel is the same through every window; the last tiles are kept. Any number of threads may read.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ def mask(picture: np.ndarray, um_per_px: float) -> np.ndarray:
     Otsu's threshold on saturation (Otsu 1979; as CLAM, Lu et al. 2021, does), kept within ``SATURATIONS``. Pen is what
     has hues that the stains have not. Specks and holes smaller than ``LEAST_TISSUE_UM`` squared are dropped.
     """
-    from skimage import color, filters, morphology
+    from skimage import color, filters, morphology  # type: ignore[attr-defined]
 
     hsv = color.rgb2hsv(filters.gaussian(picture, 1, channel_axis=-1))
     hue, saturation, brightness = np.moveaxis(hsv, -1, 0)

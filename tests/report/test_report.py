@@ -24,49 +24,6 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 HOSTILE = "killed by SIGSEGV: <script>alert(1)</script> [bold]|x|"
 
 
-def cell(model, runtime, p50_ms, auc, **changes):
-    recipe, format_ = model.split(".")
-    full = Measurement(
-        model=model,
-        recipe=recipe,
-        format=format_,
-        runtime=runtime,
-        runtime_version="1.2.3",
-        kernels="some kernels",
-        threads=1,
-        batch=1,
-        field_px=96,
-        status="ok",
-        size_bytes=390_000,
-        load_ms=3.25,
-        first_ms=0.75,
-        p50_ms=p50_ms,
-        p50_lo=0.99 * p50_ms,
-        p50_hi=1.01 * p50_ms,
-        p90_ms=1.1 * p50_ms,
-        p95_ms=1.2 * p50_ms,
-        p99_ms=1.5 * p50_ms,
-        patches_per_s=1000 / p50_ms,
-        peak_rss_bytes=91_000_000,
-        auc=auc,
-        auc_lo=auc - 0.01,
-        auc_hi=auc + 0.01,
-        n_patches=2947,
-        ece=0.0312,
-        sensitivity_at_95_specificity=0.583,
-        sensitivity_at_95_specificity_lo=0.521,
-        sensitivity_at_95_specificity_hi=0.64,
-        reference=f"fp32.{format_} @ {runtime}",
-        d_auc=auc - 0.9157,
-        d_auc_lo=auc - 0.9167,
-        d_auc_hi=auc - 0.9147,
-        p50_ratio=p50_ms / 0.228,
-        p50_ratio_lo=p50_ms / 0.23,
-        p50_ratio_hi=p50_ms / 0.226,
-    )
-    return dataclasses.replace(full, **changes)
-
-
 def with_curves(row, shift=0.0):
     """All that a measured row can tell, the first of a file on a runtime."""
     robust = tuple(
@@ -96,11 +53,6 @@ def with_curves(row, shift=0.0):
     )
 
 
-def without_figures(row, status, reason):
-    names = ("model", "recipe", "format", "runtime", "threads", "batch", "field_px")
-    return Measurement(**{name: getattr(row, name) for name in names}, status=status, reason=reason)
-
-
 @pytest.fixture
 def sheet():
     made = io.BytesIO()
@@ -121,13 +73,25 @@ def whole(results):
 
 
 @pytest.fixture
-def results():
+def results(cell):
+    def full(model, runtime, p50_ms, auc, **changes):
+        told = {"size_bytes": 390_000, "runtime_version": "1.2.3", "kernels": "some kernels", "n_patches": 2947}
+        told |= {"load_ms": 3.25, "first_ms": 0.75, "peak_rss_bytes": 91_000_000, "patches_per_s": 1000 / p50_ms}
+        told |= {"p90_ms": 1.1 * p50_ms, "p95_ms": 1.2 * p50_ms, "p99_ms": 1.5 * p50_ms, "ece": 0.0312}
+        points = {"": 0.583, "_lo": 0.521, "_hi": 0.64}
+        told |= {f"sensitivity_at_95_specificity{bound}": value for bound, value in points.items()}
+        told |= {"reference": f"fp32.{model.partition('.')[2]} @ {runtime}", "d_auc": auc - 0.9157}
+        told |= {"d_auc_lo": auc - 0.9167, "d_auc_hi": auc - 0.9147, "p50_ratio": p50_ms / 0.228}
+        told |= {"p50_ratio_lo": p50_ms / 0.23, "p50_ratio_hi": p50_ms / 0.226}
+        return cell(model, runtime, p50_ms=p50_ms, auc=auc, **{**told, **changes})
+
+    missing = {"p50_ms": None, "auc": None, "status": "unavailable", "reason": "not installed; pip install openvino"}
     rows = (
-        cell("fp32.onnx", "onnxruntime", 0.228, 0.9157, p50_ratio=None, reference=None, d_auc=None),
-        cell("int8.onnx", "onnxruntime", 0.0812, 0.9159),
-        cell("prune50.tflite", "litert", 0.245, 0.9101, status="unsettled", reason="the interval is wide"),
-        without_figures(cell("prune50_int8.tflite", "litert", 1, 0.9), "failed", HOSTILE),
-        without_figures(cell("int8.onnx", "openvino", 1, 0.9), "unavailable", "not installed; pip install openvino"),
+        full("fp32.onnx", "onnxruntime", 0.228, 0.9157, p50_ratio=None, reference=None, d_auc=None),
+        full("int8.onnx", "onnxruntime", 0.0812, 0.9159),
+        full("prune50.tflite", "litert", 0.245, 0.9101, status="unsettled", reason="the interval is wide"),
+        cell("prune50_int8.tflite", "litert", **{**missing, "status": "failed", "reason": HOSTILE}),
+        cell("int8.onnx", "openvino", **missing),
     )
     about = {"cpu": "A <fast> CPU", "cpu_flags": ["avx2"], "memory_bytes": 2**34, "packages": {"numpy": "2.4"}}
     return Results(about, {"plan": {"rounds": 10, "runtimes": []}, "data": "abc123"}, rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from histoedge.bench import environment, is_current, read, write
+from histoedge.bench import FileLayers, Layer, environment, is_current, read, write
 from histoedge.bench.curves import Reliability, Roc
 from histoedge.bench.quality import Robustness
 from histoedge.edge.errors import DataError
@@ -53,6 +53,33 @@ def test_curves_can_be_read_and_each_list_of_numbers_is_one_line(tmp_path, row):
     text = (tmp_path / "bench.json").read_text()
     assert '"fpr": [ 0, 0.25, 1 ]' in text
     assert text.count("\n") < 250
+
+
+FILE = {"model": "int8.onnx", "runtime": "onnxruntime", "n_patches": 256, "reason": None}
+STEM = {"layer": "stem", "channels": 24, "relative_rms": 0.0325}
+
+
+def test_the_error_of_each_layer_can_be_read(row, tmp_path):
+    errors = (Layer(**STEM), Layer(layer="head", channels=1, relative_rms=None))
+    told = (FileLayers(**FILE, layers=errors), FileLayers(**{**FILE, "reason": "no weights"}, layers=()))
+    write(tmp_path / "bench.json", [row], inputs=INPUTS, layers=told)
+    assert read(tmp_path / "bench.json").layers == told
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        (3, "layers: expected a list of objects with the keys model, runtime, n_patches, reason, layers"),
+        ([{**FILE, "layers": [{**STEM, "channels": 1.5}]}], "layers: channels is '1.5', expected int; measure again"),
+        ([{**FILE, "layers": [{**STEM, "more": 1}]}], "expected a list of objects with the keys layer, channels, "),
+        ([{**FILE, "layers": "none"}], "expected a list of objects with the keys layer, channels, relative_rms"),
+        ([{**FILE, "model": 3, "layers": []}], "layers: model is '3', expected str"),
+    ],
+)
+def test_wrong_errors_of_layers_are_refused(results, layers, says):
+    results.write_text(json.dumps({**json.loads(results.read_text()), "layers": layers}))
+    with pytest.raises(DataError, match=says):
+        read(results)
 
 
 def test_results_are_current_only_for_the_same_inputs(results, tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from histoedge import report
-from histoedge.bench import Measurement, Results
+from histoedge.bench import FileLayers, Layer, Measurement, Results
 from histoedge.bench.curves import Reliability, Roc
 from histoedge.bench.quality import Robustness
 from histoedge.edge.errors import DataError
@@ -61,7 +61,7 @@ def sheet():
 
 
 @pytest.fixture
-def whole(results):
+def whole(results, with_layers):
     """A file on a runtime in two shapes, with everything that can be measured."""
     first = with_curves(results.measurements[1])
     told_once = dict.fromkeys(("roc", "reliability", "robustness"))
@@ -69,7 +69,7 @@ def whole(results):
     field = dataclasses.replace(first, field_px=1024, scenario="field", **told_once)
     failed = [dataclasses.replace(results.measurements[3], batch=batch) for batch in (1, 8)]
     rows = (dataclasses.replace(first, scenario="single-stream"), more, field, *failed)
-    return dataclasses.replace(results, measurements=rows)
+    return dataclasses.replace(with_layers, measurements=rows)
 
 
 @pytest.fixture
@@ -95,6 +95,45 @@ def results(cell):
     )
     about = {"cpu": "A <fast> CPU", "cpu_flags": ["avx2"], "memory_bytes": 2**34, "packages": {"numpy": "2.4"}}
     return Results(about, {"plan": {"rounds": 10, "runtimes": []}, "data": "abc123"}, rows)
+
+
+@pytest.fixture
+def with_layers(results):
+    """Two files of one network, one whose head is 0 on all patches, and one that could not be compared."""
+    errors = [Layer(layer=name, channels=24, relative_rms=error) for name, error in (("stem", 0.0325), ("head", 0.12))]
+    dead = (errors[0], dataclasses.replace(errors[1], relative_rms=None))
+    told = {"n_patches": 256, "reason": None}
+    files = (
+        FileLayers(model="int8.onnx", runtime="onnxruntime", layers=tuple(errors), **told),
+        FileLayers(model="int8.tflite", runtime="litert", layers=dead, **told),
+        FileLayers(model="prune50_int8.tflite", runtime=None, layers=(), **{**told, "reason": HOSTILE}),
+    )
+    return dataclasses.replace(results, layers=files)
+
+
+def test_the_page_draws_the_error_of_each_layer_from_the_first_to_the_last(with_layers):
+    page = report.html(with_layers)
+    titles = re.findall("<title>([^<]*channels[^<]*)</title>", page)
+    assert titles == [
+        "int8.onnx @ onnxruntime, stem, 24 channels: 3.2 %",
+        "int8.tflite @ litert, stem, 24 channels: 3.2 %",
+        "int8.onnx @ onnxruntime, head, 24 channels: 12.0 %",
+        "int8.tflite @ litert, head, 24 channels: always 0",
+    ]
+    (section,) = re.findall("<section>\n<h2>Error of each layer.*?</section>", page, re.DOTALL)
+    assert re.findall('text-anchor="end">([^<]*)<', section) == ["3.2 %", "12.0 % / always 0"]
+    ends = re.findall('<line x1="10" y1="[^"]*" x2="([^"]*)"', section)
+    assert ends == ["64.2", "64.2", "210.0", "11"]  # 200 px are 12 %
+    assert "Not measured: prune50_int8.tflite: killed by SIGSEGV: &lt;script&gt;" in section
+    assert "<b>Error of each layer</b>" in page
+
+
+def test_a_page_without_errors_of_layers_says_why_and_what_to_do(results):
+    page = report.html(results)
+    assert page.count("bench the folder of the run itself, where the lab is installed") == 1
+    assert "<b>Error of each layer</b>" not in page
+    in_floats = dataclasses.replace(results, measurements=results.measurements[:1])
+    assert "Error of each layer" not in report.html(in_floats)
 
 
 def printed(table):
@@ -231,7 +270,13 @@ def test_everything_that_was_measured_is_on_the_page(whole, sheet):
             "ROC curves",
             "Robustness",
         ),
-        *("Can the probability be believed?", "Decisions that differ", "How to read this", "Measured on"),
+        *(
+            "Can the probability be believed?",
+            "Error of each layer in integers",
+            "Decisions that differ",
+            "How to read this",
+            "Measured on",
+        ),
         *(
             "multi-stream (batch 8)",
             "field (1024 px)",

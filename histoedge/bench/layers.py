@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from histoedge.bench.environment import without_folder
 from histoedge.cell import Cell, CellFailed
 from histoedge.progress import Progress
 
@@ -67,11 +68,11 @@ def measure(
                 layers: tuple[Layer, ...] = ()
                 lab = lab or Cell(COMMAND, timeout_s=timeout_s)
                 try:
-                    told = lab.ask("layers", model=str(path), patches_npy=str(pixels))
+                    told = lab.ask("layers", model=str(path.absolute()), patches_npy=str(pixels))
                     runtime = told["runtime"]
                     layers = tuple(Layer(**{key: row[key] for key in Layer.__annotations__}) for row in told["layers"])
                 except CellFailed as failure:
-                    reason = failure.reason
+                    reason = without_folder(failure.reason, path.absolute().parent.parent)
                     lab = lab if failure.kind else None  # what is no refusal has ended it
                 count = len(patches)
                 found.append(FileLayers(model=name, runtime=runtime, n_patches=count, reason=reason, layers=layers))

@@ -263,6 +263,7 @@ def _over_empty(row: Measurement) -> str:
 WORDS = {
     "cpu": "CPU",
     "cpu_flags": "CPU flags",
+    "cpu_flags_refused": "CPU flags that the system refuses",
     "cpus_in_machine": "CPUs in the machine",
     "cpus_allowed": "CPUs allowed",
     "cpu_quota": "CPU quota",

@@ -106,9 +106,17 @@ def test_a_gate_that_judged_nothing_fails(text, rows, says, request):
 
 
 def test_a_single_round_decides_nothing_about_time(row):
-    one_round = dataclasses.replace(row, status="unsettled", p50_lo=0.5, p50_hi=0.5)
-    (one,) = judged("p50_ms < 9", one_round)
-    assert (one.outcome, one.reason) == ("undecided", "one round shows no spread; measure several")
+    rate = dict.fromkeys(("patches_per_s", "patches_per_s_lo", "patches_per_s_hi"), 2000.0)
+    one_round = dataclasses.replace(row, status="unsettled", p50_lo=0.5, p50_hi=0.5, **rate)
+    for gate in ("p50_ms < 9", "patches_per_s > 9"):
+        (one,) = judged(gate, one_round)
+        assert (one.outcome, one.reason) == ("undecided", "one round shows no spread; measure several")
+
+
+def test_more_rounds_not_more_patches_decide_how_fast(row):
+    rate = {"patches_per_s": 2000.0, "patches_per_s_lo": 1900.0, "patches_per_s_hi": 2100.0}
+    (one,) = judged("patches_per_s > 1950", dataclasses.replace(row, **rate))
+    assert (one.outcome, "measure more rounds" in one.reason) == ("undecided", True)
 
 
 @pytest.mark.parametrize(

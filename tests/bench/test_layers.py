@@ -58,6 +58,6 @@ def test_a_file_without_its_weights_says_so_in_the_results(mean_red, tmp_path, s
     bench_to(tmp_path / "r.json", models, plan=plan, split=split, valid=split)
     (found,) = read(tmp_path / "r.json").layers
     assert (found.model, found.layers) == ("int8.onnx", ())
-    assert "int8.weights.h5: missing; layers are compared with these weights" in found.reason
+    assert found.reason.startswith("int8.weights.h5: missing; layers are compared with these weights")
     bench_to(tmp_path / "r.json", models, plan=plan, split=split)
     assert "layers" not in json.loads((tmp_path / "r.json").read_text())

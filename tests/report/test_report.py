@@ -93,7 +93,13 @@ def results(cell):
         cell("prune50_int8.tflite", "litert", **{**missing, "status": "failed", "reason": HOSTILE}),
         cell("int8.onnx", "openvino", **missing),
     )
-    about = {"cpu": "A <fast> CPU", "cpu_flags": ["avx2"], "memory_bytes": 2**34, "packages": {"numpy": "2.4"}}
+    about = {
+        "cpu": "A <fast> CPU",
+        "cpu_flags": ["avx2"],
+        "cpu_flags_refused": ["amx_int8"],
+        "memory_bytes": 2**34,
+        "packages": {"numpy": "2.4"},
+    }
     return Results(about, {"plan": {"rounds": 10, "runtimes": []}, "data": "abc123"}, rows)
 
 
@@ -199,6 +205,8 @@ def test_the_page_holds_the_figures_and_no_foreign_markup(results):
     page = report.html(results)
     for shown in ("81.2", "0.9159", "+0.0002", "0.356", "unsettled", "A &lt;fast&gt; CPU", "16.0 GiB", "abc123"):
         assert shown in page
+    assert "<dt>CPU flags that the system refuses</dt><dd>amx_int8</dd>" in page
+    assert "does not hold what another start of the process changes" in page
     assert "<script" not in page
     assert page.count("<circle") == 3 + 3  # each cell by its latency, each file by its size
 

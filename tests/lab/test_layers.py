@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from histoedge import edge, files
+from histoedge import bench, data, edge, files
 from histoedge.cli import main
 from histoedge.config import Recipe
 from histoedge.data import synthetic
@@ -23,7 +23,7 @@ from histoedge.lab.network import Network, Row
 
 pytestmark = pytest.mark.lab
 
-LAYERS = {"stem", "conv2", "conv3", "conv4", "conv5", "head"}
+LAYERS = ["stem", "conv2", "conv3", "conv4", "conv5", "head"]
 
 
 def golden_of(model: Path) -> manifests.Golden:
@@ -58,7 +58,7 @@ def with_conv3_range(copied: Path) -> Callable[[float], Path]:
 @pytest.mark.parametrize("name", ["int8.tflite", "int8.onnx", "prune50_int8.tflite", "prune50_int8.onnx"])
 def test_an_honest_file_errs_by_a_few_quanta_and_like_its_twin(finished_run: Path, name: str) -> None:
     errors = layers.compare(finished_run / "models" / name)
-    assert {error.layer for error in errors} == LAYERS
+    assert {error.layer for error in errors} == set(LAYERS)
     assert [error.rms_quanta for error in errors] == sorted((error.rms_quanta for error in errors), reverse=True)
     for error in errors:
         # rounding alone is 0.29 in the stem and every layer passes some of it on; a wrong range errs by hundreds
@@ -79,6 +79,24 @@ def test_the_head_errs_as_the_logits_of_the_file_do(finished_run: Path) -> None:
     (head,) = [error for error in layers.compare(model) if error.layer == "head"]
     assert head.rms_quanta * head.quantum == pytest.approx(np.sqrt(np.mean(difference**2)), rel=1e-3)
     assert head.largest_quanta * head.quantum == pytest.approx(np.abs(difference).max(), rel=1e-3)
+    logits = folded.predict_on_batch(patches.astype(np.float32) / 255)
+    assert head.relative_rms == pytest.approx(np.linalg.norm(difference) / np.linalg.norm(logits), rel=1e-3)
+    assert head.channels == 1
+
+
+def test_a_run_tells_the_layers_of_its_int8_files_in_order_on_valid_patches(
+    finished_run: Path, tiny_data: Path
+) -> None:
+    valid = data.load(str(tiny_data), splits=("valid",))["valid"]
+    found = {file.model: file for file in bench.read(finished_run / "bench.json").layers}
+    assert sorted(found) == ["int8.onnx", "int8.tflite", "prune50_int8.onnx", "prune50_int8.tflite"]
+    for name in ("int8.onnx", "prune50_int8.tflite"):
+        told, errors = found[name], layers.in_order(finished_run / "models" / name, layers.sample(valid))
+        assert (told.reason, told.runtime) == (None, "onnxruntime" if name.endswith("onnx") else "litert")
+        assert told.n_patches == min(len(valid.labels), 256)
+        expected = [(error.layer, error.channels, pytest.approx(error.relative_rms)) for error in errors]
+        assert [(one.layer, one.channels, one.relative_rms) for one in told.layers] == expected
+        assert [one.layer for one in told.layers] == LAYERS
 
 
 def test_the_simulation_is_the_quantisation_aware_network(finished_run: Path) -> None:
@@ -166,11 +184,11 @@ def test_without_the_lab_it_says_what_to_install(finished_run: Path, monkeypatch
 def test_the_command_prints_the_table_and_the_advice(copied: Path, tiny_data: Path) -> None:
     model = str(copied / "models" / "int8.onnx")
     lines = CliRunner().invoke(main, ["verify", model, "--layers"]).stdout.splitlines()
-    assert {line.split()[0] for line in lines[-7:-1]} == LAYERS
+    assert {line.split()[0] for line in lines[-7:-1]} == set(LAYERS)
     assert "the logit's rms error" in lines[-1]
     result = CliRunner().invoke(main, ["verify", model, "--layers", "--data", str(tiny_data), "--json"])
     document = json.loads(result.stdout)
-    assert {row["layer"] for row in document["layers"]} == LAYERS
+    assert {row["layer"] for row in document["layers"]} == set(LAYERS)
     assert "the logit's rms error" in document["advice"]
     assert document["comparison"]["n_patches"] > 0
     refused = CliRunner().invoke(main, ["verify", str(copied / "models" / "fp32.onnx"), "--layers"])

@@ -630,7 +630,8 @@ def bench(
     plan = config.resolve(config.BenchPlan, file=file, options=options)
     models, reference = benches.find(places)
     with progress.on_terminal() as show:
-        splits = sources.load(source, splits=("test",) if reference is None else ("test", "valid"))
+        with_valid = reference is not None and sources.has(source, "valid")
+        splits = sources.load(source, splits=("test", "valid") if with_valid else ("test",))
         benches.bench_to(
             out,
             models,

@@ -126,3 +126,11 @@ def load(source: str, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict[
     if layouts["Kaggle"]:
         return kaggle.load(folder, splits=splits, seed=seed)
     raise DataError(f"{folder}: no data set here; expected {pcam.FILES} or {kaggle.LABELS} with train/*.tif")
+
+
+def has(source: str, split: str) -> bool:
+    """Whether DATA can hold that split: in PatchCamelyon's layout each has files of its own, and some may lack."""
+    from histoedge.data import pcam
+
+    folder = Path(source)
+    return not any(folder.glob(pcam.FILES)) or any(folder.glob(pcam.FILES.replace("*", f"{split}_x*", 1)))

@@ -20,8 +20,8 @@ from histoedge.report.tables import between, fixed, kilobytes, megabytes, micros
 LARGEST_PAGE_BYTES = 3_000_000
 PNG = b"\x89PNG\r\n\x1a\n"
 LAYERS_MISSING = (
-    "Not measured: it takes the weights that an int8 file was made from, which exported files do not carry; bench the "
-    "folder of the run itself, where the lab is installed (pip install 'histoedge[lab]')."
+    "Not measured: it takes the weights that an int8 file was made from, which exported files do not carry, and a "
+    "valid split; bench the folder of the run itself, where the lab is installed (pip install 'histoedge[lab]')."
 )
 FEW_ROWS = 40
 """Groups of more cells than this are folded, all but the first."""

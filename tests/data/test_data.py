@@ -66,6 +66,12 @@ def test_two_data_sets_in_one_folder_are_not_chosen_between(pcam_files: Callable
         data.load(str(folder))
 
 
+def test_a_split_without_files_is_told_beforehand(pcam_files: Callable[..., Path]) -> None:
+    folder = pcam_files("test")
+    assert [name for name in data.SPLITS if data.has(str(folder), name)] == ["test"]
+    assert data.has("synthetic", "valid")
+
+
 def test_data_loads_no_framework_and_no_plotting() -> None:
     code = (
         "import sys, histoedge.data.pcam, histoedge.data.kaggle, histoedge.data.synthetic, histoedge.data.check, "

@@ -129,8 +129,8 @@ def main() -> None:
         + (f" --split {arguments.split}" if arguments.split != "valid" else ""),
         "about": f"Streams of `{arguments.split}`, {len(patches):,} patches of other slides than training's, all in "
         f"one stream or in {GROUPS} groups sorted by what they are alike in (slides are not known); every patch looked "
-        f"at. Drift is called where more than {drift.LARGEST_SHARE:.0%} of a stream's patches lie beyond the 1st or 99th "
-        f"percentile of a statistic in training; `largest_share` is that share in the stream that has the largest. "
+        f"at. Drift is called where more than {drift.LARGEST_SHARE:.0%} of a stream's patches lie beyond the 1st or "
+        f"99th percentile of a statistic in training; `largest_share` is that share where it is largest. "
         f"`Watch.add` at one patch in {drift.EVERY} takes {watching:.1f} us per patch on average, `predict` of "
         f"{runner.manifest.network} {arguments.model.name} on {runner.runtime} {predicting:.1f} us.",
         "environment": machine,

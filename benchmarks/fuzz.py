@@ -338,7 +338,8 @@ def run_child(exported: Exported, seed: int, numbers: range, folder: Path, writi
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MORE_BYTES, size + MORE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what interpreters say of such files
+    for stream in (1, 2):  # what interpreters say of such files
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     lying: dict[str, bytes] = {}
     for number in numbers:
         target, parts = exported.case(seed, number)

@@ -335,7 +335,7 @@ def _array(arrays: zipfile.ZipFile, name: str, kind: type) -> np.ndarray:
     if header is None or int.from_bytes(content[8:10], "little") != header.end() - 10:
         raise ValueError(f"{name} is not an array as NumPy writes it")
     dtype, shape = header[1].decode(), tuple(int(side) for side in header[2].split(b", "))
-    expected, size = np.dtype(kind), len(content) - header.end()
+    expected, size = np.dtype(kind).newbyteorder("<"), len(content) - header.end()
     if dtype != expected.str or math.prod(shape) * expected.itemsize != size:
         raise ValueError(f"{name} is {dtype} {shape} in {size} bytes")
     return np.frombuffer(content, expected, offset=header.end()).reshape(shape)

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from histoedge.edge import drift
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, DataError, ModelError
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STAINS = np.stack([drift.HAEMATOXYLIN, drift.EOSIN])
 
 
@@ -184,3 +186,17 @@ def test_a_fault_is_named(
     assert report.drifted
     assert words in report.sentence
     assert "\n" not in report.sentence
+
+
+@pytest.mark.skipif(not (BENCHMARKS / "drift.py").is_file(), reason="not a checkout")
+def test_the_benchmark_counts_the_streams_that_are_called_drift(plain: manifests.Manifest) -> None:
+    spec = importlib.util.spec_from_file_location("benchmark_drift", BENCHMARKS / "drift.py")
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    mixed = np.concatenate([grey(45, 100), grey(15, 30)])
+    told = benchmark.row("grey", [grey(60, 100), mixed, benchmark.scaled(mixed, 2.0, 2.0, 2.0)], plain)
+    assert (told["patches"], told["streams"], told["called_drift"], told["largest_share"]) == ("grey", 3, 1, 0.75)
+    assert told["said_of_the_first"] == "too bright: exposure or white balance"
+    assert benchmark.row("grey", [mixed], plain)["said_of_the_first"] == "none"

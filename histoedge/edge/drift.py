@@ -48,7 +48,7 @@ with red and blue exchanged, whose three differences have the other sign."""
 _DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 
 CAUSES = {
-    ("contrast", "below"): "hardly any contrast: glass without tissue, or far out of focus",
+    ("contrast", "below"): "hardly any contrast: no tissue, no light, or far out of focus",
     ("focus", "below"): "blurred: out of focus, or magnified more than 10x (0.972 um per px)",
     ("focus", "above"): "sharper than trained on: noise or sharpening",
     ("white", "below"): "too dark: exposure or white balance",
@@ -93,10 +93,11 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a ``Watch`` has seen of ``n_patches``, of which it looked at ``n_looked``."""
+    """What a ``Watch`` has seen of ``n_patches``: ``n_looked`` are told of, ``n_glass`` were set aside."""
 
     n_patches: int
     n_looked: int
+    n_glass: int
     statistics: tuple[Seen, ...]
 
     @property
@@ -113,7 +114,8 @@ class Report:
     def sentence(self) -> str:
         """One line: what is off and the likely cause."""
         if not self.enough:
-            return f"too few patches yet to say: {self.n_looked} looked at, {FEWEST} are needed"
+            told = f"{self.n_looked} looked at and {self.n_glass} of glass"
+            return f"too few patches yet to say: {told}, {FEWEST} are needed"
         outside = {(one.name, one.side): one for one in self.statistics if one.side is not None}
         if not outside:
             return f"these look like the training data, by {self.n_looked} patches looked at"
@@ -133,8 +135,8 @@ class Report:
 class Watch:
     """Compares a stream of patches with the training data of a model. Any number of threads may share it.
 
-    It looks at one patch in ``every``, so that it costs a small part of the model's own time. Let it see what the model
-    is there for, patches with tissue: glass alone is reported as hardly any contrast.
+    It looks at one patch in ``every``, so that it costs a small part of the model's own time. Glass is set aside: less
+    contrast than 99 % of the training patches have, and more green than half of them.
 
     Raises:
         ConfigError: ``every`` is below 1.
@@ -145,13 +147,14 @@ class Watch:
         if every < 1:
             raise ConfigError(f"every is {every}; expected at least 1, which looks at every patch")
         known = manifest.input_statistics
-        if missing := [name for name in NAMES if not {"mean", LO, HI} <= known.get(name, {}).keys()]:
+        if missing := [name for name in NAMES if not {"mean", LO, "p50", HI} <= known.get(name, {}).keys()]:
             raise ModelError(
                 f"the manifest does not tell {', '.join(missing)} of the training patches; export the model again"
             )
         self._trained = {key: np.array([known[name][key] for name in NAMES]) for key in ("mean", LO, HI)}
+        self._glass = known["contrast"][LO], known["green"]["p50"]
         self._every, self._turn = every, threading.Lock()
-        self._n_patches = self._n_looked = 0
+        self._n_patches = self._n_looked = self._n_glass = 0
         self._sums, self._below, self._above = np.zeros((3, len(NAMES)))
 
     def add(self, patches: np.ndarray) -> None:
@@ -173,8 +176,12 @@ class Watch:
             return
         cut = patches.reshape(count, height, PATCH_PX, width, PATCH_PX, 3)
         image, row, column = np.unravel_index(chosen, (count, height, width))
-        values = np.stack(list(statistics(cut[image, row, :, column]).values()), axis=1)
+        found = statistics(cut[image, row, :, column])
+        least_contrast, bright = self._glass
+        kept = (found["contrast"] >= least_contrast) | (found["green"] <= bright)  # tissue takes green
+        values = np.stack([found[name][kept] for name in NAMES], axis=1)
         with self._turn:
+            self._n_glass += len(kept) - len(values)
             self._n_looked += len(values)
             self._sums += values.sum(axis=0)
             self._below += (values < self._trained[LO]).sum(axis=0)
@@ -183,7 +190,7 @@ class Watch:
     def report(self) -> Report:
         """What was seen up to now, and whether it looks like the training data."""
         with self._turn:
-            n_patches, looked = self._n_patches, self._n_looked
+            n_patches, looked, n_glass = self._n_patches, self._n_looked, self._n_glass
             means, below, above = (total / max(looked, 1) for total in (self._sums, self._below, self._above))
         seen = tuple(
             Seen(
@@ -197,7 +204,7 @@ class Watch:
             )
             for at, name in enumerate(NAMES)
         )
-        return Report(n_patches=n_patches, n_looked=looked, statistics=seen)
+        return Report(n_patches=n_patches, n_looked=looked, n_glass=n_glass, statistics=seen)
 
 
 def statistics(patches: np.ndarray) -> dict[str, np.ndarray]:

@@ -100,11 +100,11 @@ def test_more_than_half_beyond_a_bound_is_outside_and_half_is_not(plain: manifes
 
 def test_too_few_patches_say_nothing(plain: manifests.Manifest) -> None:
     watch = drift.Watch(plain, every=2)
-    assert watch.report().sentence == "too few patches yet to say: 0 looked at, 50 are needed"
+    assert watch.report().sentence == "too few patches yet to say: 0 looked at and 0 of glass, 50 are needed"
     watch.add(grey(98, 200))
     assert (watch.report().n_patches, watch.report().n_looked) == (98, 49)
     assert not watch.report().drifted
-    assert watch.report().sentence.startswith("too few patches yet to say: 49 looked at")
+    assert watch.report().sentence.startswith("too few patches yet to say: 49 looked at and 0 of glass")
     watch.add(grey(1, 200))
     assert watch.report().drifted
 
@@ -169,11 +169,23 @@ def test_patches_like_those_of_training_raise_nothing(
     assert report.sentence == "these look like the training data, by 75 patches looked at"
 
 
+def test_glass_is_set_aside(
+    plain: manifests.Manifest, training: dict[str, dict[str, float]], stream: np.ndarray
+) -> None:
+    glass = np.full_like(stream, 250)
+    report = watched(plain, training, np.concatenate([glass, stream, glass]))
+    assert (report.n_patches, report.n_looked, report.n_glass) == (450, 75, 150)
+    assert not report.drifted
+    assert report.sentence == "these look like the training data, by 75 patches looked at"
+    alone = watched(plain, training, glass)
+    assert alone.sentence == "too few patches yet to say: 0 looked at and 75 of glass, 50 are needed"
+
+
 FAULTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "BGR": (lambda patches: patches[..., ::-1], "channels in the order BGR"),
     "dark": (lambda patches: patches // 2, "too dark: exposure"),
     "blurred": (lambda patches: perturb.perturbed(patches, "blur_1_px"), "blurred: out of focus"),
-    "glass": (lambda patches: np.full_like(patches, 240), "glass without tissue"),
+    "lens cap": (lambda patches: np.zeros_like(patches), "hardly any contrast: no tissue, no light"),
 }
 
 

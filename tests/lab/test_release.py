@@ -13,6 +13,7 @@ from PIL import Image
 from histoedge import bench
 from histoedge.cli import main
 from histoedge.data import synthetic
+from histoedge.edge import drift
 from histoedge.edge import manifest as manifests
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "release.py"

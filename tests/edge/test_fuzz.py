@@ -138,6 +138,23 @@ def test_a_flipped_bit_of_a_real_file_is_told(tmp_path: Path) -> None:
         path.write_bytes(kept)
 
 
+def test_a_model_that_passes_the_parser_and_cannot_run_is_told() -> None:
+    pytest.importorskip("ai_edge_litert")
+    from histoedge.edge import litert
+
+    content = (MODELS / "int8.tflite").read_bytes()
+    told = []
+    for start in range(3000, 4500, 250):  # where the buffers are listed
+        try:
+            litert.open_model(content[:start] + bytes(250) + content[start + 250 :]).predict(
+                np.zeros((1, 96, 96, 3), np.uint8)
+            )
+        except ModelError as error:
+            told.append(str(error))
+    assert any("LiteRT cannot run this file: Input tensor" in one for one in told)
+    assert not any("\n" in one for one in told)
+
+
 def forged(model: Path, golden: bytes) -> None:
     manifests.golden_path(model).write_bytes(golden)
     path = manifests.manifest_path(model)

@@ -94,7 +94,11 @@ class LiteRTRunner:
         self._field = tuple(interpreter.get_input_details()[0]["shape"])[1:]
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
-        """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels, one patch or field at a time."""
+        """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels, one patch or field at a time.
+
+        Raises:
+            ModelError: the interpreter opened the file and cannot run it.
+        """
         patches = check_patches(patches, stride_px=self._stride_px)
         field = patches.shape[1:]
         with self._turn:
@@ -109,5 +113,8 @@ class LiteRTRunner:
     def _one(self, patch: np.ndarray) -> np.ndarray:
         interpreter = self._interpreter
         interpreter.set_tensor(self._input, patch)
-        interpreter.invoke()
+        try:
+            interpreter.invoke()
+        except RuntimeError as error:  # a forged file can pass its parser and fail here: benchmarks/fuzz.py
+            raise ModelError(f"LiteRT cannot run this file: {str(error).splitlines()[0]}") from error
         return interpreter.get_tensor(self._output)  # type: ignore[no-any-return]

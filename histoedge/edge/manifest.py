@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, get_args, get_origin
 import numpy as np
 
 from .errors import ConfigError, ModelError
+from .patches import PATCH_PX
 
 CONTRACT = 2
 LARGEST_MODEL_BYTES = 1 << 30
@@ -23,6 +25,24 @@ LARGEST_GOLDEN_ARRAY_BYTES = 1 << 26
 LARGEST_NUMBER = 1e15  # floats tell integers apart up to 2^53
 GOLDEN_ARRAYS = {"patches": np.uint8, "labels": np.uint8, "logits": np.float32}
 NPZ_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([|<]\w\d)', 'fortran_order': False, "
+    rb"'shape': \((\d{1,9}(?:, \d{1,9}){0,3}),?\), \} *\n",
+    re.DOTALL,
+)
+"""What NumPy writes before an array: its own reader evaluates this text, and fails in many ways where it is forged."""
+FORMATS = ("tflite", "onnx")
+BOUNDS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("params", "macs"), (1, LARGEST_NUMBER)),
+    **dict.fromkeys(("stride_px", "receptive_field_px", "label_px"), (1, 1 << 20)),
+    "patch_px": (PATCH_PX, PATCH_PX),
+    "temperature": (1e-3, 1e3),
+    "um_per_px": (1e-6, 1e6),
+    **dict.fromkeys(("tolerance", "n_positive", "n_negative"), (0, LARGEST_NUMBER)),
+    **dict.fromkeys(("zeros", "threshold", "sensitivity", "sensitivity_lo", "sensitivity_hi"), (0, 1)),
+    **dict.fromkeys(("specificity", "specificity_lo", "specificity_hi"), (0, 1)),
+}
+"""The least and the largest value of a field of ``Manifest`` or ``OperatingPoint``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,15 +186,21 @@ def read(model: Path) -> Manifest:
             f"{path}: the manifest is missing; copy the model together with its .json and .golden.npz files"
         )
     try:
-        body = json.loads(_bounded(path, LARGEST_MANIFEST_BYTES), parse_float=_as_written, parse_constant=_as_written)
+        body = json.loads(
+            _bounded(path, LARGEST_MANIFEST_BYTES),
+            parse_float=_as_written,
+            parse_constant=_as_written,
+            object_pairs_hook=_each_once,
+        )
+        signed = digest(body) if isinstance(body, dict) else None
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a JSON document of ours ({error}); copy or export the model again") from error
     contract = body.get("contract") if isinstance(body, dict) else type(body).__name__
     if contract != CONTRACT:
         newer = isinstance(contract, int) and contract > CONTRACT
         mend = "update histoedge, or the edge folder" if newer else "export the model again"
-        raise ModelError(f"{path}: contract version {contract!r}, expected {CONTRACT}; {mend}")
-    if body.get("digest") != digest(body):
+        raise ModelError(f"{path}: contract version {repr(contract)[:40]}, expected {CONTRACT}; {mend}")
+    if body.get("digest") != signed:
         raise ModelError(f"{path}: altered after it was written (its digest does not match); export the model again")
     body = {key: value for key, value in body.items() if key != "digest"}
     return _checked_fields(path, body)
@@ -188,14 +214,22 @@ def _as_written(text: str) -> float:
     return number
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object, each key in it once: else another reader might take another value."""
+    body = dict(pairs)
+    if len(body) != len(pairs):
+        raise ValueError("a key is there twice")
+    return body
+
+
 def _checked_fields(path: Path, body: dict[str, Any]) -> Manifest:
     names = {field.name for field in dataclasses.fields(Manifest)}
     if missing := sorted(names - body.keys()) + sorted(body.keys() - names):
-        raise ModelError(f"{path}: keys missing or unknown: {', '.join(missing)}; export the model again")
-    try:
-        points = tuple(OperatingPoint(**point) for point in body["operating_points"])
-    except TypeError as error:
-        raise ModelError(f"{path}: operating points that are not ours ({error}); export the model again") from error
+        listed = ", ".join(name if name in names else repr(name[:40]) for name in missing[:5])
+        raise ModelError(f"{path}: keys missing or unknown: {listed}; export the model again")
+    if not _are_points(body["operating_points"]):
+        raise ModelError(f"{path}: operating points that are not ours; export the model again")
+    points = tuple(OperatingPoint(**point) for point in body["operating_points"])
     manifest = Manifest(**{**body, "operating_points": points})
     told: tuple[Manifest | OperatingPoint, ...] = (manifest, *points)
     for one in told:
@@ -206,11 +240,21 @@ def _checked_fields(path: Path, body: dict[str, Any]) -> Manifest:
                 raise ModelError(
                     f"{path}: {field.name} is {str(value)[:40]!r}, expected {kind}; export the model again"
                 )
-    for name in ("params", "macs", "stride_px", "receptive_field_px", "label_px", "patch_px", "temperature"):
-        if not 0 < getattr(manifest, name) < LARGEST_NUMBER:
-            found = f"{getattr(manifest, name):.6g}"
-            raise ModelError(f"{path}: {name} is {found}, expected above 0; export the model again")
+            least, largest = BOUNDS.get(field.name, (-LARGEST_NUMBER, LARGEST_NUMBER))
+            if isinstance(value, int | float) and not least <= value <= largest:
+                found = f"{max(-1e300, min(value, 1e300)):.6g}"
+                expected = f"at least {least:g}" if value < least else f"at most {largest:g}"
+                raise ModelError(f"{path}: {field.name} is {found}, expected {expected}; export the model again")
+    if manifest.format not in FORMATS:
+        expected = " or ".join(FORMATS)
+        raise ModelError(f"{path}: format is {manifest.format[:40]!r}, expected {expected}; export the model again")
     return manifest
+
+
+def _are_points(points: Any) -> bool:
+    """Whether a value read from JSON is a list of objects with the keys of ``OperatingPoint``."""
+    names = {field.name for field in dataclasses.fields(OperatingPoint)}
+    return type(points) is list and all(type(point) is dict and point.keys() == names for point in points)
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -287,14 +331,14 @@ def _array(arrays: zipfile.ZipFile, name: str, kind: type) -> np.ndarray:
     if place.file_size > LARGEST_GOLDEN_ARRAY_BYTES or place.compress_type not in NPZ_COMPRESSIONS:
         raise ValueError(f"{name} takes {place.file_size} bytes or is packed in a way that is not ours")
     content = arrays.read(place)
-    stream = io.BytesIO(content)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError(f"{name} is of another version of NumPy's format")
-    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
-    start = stream.tell()
-    if dtype != kind or by_columns or math.prod(shape) * dtype.itemsize != len(content) - start:
-        raise ValueError(f"{name} is {dtype} {shape} in {len(content) - start} bytes")
-    return np.frombuffer(content, dtype, offset=start).reshape(shape)
+    header = NPY_HEADER.match(content)
+    if header is None or int.from_bytes(content[8:10], "little") != header.end() - 10:
+        raise ValueError(f"{name} is not an array as NumPy writes it")
+    dtype, shape = header[1].decode(), tuple(int(side) for side in header[2].split(b", "))
+    expected, size = np.dtype(kind).newbyteorder("<"), len(content) - header.end()
+    if dtype != expected.str or math.prod(shape) * expected.itemsize != size:
+        raise ValueError(f"{name} is {dtype} {shape} in {size} bytes")
+    return np.frombuffer(content, expected, offset=header.end()).reshape(shape)
 
 
 def _bounded(path: Path, limit: int) -> bytes:

@@ -20,9 +20,14 @@ def keep(run: Path, train: Split) -> None:
     path = run / NAME
     if path.is_file() and _read(path).get("data") == train.content_hash:
         return
+    n_patches = min(SAMPLE, len(train.labels))
+    files.write_json(path, {"data": train.content_hash, "n_patches": n_patches, "statistics": describe(train)})
+
+
+def describe(train: Split) -> dict[str, dict[str, float]]:
+    """``drift.describe`` of a seeded sample of the training split."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(train.labels))[:SAMPLE])
-    described = drift.describe(train.patches[chosen])
-    files.write_json(path, {"data": train.content_hash, "n_patches": len(chosen), "statistics": described})
+    return drift.describe(train.patches[chosen])
 
 
 def read(run: Path, content_hash: str) -> dict[str, dict[str, float]]:

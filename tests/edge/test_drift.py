@@ -1,8 +1,18 @@
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from histoedge.data import perturb, synthetic
 from histoedge.edge import drift
+from histoedge.edge import manifest as manifests
+from histoedge.edge.errors import ConfigError, DataError, ModelError
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STAINS = np.stack([drift.HAEMATOXYLIN, drift.EOSIN])
 
 
@@ -21,11 +31,30 @@ def test_statistics_of_plain_patches_are_known() -> None:
     patches[0] = 30, 60, 90
     patches[1, :, ::2] = 100  # columns, black and grey in turn
     found = drift.statistics(patches)
-    assert [found[name][0] for name in ("red", "green", "blue")] == [30, 60, 90]
-    assert found["red"][1] == 50
+    assert tuple(found) == drift.NAMES
+    np.testing.assert_allclose([found[name][0] for name in ("red", "green", "blue")], [30, 60, 90], rtol=1e-5)
+    np.testing.assert_allclose(found["red"][1], 50, rtol=1e-5)
     np.testing.assert_allclose(found["contrast"], [0, 50], atol=1e-3)
-    np.testing.assert_allclose(found["sharpness"], [0, 50], atol=1e-3)  # 100 to the side, 0 downwards
+    np.testing.assert_allclose(found["sharpness"], [0, 100], atol=1e-3)
+    np.testing.assert_allclose(found["focus"], [0, 1000], rtol=1e-5)  # over 0.1: two columns apart nothing differs
+    np.testing.assert_allclose(found["brightest"], [60, 100])
+    np.testing.assert_allclose(found["white"], [90, 100])
+    np.testing.assert_allclose(found["order"], [-60 * drift.ORDER[0], 0], atol=1e-3)
     assert all(values.shape == (2,) and values.dtype == np.float64 for values in found.values())
+
+
+def test_order_changes_its_sign_when_red_and_blue_are_exchanged() -> None:
+    patches = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), np.uint8)
+    exchanged = drift.statistics(patches[..., ::-1])["order"]
+    np.testing.assert_allclose(exchanged, -drift.statistics(patches)["order"], rtol=1e-3)
+    assert np.abs(exchanged).min() > 0.001
+
+
+def test_a_ramp_is_smooth_and_noise_is_not() -> None:
+    patches = np.zeros((2, 96, 96, 3), np.uint8)
+    patches[0] = (2 * np.arange(96))[:, None]
+    patches[1] = np.random.default_rng(0).integers(0, 256, (96, 96, 1), np.uint8)
+    np.testing.assert_allclose(drift.statistics(patches)["focus"], [0.5, 1], atol=0.03)
 
 
 def test_a_description_holds_the_quantiles() -> None:
@@ -33,3 +62,153 @@ def test_a_description_holds_the_quantiles() -> None:
     patches[..., 0] = np.arange(101)[:, None, None]
     red = drift.describe(patches)["red"]
     assert (red["mean"], red["p01"], red["p50"], red["p95"]) == (50, 1, 50, 95)
+
+
+@pytest.fixture
+def plain(by_hand: Callable[..., Path], mean_red: Path) -> manifests.Manifest:
+    """The manifest of a model trained on plain grey patches of 50 to 150."""
+    patches = np.zeros((101, 96, 96, 3), np.uint8)
+    patches[:] = np.arange(50, 151)[:, None, None, None]
+    return dataclasses.replace(manifests.read(mean_red), input_statistics=drift.describe(patches))
+
+
+def grey(count: int, value: int) -> np.ndarray:
+    return np.full((count, 96, 96, 3), value, np.uint8)
+
+
+def statistic(report: drift.Report, name: str) -> drift.Seen:
+    (found,) = (one for one in report.statistics if one.name == name)
+    return found
+
+
+def test_more_than_half_beyond_a_bound_is_outside_and_half_is_not(plain: manifests.Manifest) -> None:
+    watch = drift.Watch(plain, every=1)
+    watch.add(grey(50, 100))
+    watch.add(grey(50, 200))
+    found = statistic(watch.report(), "red")
+    assert (found.trained_p01, found.trained_mean, found.trained_p99) == (51, 100, 149)
+    assert (found.share_below, found.share_above, found.outside) == (0, 0.5, False)
+    assert found.mean == pytest.approx(150)
+    assert not watch.report().drifted
+    watch.add(grey(1, 200))
+    assert statistic(watch.report(), "red").side == "above"
+    assert watch.report().drifted
+    assert "too bright: exposure or white balance" in watch.report().sentence
+    assert "above 149 in 50% of 101 patches" in watch.report().sentence
+    assert "also outside: red above, green above" in watch.report().sentence
+
+
+def test_too_few_patches_say_nothing(plain: manifests.Manifest) -> None:
+    watch = drift.Watch(plain, every=2)
+    assert watch.report().sentence == "too few patches yet to say: 0 looked at and 0 of glass, 50 are needed"
+    watch.add(grey(98, 200))
+    assert (watch.report().n_patches, watch.report().n_looked) == (98, 49)
+    assert not watch.report().drifted
+    assert watch.report().sentence.startswith("too few patches yet to say: 49 looked at and 0 of glass")
+    watch.add(grey(1, 200))
+    assert watch.report().drifted
+
+
+def test_every_kth_patch_is_looked_at_however_the_stream_is_cut(plain: manifests.Manifest) -> None:
+    values = np.random.default_rng(0).integers(0, 256, 200)
+    stream = np.concatenate([grey(1, value) for value in values])
+    whole, cut = drift.Watch(plain, every=7), drift.Watch(plain, every=7)
+    whole.add(stream)
+    for part in np.split(stream, [1, 2, 9, 10, 50, 64]):
+        cut.add(part)
+    assert [one.share_above for one in cut.report().statistics] == [
+        one.share_above for one in whole.report().statistics
+    ]
+    np.testing.assert_allclose(*([one.mean for one in watch.report().statistics] for watch in (whole, cut)), rtol=1e-6)
+    assert whole.report().n_looked == len(values[::7])
+    assert statistic(whole.report(), "red").mean == pytest.approx(values[::7].mean(), rel=1e-5)
+
+
+def test_a_field_is_cut_into_whole_patches(plain: manifests.Manifest) -> None:
+    field = np.zeros((1, 200, 300, 3), np.uint8)
+    for at in range(6):
+        row, column = divmod(at, 3)
+        field[0, 96 * row : 96 * row + 96, 96 * column : 96 * column + 96] = 10 * at
+    watch = drift.Watch(plain, every=2)
+    watch.add(field)
+    assert (watch.report().n_patches, watch.report().n_looked) == (6, 3)
+    assert statistic(watch.report(), "green").mean == pytest.approx((0 + 20 + 40) / 3)
+
+
+def test_what_cannot_be_watched_is_told(plain: manifests.Manifest, mean_red: Path) -> None:
+    with pytest.raises(ModelError, match="does not tell red, green, .* of the training patches; export the model"):
+        drift.Watch(manifests.read(mean_red))
+    with pytest.raises(ConfigError, match="every is 0; expected at least 1"):
+        drift.Watch(plain, every=0)
+    with pytest.raises(DataError, match="do not divide"):
+        drift.Watch(plain).add(np.zeros((1, 96, 96, 3), np.float32))
+
+
+@pytest.fixture(scope="module")
+def training() -> dict[str, dict[str, float]]:
+    return json.loads(json.dumps(drift.describe(synthetic.generate("train", patches=1500, seed=0).patches[:])))
+
+
+@pytest.fixture(scope="module")
+def stream() -> np.ndarray:
+    """150 patches of three other slides."""
+    return np.asarray(synthetic.generate("valid", patches=150, seed=0).patches[:])
+
+
+def watched(manifest: manifests.Manifest, training: dict[str, dict[str, float]], patches: np.ndarray) -> drift.Report:
+    watch = drift.Watch(dataclasses.replace(manifest, input_statistics=training), every=2)
+    watch.add(patches)
+    return watch.report()
+
+
+def test_patches_like_those_of_training_raise_nothing(
+    plain: manifests.Manifest, training: dict[str, dict[str, float]], stream: np.ndarray
+) -> None:
+    report = watched(plain, training, stream)
+    assert not report.drifted
+    assert report.sentence == "these look like the training data, by 75 patches looked at"
+
+
+def test_glass_is_set_aside(
+    plain: manifests.Manifest, training: dict[str, dict[str, float]], stream: np.ndarray
+) -> None:
+    glass = np.full_like(stream, 250)
+    report = watched(plain, training, np.concatenate([glass, stream, glass]))
+    assert (report.n_patches, report.n_looked, report.n_glass) == (450, 75, 150)
+    assert not report.drifted
+    assert report.sentence == "these look like the training data, by 75 patches looked at"
+    alone = watched(plain, training, glass)
+    assert alone.sentence == "too few patches yet to say: 0 looked at and 75 of glass, 50 are needed"
+
+
+FAULTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "BGR": (lambda patches: patches[..., ::-1], "channels in the order BGR"),
+    "dark": (lambda patches: patches // 2, "too dark: exposure"),
+    "blurred": (lambda patches: perturb.perturbed(patches, "blur_1_px"), "blurred: out of focus"),
+    "lens cap": (lambda patches: np.zeros_like(patches), "hardly any contrast: no tissue, no light"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named(
+    plain: manifests.Manifest, training: dict[str, dict[str, float]], stream: np.ndarray, fault: str
+) -> None:
+    changed, words = FAULTS[fault]
+    report = watched(plain, training, np.ascontiguousarray(changed(stream)))
+    assert report.drifted
+    assert words in report.sentence
+    assert "\n" not in report.sentence
+
+
+@pytest.mark.skipif(not (BENCHMARKS / "drift.py").is_file(), reason="not a checkout")
+def test_the_benchmark_counts_the_streams_that_are_called_drift(plain: manifests.Manifest) -> None:
+    spec = importlib.util.spec_from_file_location("benchmark_drift", BENCHMARKS / "drift.py")
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    mixed = np.concatenate([grey(45, 100), grey(15, 30)])
+    told = benchmark.row("grey", [grey(60, 100), mixed, benchmark.scaled(mixed, 2.0, 2.0, 2.0)], plain)
+    assert (told["patches"], told["streams"], told["called_drift"], told["largest_share"]) == ("grey", 3, 1, 0.75)
+    assert told["said_of_the_first"] == "too bright: exposure or white balance"
+    assert benchmark.row("grey", [mixed], plain)["said_of_the_first"] == "none"

@@ -13,6 +13,7 @@ from PIL import Image
 from histoedge import bench
 from histoedge.cli import main
 from histoedge.data import synthetic
+from histoedge.edge import drift
 from histoedge.edge import manifest as manifests
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "release.py"
@@ -40,7 +41,7 @@ def test_a_release_predicts_benches_and_tells_its_figures(finished_run: Path, tm
     assert "prune50" not in card
     assert "Not a medical device" in card
     statistics = manifests.read(into / "models" / "int8.onnx").input_statistics
-    assert set(statistics) == {"red", "green", "blue", "contrast", "sharpness", "haematoxylin", "eosin"}
+    assert set(statistics) == set(drift.NAMES)
     assert all(found["p01"] <= found["p50"] <= found["p99"] for found in statistics.values())
     assert all(f"| {name} | " in card for name in statistics)
     image = tmp_path / "image.png"

@@ -1,0 +1,257 @@
+"""Damaged and forged files are refused by a deliberate error; threads get the answers of one."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from histoedge import edge
+from histoedge.edge import manifest as manifests
+from histoedge.edge.errors import ModelError
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "exported" / "edge" / "models"
+SAMPLED_BYTES = 1500  # of a file, evenly spread: all 8 bits of each
+
+pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir() or not MODELS.is_dir(), reason="not a checkout")
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # its dataclasses look there for their annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def fuzz() -> ModuleType:
+    return script("fuzz")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory and CPU time as Linux does")
+@pytest.mark.parametrize(("name", "module"), [("int8.onnx", "onnxruntime"), ("int8.tflite", "ai_edge_litert")])
+def test_no_damaged_or_forged_file_crashes_or_passes(tmp_path: Path, name: str, module: str) -> None:
+    pytest.importorskip(module)
+    out = tmp_path / "fuzz.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "fuzz.py"), str(MODELS / name), "--out", str(out)]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*command, "--count", "1200", "--seed", "1"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert sum(row["cases"] for row in rows) == 1200
+    for row in rows:
+        if not row["changed"].endswith("signed"):
+            assert row["refused"] + row["same"] == row["cases"] > 0
+        if not row["changed"].startswith("model"):
+            assert row["undeliberate"] == row["crashed"] == row["hung"] == 0
+    plain_bytes = [row for row in rows if row["changed"] in ("model, bytes", "golden, bytes", "golden, contents")]
+    assert [row["same"] for row in plain_bytes] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("died", "found"),
+    [
+        (lambda: os.kill(os.getpid(), 9), ("crashed", "SIGKILL")),
+        (lambda: os._exit(7), ("crashed", "exit code 7")),
+        (lambda: [None for _ in iter(int, 1)], ("hung", "more than 1 s")),
+        (lambda: bytearray(1 << 32), ("undeliberate", "MemoryError: ''")),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory and CPU time as Linux does")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # other tests' threads; the child needs none
+def test_a_case_that_ends_its_process_is_a_row(
+    fuzz: ModuleType, monkeypatch: pytest.MonkeyPatch, died: Callable[[], Any], found: tuple[str, str]
+) -> None:
+    parts = {"model": b"model", "manifest": b'{"a": 1, "b": 2}', "golden": b"golden"}
+    target = fuzz.Target("manifest", fuzz.BYTES, False, 1.0)
+    monkeypatch.setattr(fuzz, "TARGETS", (target,))
+    calls = iter(range(100))
+
+    def load(_: Path) -> None:
+        if next(calls) == 1:
+            died()
+        raise ModelError("refused")
+
+    monkeypatch.setattr(fuzz.edge, "load", load)
+    told = fuzz.task(fuzz.Exported("a.onnx", parts), 0, range(2))
+    assert told[0] == (target.name, "refused", "")
+    kind, detail = told[1][1:]
+    assert kind == found[0]
+    assert detail.endswith(found[1])
+
+
+@pytest.mark.parametrize("part", ["model", "golden"])
+def test_a_flipped_bit_anywhere_is_caught(part: str) -> None:
+    model = MODELS / "int8.onnx"
+    manifest = manifests.read(model)
+    path, expected = {
+        "model": (model, manifest.sha256),
+        "golden": (manifests.golden_path(model), manifest.golden_sha256),
+    }[part]
+    content = bytearray(path.read_bytes())
+    before = manifests.hashlib.sha256()
+    done = 0
+    for place in np.unique(np.linspace(0, len(content) - 1, SAMPLED_BYTES).astype(int)):
+        before.update(content[done:place])  # what lies before is hashed once
+        done = place
+        for bit in range(8):
+            flipped = before.copy()
+            flipped.update(bytes([content[place] ^ 1 << bit]))
+            flipped.update(content[place + 1 :])
+            assert flipped.hexdigest() != expected
+    before.update(content[done:])
+    assert before.hexdigest() == expected
+
+
+def copied(folder: Path, name: str = "int8.onnx") -> Path:
+    model = folder / name
+    for place in (Path, manifests.manifest_path, manifests.golden_path):
+        place(model).write_bytes(place(MODELS / name).read_bytes())
+    return model
+
+
+def test_a_flipped_bit_of_a_real_file_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model = copied(tmp_path)
+    for path in (model, manifests.golden_path(model)):
+        kept = path.read_bytes()
+        for place in np.linspace(0, len(kept) - 1, 64).astype(int):
+            path.write_bytes(kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :])
+            with pytest.raises(ModelError, match="changed after"):
+                edge.load(model)
+        path.write_bytes(kept)
+
+
+def test_a_model_that_passes_the_parser_and_cannot_run_is_told() -> None:
+    pytest.importorskip("ai_edge_litert")
+    from histoedge.edge import litert
+
+    content = (MODELS / "int8.tflite").read_bytes()
+    told = []
+    for start in range(3000, 4500, 250):  # where the buffers are listed
+        try:
+            litert.open_model(content[:start] + bytes(250) + content[start + 250 :]).predict(
+                np.zeros((1, 96, 96, 3), np.uint8)
+            )
+        except ModelError as error:
+            told.append(str(error))
+    assert any("LiteRT cannot run this file: Input tensor" in one for one in told)
+    assert not any("\n" in one for one in told)
+
+
+def forged(model: Path, golden: bytes) -> None:
+    manifests.golden_path(model).write_bytes(golden)
+    path = manifests.manifest_path(model)
+    body = json.loads(path.read_text()) | {"golden_sha256": manifests.hashlib.sha256(golden).hexdigest()}
+    path.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (", "not an array as NumPy writes it"),
+        (b"{'descr': '|O', 'fortran_order': False, 'shape': (16,), }\n", "not an array as NumPy writes it"),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }\n", "not an array as NumPy writes it"),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (999999999,), }\n", r"labels is |u1 \(999999999,\)"),
+        (b"{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }\n", "labels is <f4"),
+    ],
+)
+def test_a_forged_array_header_is_refused(tmp_path: Path, fuzz: ModuleType, header: bytes, message: str) -> None:
+    model = copied(tmp_path)
+    packed = fuzz.io.BytesIO()
+    with fuzz.zipfile.ZipFile(manifests.golden_path(model)) as old, fuzz.zipfile.ZipFile(packed, "w") as new:
+        for name in old.namelist():
+            told = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
+            new.writestr(name, told if name == "labels.npy" else old.read(name))
+    forged(model, packed.getvalue())
+    with pytest.raises(ModelError, match=message):
+        manifests.read_golden(model, manifests.read(model))
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    model = copied(tmp_path)
+    path = manifests.manifest_path(model)
+    path.write_text(path.read_text().replace('"threshold": 0.5', '"threshold": 0.1,\n "threshold": 0.5', 1))
+    with pytest.raises(ModelError, match="a key is there twice"):
+        manifests.read(model)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"temperature": 1e-300}, "temperature is 1e-300, expected at least 0.001"),
+        ({"threshold": 1.5}, "threshold is 1.5, expected at most 1"),
+        ({"patch_px": 1_000_000}, "patch_px is 1e[+]06, expected at most 96"),
+        ({"macs": 10**400}, "macs is 1e[+]300, expected at most 1e[+]15"),
+        ({"tolerance": -1}, "tolerance is -1, expected at least 0"),
+        ({"format": "x\ny"}, r"format is 'x\\ny', expected tflite or onnx"),
+        ({"a\nb": 1}, r"keys missing or unknown: 'a\\nb'"),
+        ({"contract": "2\n"}, r"contract version '2\\n', expected 2"),
+    ],
+)
+def test_a_signed_manifest_with_values_out_of_range_is_refused(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    model = copied(tmp_path)
+    path = manifests.manifest_path(model)
+    body = json.loads(path.read_text()) | changed
+    path.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
+    with pytest.raises(ModelError, match=message) as caught:
+        manifests.read(model)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("depth", [500, 900, 990, 1000, 100_000])
+def test_a_deep_manifest_is_refused(tmp_path: Path, depth: int) -> None:
+    model = copied(tmp_path)
+    path = manifests.manifest_path(model)
+    path.write_text(path.read_text().replace("{", '{"deep": ' + "[" * depth + "]" * depth + ",", 1))
+    with pytest.raises(ModelError):
+        manifests.read(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime", "module"),
+    [
+        ("int8.onnx", "onnxruntime", "onnxruntime"),
+        ("int8.tflite", "litert", "ai_edge_litert"),
+        ("int8.onnx", "openvino", "openvino"),
+    ],
+)
+def test_eight_threads_with_patches_and_fields_get_the_answers_of_one(name: str, runtime: str, module: str) -> None:
+    pytest.importorskip(module)
+    threads = script("threads")
+    runner = edge.load(MODELS / name, runtime=runtime)
+    calls, wrong, memory = threads.hammer(runner, threads.inputs(0), threads=8, seconds=2, seed=0)
+    assert calls > 8
+    assert wrong == 0
+    assert memory.shape[0] == 2
+    assert (memory[1] > 1e6).all()
+
+
+def test_growing_memory_or_another_answer_does_not_hold(mean_red: Path) -> None:
+    threads = script("threads")
+    runner = edge.load(mean_red, runtime="onnxruntime")
+    seconds = np.linspace(0, 60, 61)
+    grown = threads.row(mean_red, runner, 8, 100, 0, np.stack([seconds, 1e6 * (100 + seconds)]))
+    assert (grown["holds"], grown["largest_growth_mb"]) == ("no", 45)  # after a quarter of the minute
+    assert grown["slope_mb_per_minute"] == pytest.approx(60)
+    flat = np.stack([seconds, np.full(61, 1e8)])
+    assert threads.row(mean_red, runner, 8, 100, 0, flat)["holds"] == "yes"
+    assert threads.row(mean_red, runner, 8, 100, 1, flat)["holds"] == "no"

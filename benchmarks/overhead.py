@@ -53,7 +53,7 @@ def bare(loaded: edge.ExportedRunner) -> Call:
         session, name, outputs = runner._session, runner._input, [runner._output]
         return lambda patch: session.run(outputs, {name: patch})[0]
     if isinstance(runner, OpenVINORunner):
-        request = runner._request
+        (request,) = runner._requests.values()
         return lambda patch: request.infer([patch], share_inputs=True)[0]
     raise RuntimeUnavailable(f"{runner.runtime}: no bare call is known; one of {', '.join(edge.RUNTIMES)} expected")
 

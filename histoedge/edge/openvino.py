@@ -10,6 +10,7 @@ from .errors import ModelError
 from .patches import check_patches
 
 ONE_PATCH = (1, 96, 96, 3)
+SHAPES_KEPT = 4  # a patch, a batch, a field and what is left of it; compiling takes a tenth of a second
 FLOATS = ("f16", "bf16", "f32", "f64")
 
 
@@ -114,7 +115,7 @@ def _compiled(model: Any, shape: tuple[int, ...], *, threads: int) -> Any:
 
 
 class OpenVINORunner:
-    """A ``Runner`` over an OpenVINO model, compiled for each new shape: faster than one compiled for all shapes."""
+    """A ``Runner`` over an OpenVINO model, compiled for each shape: faster than one compiled for all of them."""
 
     runtime = "openvino"
     kernels = "cpu plug-in"
@@ -123,17 +124,19 @@ class OpenVINORunner:
         self.version = version
         self._model, self._threads, self._stride_px = model, threads, stride_px
         self._turn = threading.Lock()  # a request holds one call's values
+        self._requests: dict[tuple[int, ...], Any] = {}
         self._compile(ONE_PATCH)
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
         """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels."""
         patches = check_patches(patches, stride_px=self._stride_px)
         with self._turn:
-            if patches.shape != self._shape:
-                self._compile(patches.shape)
-            logits: np.ndarray = self._request.infer([patches], share_inputs=True)[0]  # its outputs are copies
+            request = self._requests.get(patches.shape) or self._compile(patches.shape)
+            logits: np.ndarray = request.infer([patches], share_inputs=True)[0]  # its outputs are copies
         return logits
 
-    def _compile(self, shape: tuple[int, ...]) -> None:
-        self._request = _compiled(self._model, shape, threads=self._threads).create_infer_request()
-        self._shape = shape
+    def _compile(self, shape: tuple[int, ...]) -> Any:
+        while len(self._requests) >= SHAPES_KEPT:
+            del self._requests[next(iter(self._requests))]
+        self._requests[shape] = _compiled(self._model, shape, threads=self._threads).create_infer_request()
+        return self._requests[shape]

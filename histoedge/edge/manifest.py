@@ -106,11 +106,16 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Golden:
-    """Synthetic patches, uint8 (N, 96, 96, 3), with labels, uint8 (N,), and expected logits, float32 (N,)."""
+    """Synthetic patches, uint8 (N, 96, 96, 3), with labels, uint8 (N,), and expected logits, float32 (N,).
+
+    ``saturated`` are the logits, float32 (N,), that ONNX Runtime gives on x86 CPUs without VNNI unless it is asked for
+    exact sums; None where the manifest's ``may_saturate`` is empty or the file was exported without them.
+    """
 
     patches: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
+    saturated: np.ndarray | None = None
 
 
 def probability(logits: np.ndarray, temperature: float) -> np.ndarray:
@@ -205,12 +210,15 @@ def read_golden(model: Path, manifest: Manifest) -> Golden:
         raise ModelError(f"{path}: changed after the manifest was written; copy or export the model again")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            golden = Golden(*(arrays[name] for name in ("patches", "labels", "logits")))
+            patches, labels, logits = (arrays[name] for name in ("patches", "labels", "logits"))
+            golden = Golden(patches, labels, logits, arrays.get("saturated"))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: not a golden file ({error}); export the model again") from error
     count, side = len(golden.labels), manifest.patch_px
     if golden.patches.shape != (count, side, side, 3) or golden.logits.shape != (count,):
         raise ModelError(f"{path}: shapes {golden.patches.shape} and {golden.logits.shape} do not fit; export again")
+    if golden.saturated is not None and golden.saturated.shape != (count,):
+        raise ModelError(f"{path}: shape {golden.saturated.shape} of saturated logits does not fit; export again")
     return golden
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import load
 from . import manifest as manifests
-from .doctor import Case, diagnose
+from .doctor import Case, Diagnosis, diagnose
 from .errors import ComparisonFailed, HistoedgeError
 from .handover import read_logits, write_golden
 from .selftest import model, selftest
@@ -68,11 +68,18 @@ def _golden(options: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(options: argparse.Namespace) -> int:
-    path = model(options.place)
+def examine(place: Path, logits: Path) -> Diagnosis:
+    """What the logits in a CSV file, those of the golden patches, say about the program that got them.
+
+    Raises:
+        ModelError: ``place`` is no model and holds none, or several; a file missing, unreadable or altered.
+        DataError: logits that are missing, unreadable, or of another number.
+        RuntimeUnavailable: no runtime installed opens the model.
+    """
+    path = model(place)
     manifest = manifests.read(path)
     golden = manifests.read_golden(path, manifest)
-    found = read_logits(options.logits, len(golden.logits))
+    found = read_logits(logits, len(golden.logits))
     case = Case(
         golden.patches,
         golden.logits,
@@ -82,7 +89,11 @@ def _doctor(options: argparse.Namespace) -> int:
         um_per_px=manifest.um_per_px,
         saturated=golden.saturated,
     )
-    diagnosis = diagnose(case, found)
+    return diagnose(case, found)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    diagnosis = examine(options.place, options.logits)
     if options.json:
         _print_json(diagnosis.as_json())
     else:

@@ -31,6 +31,11 @@ PACKAGES = {"onnx": ("onnxruntime", "openvino"), "tflite": ("ai-edge-litert",)}
 """What opens a format: the package to install first, then others."""
 
 SHARING = {"onnx": "ONNX Runtime computes their calls at once", "tflite": "they take turns"}
+NETWORK = {
+    "onnx": "ONNX Runtime from 1.29 tells Microsoft what it runs unless `ORT_DISABLE_TELEMETRY=1` is set before it is "
+    "loaded; `edge` and the examples set it, your own program must",
+    "tflite": "nothing here opens a connection",
+}
 COMPILE = {
     "onnx": ("ORT_HOME", "onnxruntime", "an unpacked release of ONNX Runtime, 1.15 or later"),
     "tflite": ("LITERT_HOME", "LiteRt", "the headers `litert/c` and `libLiteRt.so` of one release"),
@@ -114,6 +119,7 @@ def _texts(model: str, manifest: Manifest, golden: Golden) -> dict[str, bytes]:
         "package": PACKAGES[format_][0],
         "points": _points(manifest),
         "sharing": SHARING[format_],
+        "network_note": NETWORK[format_],
         "compile": f"{command} -Wl,-rpath,${home}/lib -o example",
         "compiled": f"{home} is {what}. For this release: {COMPILED[format_]}.",
         "exact_sums": EXACT_SUMS if manifest.may_saturate else "",

@@ -13,12 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 import histoedge
-from histoedge import verify
+from histoedge import edge, verify
 from histoedge.cli import main
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import DataError, ModelError
 from histoedge.embed import embed
 
+EXPORTED = Path(histoedge.__file__).parents[1] / "exported"
 COMPILER = shutil.which("g++")
 
 
@@ -174,6 +175,19 @@ def test_the_doctor_of_the_command_line_is_that_of_the_folder(kit: Path, tmp_pat
     assert "2 rows of logits, expected 3" in result.stderr
 
 
+def test_the_doctor_of_the_folder_names_swapped_channels(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    kit = tmp_path / "kit"
+    embed(EXPORTED / "nano" / "models" / "int8.onnx", kit)
+    patches = np.fromfile(kit / "golden.rgb", np.uint8).reshape(-1, 96, 96, 3)
+    logits = edge.load(kit / "int8.onnx").predict(np.ascontiguousarray(patches[..., ::-1])).reshape(-1)
+    np.savetxt(tmp_path / "logits.csv", logits)
+    done = alone("module", "edge", "doctor", ".", tmp_path / "logits.csv", cwd=kit)
+    assert done.returncode == 3, done.stderr
+    assert "mistake: " in done.stdout
+    assert "BGR" in done.stdout
+
+
 @pytest.mark.skipif(COMPILER is None or "ORT_HOME" not in os.environ, reason="not run here: g++ and ORT_HOME")
 @pytest.mark.parametrize("name", ["mean_red", "mean_red_saturating"])
 def test_the_example_for_onnx_runtime_passes_and_fails(
@@ -189,8 +203,7 @@ def test_the_example_for_onnx_runtime_passes_and_fails(
 
 @pytest.mark.skipif(COMPILER is None or "LITERT_HOME" not in os.environ, reason="not run here: g++ and LITERT_HOME")
 def test_the_example_for_litert_passes_and_fails(tmp_path: Path) -> None:
-    model = Path(histoedge.__file__).parents[1] / "exported" / "nano" / "models" / "int8.tflite"
-    embed(model, tmp_path / "kit")
+    embed(EXPORTED / "nano" / "models" / "int8.tflite", tmp_path / "kit")
     check_the_example(tmp_path / "kit", os.environ["LITERT_HOME"], "LiteRt")
 
 

@@ -5,6 +5,7 @@ Nothing of histoedge need be installed where the folder goes: Python, numpy and 
 
 import hashlib
 import os
+import textwrap
 from importlib.metadata import PackageNotFoundError, metadata
 from importlib.resources import files as resources
 from pathlib import Path
@@ -18,6 +19,7 @@ from histoedge.edge.manifest import Golden, Manifest
 SUMS = "SHA256SUMS"  # names every other file of an embedding, in the format of sha256sum
 CACHE = "__pycache__"  # what running the code leaves
 LARGEST_SUMS_BYTES = 1 << 16
+WIDTH = 120  # of the page, in characters
 
 LICENCES = {
     "numpy": "BSD-3-Clause",
@@ -118,10 +120,11 @@ def _texts(model: str, manifest: Manifest, golden: Golden) -> dict[str, bytes]:
         "count": len(golden.logits),
         "package": PACKAGES[format_][0],
         "points": _points(manifest),
+        "at": f"; at={manifest.operating_points[0].name!r} asks for another point" if manifest.operating_points else "",
         "sharing": SHARING[format_],
-        "network_note": NETWORK[format_],
+        "network_note": textwrap.fill(f"{NETWORK[format_]}.", WIDTH),
         "compile": f"{command} -Wl,-rpath,${home}/lib -o example",
-        "compiled": f"{home} is {what}. For this release: {COMPILED[format_]}.",
+        "compiled": textwrap.fill(f"{home} is {what}. For this release: {COMPILED[format_]}.", WIDTH),
         "exact_sums": EXACT_SUMS if manifest.may_saturate else "",
         "threads_argument": ", 1" if format_ == "onnx" else "",
         "needed": "\n".join(f"| {name} | {_licence(name)} |" for name in ("numpy", *PACKAGES[format_])),

@@ -101,10 +101,10 @@ def centre_on_a_border(patches: np.ndarray, random: np.random.Generator) -> np.n
 
 
 def window_shifted(patches: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Up to 8 px off, the border filled with black, white or the last pixels."""
+    """Up to 6 px off, the border filled with black, white or the last pixels."""
     down, right = 0, 0
     while (down, right) == (0, 0):
-        down, right = random.integers(-8, 9, 2)
+        down, right = random.integers(-6, 7, 2)
     whole, mode = patches.shape[1], ("black", "white", "edge")[random.integers(3)]
     rows, columns = np.arange(whole) - down, np.arange(whole) - right
     moved = patches[:, rows.clip(0, whole - 1)][:, :, columns.clip(0, whole - 1)]

@@ -19,7 +19,7 @@ PRINTED = 1e-4  # what rounding when a value is printed may take from a probabil
 SATURATED_QUANTA = 2  # how far the emulated kernels may be off
 ALIKE = 0.25  # of the tolerance, rms: two mistakes that explain the logits so equally well are both named
 LEAST_EXPLAINED = 0.8  # chance explains less
-REFINED = 4  # of the net's best, looked at more closely
+REFINED = 6  # of the net's best, looked at more closely
 FEWEST = 8  # logits: with fewer, chance explains too much
 
 

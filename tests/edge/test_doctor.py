@@ -138,7 +138,7 @@ def test_the_same_logit_for_every_patch_is_told(released: Case) -> None:
     assert names(released, np.full(16, 40.0)) == ("constant",)
 
 
-def test_saturated_kernels_are_named_two_quanta_off_too(released: Case) -> None:
+def test_saturated_kernels_are_named_a_quantum_off_too(released: Case) -> None:
     saturated = released.expected + np.linspace(-2, 2, 16)
     case = Case(
         released.patches,
@@ -147,7 +147,7 @@ def test_saturated_kernels_are_named_two_quanta_off_too(released: Case) -> None:
         released.tolerance,
         saturated=saturated.astype(np.float32),
     )
-    diagnosis = diagnose(case, saturated + 1.5 * case.tolerance)
+    diagnosis = diagnose(case, saturated + 0.9 * case.tolerance)
     assert [finding.mistake for finding in diagnosis.findings] == ["saturation"]
     assert "session.x64quantprecision" in diagnosis.findings[0].mend
     assert diagnose(released, saturated).verdict == "unknown"

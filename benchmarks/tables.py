@@ -278,7 +278,8 @@ KINDS = {
     "peers": peers_parts,
     "ablations": ablations_parts,
     **dict.fromkeys(
-        ("quantise", "saturation", "throughput", "aa", "coverage", "trainings", "overhead", "runtimes"), rows_parts
+        ("quantise", "saturation", "throughput", "aa", "coverage", "trainings", "overhead", "runtimes", "doctor"),
+        rows_parts,
     ),
 }
 

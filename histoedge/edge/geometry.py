@@ -10,20 +10,16 @@ FILLS = {"black": 0, "white": 255}  # what a border is filled with; "edge" repea
 
 def shifted(patches: np.ndarray, down: int, right: int, fill: str) -> np.ndarray:
     """The content moved by that many pixels, the border that it leaves filled."""
-    reach = max(abs(down), abs(right))
-    padded = _padded(patches, reach, fill)
-    side = patches.shape[1]
-    return padded[:, reach - down : reach - down + side, reach - right : reach - right + side]
+    return _placed(patches, down, right, patches.shape[1], fill)
 
 
 def cut(patches: np.ndarray, side: int, place: str, fill: str) -> np.ndarray:
-    """The centre square of ``side`` px with nothing around it, ``place`` is ``centre`` or (moved there) ``corner``."""
-    margin = (patches.shape[1] - side) // 2
-    kept = patches[:, margin : margin + side, margin : margin + side]
-    start = margin if place == "centre" else 0
-    whole = np.full_like(patches, FILLS[fill])
-    whole[:, start : start + side, start : start + side] = kept
-    return whole
+    """The centre square of ``side`` px with nothing around it; ``place`` is ``centre`` or (moved there) ``corner``."""
+    whole = patches.shape[1]
+    start = (whole - side) // 2
+    kept = patches[:, start : start + side, start : start + side]
+    place_px = start if place == "centre" else 0
+    return _placed(kept, place_px, place_px, whole, fill)
 
 
 def resized(patches: np.ndarray, side: int, *, kernel: str, fill: str = "black") -> np.ndarray:
@@ -34,27 +30,32 @@ def resized(patches: np.ndarray, side: int, *, kernel: str, fill: str = "black")
     """
     whole = patches.shape[1]
     weights = _weights(whole, side, kernel)
+    start = (whole - side) // 2
     if side > whole:
-        start = (side - whole) // 2
-        weights = weights[start : start + whole]
-    rows = np.einsum("ij,njkc->nikc", weights, patches.astype(np.float32), optimize=True)
-    both = _whole(np.matmul(weights, _whole(rows).astype(np.float32)))
-    if side >= whole:
-        return both
-    before = (whole - side) // 2
-    padded = _padded(both, whole, fill)
-    return padded[:, whole - before : 2 * whole - before, whole - before : 2 * whole - before]
+        weights = weights[-start : whole - start]
+    made = patches
+    for _ in range(2):  # along the rows, then along the columns: Pillow's order
+        made = _combined(weights, made.transpose(0, 2, 1, 3))
+    return made if side > whole else _placed(made, start, start, whole, fill)
 
 
-def _whole(values: np.ndarray) -> np.ndarray:
-    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
+def _combined(weights: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Weighted sums (out, in) over the second axis of uint8 (N, in, M, 3), rounded to uint8 (N, out, M, 3)."""
+    sums = weights @ pixels.reshape(*pixels.shape[:2], -1).astype(np.float32)
+    return np.asarray(np.clip(np.rint(sums), 0, 255), np.uint8).reshape(len(pixels), len(weights), -1, 3)
 
 
-def _padded(patches: np.ndarray, reach: int, fill: str) -> np.ndarray:
-    widths = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+def _placed(pixels: np.ndarray, down: int, right: int, side: int, fill: str) -> np.ndarray:
+    """A square of ``side`` px in which the pixels lie that far down and to the right; the rest is filled."""
+    rows, columns = (np.arange(side) - start for start in (down, right))
+    height, width = pixels.shape[1:3]
+    if fill == "wrap":
+        return pixels[:, rows % height][:, :, columns % width]
+    found = pixels[:, rows.clip(0, height - 1)][:, :, columns.clip(0, width - 1)]
     if fill in FILLS:
-        return np.pad(patches, widths, constant_values=FILLS[fill])
-    return np.pad(patches, widths, mode="edge" if fill == "edge" else "wrap")
+        found[:, (rows < 0) | (rows >= height)] = FILLS[fill]
+        found[:, :, (columns < 0) | (columns >= width)] = FILLS[fill]
+    return found
 
 
 def _weights(before: int, after: int, kernel: str) -> np.ndarray:
@@ -64,23 +65,24 @@ def _weights(before: int, after: int, kernel: str) -> np.ndarray:
     if kernel == "nearest":
         return np.asarray(np.floor(centres) == np.arange(before), np.float32)
     widened = 1.0 if kernel == "plain linear" else max(scale, 1.0)
-    away = np.abs(np.arange(before) + 0.5 - centres) / widened
     if kernel == "plain linear":  # beyond the border its pixel counts for what is missing
-        away = np.abs(np.arange(before) + 0.5 - np.clip(centres, 0.5, before - 0.5))
+        centres = np.clip(centres, 0.5, before - 0.5)
+    away = (np.arange(before) + 0.5 - centres) / widened
     weights = _KERNELS[kernel](away)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 
 def _linear(away: np.ndarray) -> np.ndarray:
-    return np.asarray(np.maximum(1 - away, 0.0))
+    return np.asarray(np.maximum(1 - np.abs(away), 0.0))
 
 
 def _area(away: np.ndarray) -> np.ndarray:
-    return np.asarray(away <= 0.5, np.float64)
+    return np.asarray((away > -0.5) & (away <= 0.5), np.float64)
 
 
 def _cubic(away: np.ndarray) -> np.ndarray:
     """Keys's (1981) with a = -0.5, as Pillow's."""
+    away = np.abs(away)
     near = (1.5 * away - 2.5) * away**2 + 1
     far = ((-0.5 * away + 2.5) * away - 4) * away + 2
     return np.where(away < 1, near, np.where(away < 2, far, 0.0))

@@ -63,18 +63,19 @@ COSINES = np.hstack([_HALVES, _HALVES[:, ::-1] * np.where(np.arange(BLOCK) % 2, 
 """libjpeg's 8-point cosine transform times 2 ** 13 (frequency, place): the sums of its 13-bit constants."""
 
 
-def _descaled(values: np.ndarray, bits: int) -> np.ndarray:
-    """Divided by 2 ** bits and rounded, halves up."""
-    return np.asarray(np.floor(values / 2.0**bits + 0.5))
+def _turned(blocks: np.ndarray, matrix: np.ndarray, bits: int) -> np.ndarray:
+    """Each row of the blocks (..., 8, 8) times the matrix, over 2 ** bits, halves rounded up; then transposed."""
+    sums = blocks.reshape(-1, BLOCK) @ matrix
+    return np.asarray(np.floor(sums * 0.5**bits + 0.5)).reshape(blocks.shape).swapaxes(-1, -2)
 
 
 def _coded(plane: np.ndarray, table: np.ndarray) -> np.ndarray:
     """A plane of 0..255, int32 (N, H, W), after transform, quantisation and back."""
     count, height, width = plane.shape
     blocks = (plane - 128.0).reshape(count, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(0, 1, 3, 2, 4)
-    eighths = _descaled(COSINES @ _descaled(blocks @ COSINES.T, 11), 15)  # rows, then columns
+    eighths = _turned(_turned(blocks, COSINES.T, 11), COSINES.T, 15)
     coefficients = np.copysign(np.floor(np.abs(eighths) / (8 * table) + 0.5), eighths) * table
-    pixels = _descaled(_descaled(COSINES.T @ coefficients, 11) @ COSINES, 18) + 128
+    pixels = _turned(_turned(coefficients.swapaxes(-1, -2), COSINES, 11), COSINES, 18).swapaxes(-1, -2) + 128
     return np.asarray(np.clip(pixels, 0, 255), np.int32).transpose(0, 1, 3, 2, 4).reshape(plane.shape)
 
 

@@ -147,8 +147,9 @@ TURNS = (
 
 # ---- what is done to pixels by some number: first a net of them, then what lies near the best --------------------
 
-QUALITIES = range(20, 99)
-FURTHEST_PX = 8  # of a shift along both axes; along one, and along a diagonal, twice that
+QUALITIES = range(20, 99, 3)
+FURTHEST_PX = 6  # of a shift along both axes
+FURTHEST_ALONG_ONE_PX = 16
 LARGEST_FACTOR = 4.4
 SHIFT_FILLS = ("edge", "black", "white", "wrap")
 SCALE_FILLS = ("black", "white", "edge")
@@ -174,29 +175,29 @@ def families(patch_px: int, um_per_px: float) -> tuple[Family, ...]:
 
     def near(best: Suspect) -> Iterator[Suspect]:
         (side,) = best.numbers
-        return scales((one for one in range(side - 2, side + 3) if one != patch_px), KERNELS)
+        return scales((one for one in range(side - 1, side + 2) if one != patch_px), KERNELS)
 
     return (
-        Family(_jpegs),
+        Family(
+            lambda: (_jpeg(quality, halved) for quality in QUALITIES for halved in (0, 1)),
+            lambda best: (_jpeg(best.numbers[0] + step, best.numbers[1]) for step in (-1, 1)),
+        ),
         Family(_shifts, lambda best: (_shifted(best.numbers, fill) for fill in SHIFT_FILLS)),
         Family(lambda: _cuts(patch_px)),
         Family(lambda: scales(_sides(patch_px), KERNELS[:1]), near),
     )
 
 
-def _jpegs() -> Iterator[Suspect]:
-    """Every quality, with halved and whole chroma."""
-    for halved, name in ((True, "4:2:0"), (False, "4:4:4")):
-        for quality in QUALITIES:
-            damaged = partial(jpeg.recompressed, quality=quality, halved=halved)
-            yield Suspect("jpeg", f"quality {quality}, {name}", damaged)
+def _jpeg(quality: int, halved: int) -> Suspect:
+    damaged = partial(jpeg.recompressed, quality=quality, halved=bool(halved))
+    return Suspect("jpeg", f"quality {quality}, {'4:2:0' if halved else '4:4:4'}", damaged, (quality, halved))
 
 
 def _shifts() -> Iterator[Suspect]:
     near = range(-FURTHEST_PX, FURTHEST_PX + 1)
     moves = [(down, right) for down in near for right in near if (down, right) != (0, 0)]
-    for far in range(FURTHEST_PX + 1, 2 * FURTHEST_PX + 1):
-        moves += [(down, right) for down in (-far, 0, far) for right in (-far, 0, far) if (down, right) != (0, 0)]
+    for far in range(FURTHEST_PX + 1, FURTHEST_ALONG_ONE_PX + 1):
+        moves += [(far, 0), (-far, 0), (0, far), (0, -far)]
     return (_shifted(move, fill) for move in moves for fill in SHIFT_FILLS[:2])
 
 
@@ -218,9 +219,10 @@ def _cuts(patch_px: int) -> Iterator[Suspect]:
 
 
 def _sides(patch_px: int) -> tuple[int, ...]:
-    """Sides to which patches may have been resized: every px up to twice their side, then every other."""
-    smaller = range(round(patch_px / LARGEST_FACTOR), patch_px)
-    return (*smaller, *range(patch_px + 1, 2 * patch_px), *range(2 * patch_px, round(patch_px * LARGEST_FACTOR), 2))
+    """Sides to which patches may have been resized: every other up to twice their side, then every third."""
+    smallest, largest = round(patch_px / LARGEST_FACTOR), round(patch_px * LARGEST_FACTOR)
+    larger = (*range(patch_px + 1, 2 * patch_px, 2), *range(2 * patch_px, largest, 3))
+    return (*range(smallest, patch_px, 2), patch_px - 1, *larger)
 
 
 def _scaled(side: int, kernel: str, fill: str, *, patch_px: int, um_per_px: float) -> Suspect:

@@ -10,7 +10,7 @@ from histoedge.cell import EDGE_COMMAND, Cell
 from histoedge.config import Recipe
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
-from histoedge.lab import checkpoint, export, quantise, saturate
+from histoedge.lab import appearance, checkpoint, export, quantise, saturate
 
 pytestmark = pytest.mark.lab
 
@@ -53,6 +53,7 @@ def finer(finished_run: Path, tmp_path: Path) -> Path:
         checkpoint.write(
             checkpoint.path_of(tmp_path, name), dataclasses.replace(saved, arrays={**saved.arrays, **codes})
         )
+    shutil.copy(finished_run / appearance.NAME, tmp_path)
     return export.export(tmp_path, Recipe.parse("int8"))[1].model
 
 

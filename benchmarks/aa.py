@@ -33,58 +33,51 @@ SHARE = 0.05
 SLOWED_COMMAND = (sys.executable, __file__, "--serve-slowed")
 COMMANDS: Mapping[str, Sequence[str]] = {"first": EDGE_COMMAND, "second": EDGE_COMMAND, "slowed": SLOWED_COMMAND}
 TIMED_PATCHES = 256
-CALIBRATION_CALLS = 2000
+CALIBRATION_CALLS = 400
 
 MOST_ALIKE_DIFFERING = 0.06  # 3 of 50: at the 1 % level more come by chance once in 600 such scripts
 FEWEST_SLOWED_FOUND = 0.90  # 45 of 50
 
 
 class Slowed:
-    """A runner whose every call takes ``1 + SHARE`` times as long: it waits busily, as a slower kernel would work.
+    """A runner whose every call takes ``1 + share`` times as long: it waits busily, as a slower kernel would work.
 
     ``cost_ns`` is what the wrapping itself takes, and is waited less.
     """
 
-    def __init__(self, runner: edge.Runner, *, cost_ns: float) -> None:
+    def __init__(self, runner: edge.Runner, *, share: float, cost_ns: float) -> None:
         self.runtime, self.version, self.kernels = runner.runtime, runner.version, runner.kernels
         self._runner = runner
-        self._cost_ns = cost_ns
+        self._share, self._cost_ns = share, cost_ns
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
         """The runner's logits, later."""
         before = time.perf_counter_ns()
         logits = self._runner.predict(patches)
-        until = before + (1 + SHARE) * (time.perf_counter_ns() - before) - self._cost_ns
+        until = before + (1 + self._share) * (time.perf_counter_ns() - before) - self._cost_ns
         while time.perf_counter_ns() < until:
             pass
         return logits
 
 
-class _Nothing:
-    runtime = version = kernels = "none"
-
-    def predict(self, patches: np.ndarray) -> np.ndarray:
-        return patches
-
-
-def wrapping_ns() -> float:
-    """What ``Slowed`` adds to a call of nothing, in nanoseconds, median."""
-    patches, bare = np.zeros(1), _Nothing()
-    medians = []
-    for runner in (bare, Slowed(bare, cost_ns=0)):
-        times = []
-        for _ in range(CALIBRATION_CALLS):
+def wrapping_ns(runner: edge.Runner) -> float:
+    """What the wrapping of ``Slowed`` adds to a call of this runner, in nanoseconds: a median of paired calls."""
+    patch, wrapped = np.zeros((1, 96, 96, 3), np.uint8), Slowed(runner, share=0, cost_ns=0)
+    added = []
+    for call in range(CALIBRATION_CALLS):
+        took = []
+        for one in (runner, wrapped) if call % 2 else (wrapped, runner):
             before = time.perf_counter_ns()
-            runner.predict(patches)
-            times.append(time.perf_counter_ns() - before)
-        medians.append(float(np.median(times)))
-    return max(0.0, medians[1] - medians[0])
+            one.predict(patch)
+            took.append(time.perf_counter_ns() - before)
+        added.append(took[1] - took[0] if call % 2 else took[0] - took[1])
+    return max(0.0, float(np.median(added)))
 
 
 def open_slowed(request: Request) -> edge.Runner:
     """The slowed runner of an exported file."""
     runner = edge.load(request["model"], runtime=request["runtime"], threads=request["threads"])
-    return Slowed(runner, cost_ns=wrapping_ns())
+    return Slowed(runner, share=SHARE, cost_ns=wrapping_ns(runner))
 
 
 @dataclass(frozen=True, kw_only=True)

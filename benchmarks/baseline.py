@@ -53,7 +53,7 @@ def main() -> None:
     networks.write(arguments.out, network, {name: inputs[name] for name in ("train", "data", "teacher")})
     files.write_json(arguments.out / "history.json", history)
     trained = train.Trained(tuple(history), arrays, history[-1]["valid_auc"])
-    train.write(arguments.out, network, trained, inputs, splits["valid"])
+    train.write(arguments.out, network, trained, inputs, splits)
 
 
 def _parts(patches: np.ndarray) -> list[np.ndarray]:

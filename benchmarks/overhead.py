@@ -33,12 +33,13 @@ LARGEST_SHARE, LARGEST_US = 0.03, 3.0
 Call = Callable[[np.ndarray], Any]
 
 
-def bare(runner: edge.Runner) -> Call:
-    """The call of the interpreter under a runner, without a check, returning logits that are the caller's own.
+def bare(loaded: edge.ExportedRunner) -> Call:
+    """The call of the interpreter under a loaded model, without a check, returning logits that are the caller's own.
 
     Raises:
         RuntimeUnavailable: of another runtime than the three that open files unasked.
     """
+    runner = loaded.interpreter
     if isinstance(runner, LiteRTRunner):
         interpreter, taken, given = runner._interpreter, runner._input, runner._output
 
@@ -121,7 +122,7 @@ def measure(
     rows = []
     for done, (model, runtime) in enumerate(places, start=1):
         runner = edge.load(model, runtime=runtime)
-        both: tuple[Call, Call] = runner.predict, bare(runner.interpreter)
+        both: tuple[Call, Call] = runner.predict, bare(runner)
         times = time_both(both, buffers, rounds=rounds, calls_per_round=calls_per_round, seed=done)
         rows.append(row(model, runner, *times))
         progress("overhead, files on runtimes", done, len(places), f"{model.name} @ {runtime}")

@@ -20,7 +20,7 @@ from histoedge.bench import environment
 from histoedge.cell import EDGE_COMMAND, Cell
 from histoedge.config import Recipe
 from histoedge.edge import manifest as manifests
-from histoedge.lab import checkpoint, export, quantise
+from histoedge.lab import appearance, checkpoint, export, quantise
 from histoedge.progress import on_terminal
 
 EMULATOR = ("qemu-x86_64", "-cpu", "Haswell")
@@ -29,6 +29,7 @@ EMULATOR = ("qemu-x86_64", "-cpu", "Haswell")
 def finer(run: Path, folder: Path) -> Path:
     """The int8 weights of a run exported with codes up to 127, which may saturate."""
     shutil.copy(checkpoint.path_of(run, "fp32"), folder)
+    shutil.copy(run / appearance.NAME, folder)
     saved = checkpoint.read(checkpoint.path_of(run, "int8"))
     arrays = {**saved.arrays, quantise.KERNEL_CODES: np.array([-127, 127])}
     checkpoint.write(checkpoint.path_of(folder, "int8"), dataclasses.replace(saved, arrays=arrays))

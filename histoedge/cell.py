@@ -78,19 +78,26 @@ def serve(open_runner: Callable[[Request], edge.Runner], *, prepare: Callable[[R
         open_runner: given the ``load`` request, the runner of ``request["model"]``; timed as ``load_ms``.
         prepare: given the same request, imports what ``open_runner`` needs; not part of ``load_ms``.
 
+    Call it before importing a library that prints.
+    """
+    listen(_Session(open_runner, prepare or (lambda request: None)).answer)
+
+
+def listen(answer: Callable[[Request], dict[str, Any]]) -> None:
+    """Let ``answer`` answer the requests on stdin until ``close``, which it must know too, or the end of the stream.
+
     A ``HistoedgeError`` is answered as an error and ends nothing; any other exception ends the process
-    with its traceback on stderr. Call it before importing a library that prints.
+    with its traceback on stderr.
     """
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
-        session = _Session(open_runner, prepare or (lambda request: None))
         for line in sys.stdin:
             request = json.loads(line)
             try:
-                answer = session.answer(request)
+                told = answer(request)
             except HistoedgeError as error:
-                answer = {"error": one_line(str(error)), "kind": type(error).__name__}
-            answers.write(json.dumps(answer, allow_nan=False) + "\n")
+                told = {"error": one_line(str(error)), "kind": type(error).__name__}
+            answers.write(json.dumps(told, allow_nan=False) + "\n")
             answers.flush()
             if request["op"] == "close":
                 return

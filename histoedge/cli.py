@@ -632,8 +632,17 @@ def bench(
     plan = config.resolve(config.BenchPlan, file=file, options=options)
     models, reference = benches.find(places)
     with progress.on_terminal() as show:
-        split = sources.load(source, splits=("test",))["test"]
-        benches.bench_to(out, models, plan=plan, split=split, reference=reference, flips=flips, progress=show)
+        splits = sources.load(source, splits=("test",) if reference is None else ("test", "valid"))
+        benches.bench_to(
+            out,
+            models,
+            plan=plan,
+            split=splits["test"],
+            reference=reference,
+            valid=splits.get("valid"),
+            flips=flips,
+            progress=show,
+        )
     if as_json and not gate_texts:
         click.echo(out.read_text(), nl=False)
     elif not as_json:

@@ -75,9 +75,10 @@ def run(
         progress("verify, files", done, len(models), model.name)
     results = out / "bench.json"
     reference = out / SOURCE
-    inputs = bench.inputs_of(models, plan=plan, split=splits["test"], reference=reference)
+    test, valid = splits["test"], splits["valid"]
+    inputs = bench.inputs_of(models, plan=plan, split=test, reference=reference)
     if not bench.is_current(results, inputs):
-        bench.bench_to(results, models, plan=plan, split=splits["test"], reference=reference, progress=progress)
+        bench.bench_to(results, models, plan=plan, split=test, reference=reference, valid=valid, progress=progress)
     page = out / "report.html"
     files.write_text(page, report.html(bench.read(results)))
     if failed:

@@ -11,6 +11,34 @@ from histoedge.edge import manifest as manifests
 QUANTUM = 1 / 255
 
 
+@pytest.fixture(scope="session")
+def cell() -> Callable[..., Any]:
+    """``cell(model, runtime, **changes)``: a ``Measurement``, its bounds 1 % beside p50 and 0.01 beside the AUC.
+
+    ``p50_ms=None`` and ``auc=None`` leave out that figure with its bounds; recipe and format are those of the name.
+    """
+    from histoedge.bench import Measurement  # needs what machines that only run the edge lack
+
+    def made(
+        model: str = "int8.onnx",
+        runtime: str = "onnxruntime",
+        *,
+        p50_ms: float | None = 1.0,
+        auc: float | None = 0.94,
+        **changes: Any,
+    ) -> Measurement:
+        recipe, _, format_ = model.rpartition("/")[2].partition(".")
+        told: dict[str, Any] = {"model": model, "recipe": recipe, "format": format_, "runtime": runtime}
+        told |= {"threads": 1, "batch": 1, "field_px": 96, "status": "ok", "size_bytes": 1000, "sha256": "a" * 64}
+        if p50_ms is not None:
+            told |= {"p50_ms": p50_ms, "p50_lo": 0.99 * p50_ms, "p50_hi": 1.01 * p50_ms}
+        if auc is not None:
+            told |= {"auc": auc, "auc_lo": auc - 0.01, "auc_hi": auc + 0.01}
+        return Measurement(**{**told, **changes})
+
+    return made
+
+
 @pytest.fixture
 def by_hand(tmp_path: Path) -> Callable[..., Path]:
     """``by_hand(name, nodes, constants, **fields)`` writes an ONNX file under the contract that tells the mean red.

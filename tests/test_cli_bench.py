@@ -1,6 +1,7 @@
 """``histoedge bench`` with gates and comparisons, as a person runs it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -121,19 +122,17 @@ def test_options_without_what_they_are_for_are_wrong_usage(untouched: tuple[obje
     assert bench("--data", "synthetic").exit_code == 2
 
 
-def test_two_results_files_are_compared_without_measuring(tmp_path: Path) -> None:
-    row = {"model": "int8.onnx", "recipe": "int8", "format": "onnx", "runtime": "onnxruntime", "status": "ok"}
-    from histoedge.bench import Measurement, write
+def test_two_results_files_are_compared_without_measuring(cell: Callable[..., Any], tmp_path: Path) -> None:
+    from histoedge.bench import write
 
     for name, p50_ms in (("a.json", 1.0), ("b.json", 2.0)):
-        times = {"p50_ms": p50_ms, "p50_lo": 0.99 * p50_ms, "p50_hi": 1.01 * p50_ms}
-        write(tmp_path / name, [Measurement(**row, **times, threads=1, batch=1, field_px=96)], inputs={})
+        write(tmp_path / name, [cell(p50_ms=p50_ms)], inputs={})
     shown = bench("--compare", tmp_path / "a.json", tmp_path / "b.json")
     assert shown.exit_code == 0, shown.output
     assert "slower" in shown.stdout
     told = json.loads(bench("--compare", tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)
-    (cell,) = told["cells"]
-    assert (cell["p50_ratio"], cell["p50_verdict"], told["level"]) == (2.0, "slower", 0.99)
+    (found,) = told["cells"]
+    assert (found["p50_ratio"], found["p50_verdict"], told["level"]) == (2.0, "slower", 0.99)
     assert_one_line(bench("--compare", tmp_path / "a.json", tmp_path / "c.json"), "no such results file")
 
 

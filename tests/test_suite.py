@@ -1,15 +1,15 @@
 """``make bench``: the released models into one results file of this machine, and how its tables read."""
 
+import functools
 import importlib.util
 import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -46,11 +46,10 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         sys.modules.pop(name, None)
 
 
-def measurement(**changes: Any) -> Measurement:
-    known = {"model": "nano/models/int8.onnx", "recipe": "int8", "format": "onnx", "network": "nano"}
-    shape = {"threads": 1, "batch": 1, "field_px": 96, "scenario": "single-stream"}
+@pytest.fixture
+def measurement(cell: Callable[..., Measurement]) -> Callable[..., Measurement]:
     figures = {"p50_ms": 0.05, "p50_lo": 0.04, "p50_hi": 0.06, "p90_ms": 0.0712, "p90_lo": 0.07, "p90_hi": 0.08}
-    return Measurement(**{**known, **shape, **figures, "runtime": "onnxruntime", "status": "ok", **changes})
+    return functools.partial(cell, "nano/models/int8.onnx", network="nano", scenario="single-stream", **figures)
 
 
 def test_synthetic_patches_are_known_also_from_a_folder(scripts: ModuleType, tmp_path: Path) -> None:
@@ -89,7 +88,9 @@ def test_the_suite_measures_into_the_folder_of_the_machine(scripts: ModuleType, 
     assert "### multi-stream: 8 patches of 96 x 96 px per call" in text
 
 
-def test_threads_stand_side_by_side_and_what_is_missing_is_told_once(scripts: ModuleType) -> None:
+def test_threads_stand_side_by_side_and_what_is_missing_is_told_once(
+    scripts: ModuleType, measurement: Callable[..., Measurement]
+) -> None:
     rows = [
         measurement(p50_ratio=0.5, p50_ratio_lo=0.4, p50_ratio_hi=0.6),
         *(measurement(runtime="onnxruntime-cuda", status="unavailable", reason="no GPU", p50_ms=None) for _ in "ab"),
@@ -109,7 +110,9 @@ def test_threads_stand_side_by_side_and_what_is_missing_is_told_once(scripts: Mo
     assert widths == {len(head.split("|")) for head in heads}
 
 
-def test_suites_are_no_network_of_the_table_of_networks(scripts: ModuleType, tmp_path: Path) -> None:
+def test_suites_are_no_network_of_the_table_of_networks(
+    scripts: ModuleType, measurement: Callable[..., Measurement], tmp_path: Path
+) -> None:
     for name in ("suite", "suite-synthetic"):
         results.write(tmp_path / "results" / "machine" / f"{name}.json", [measurement(auc=0.99)], inputs={})
     scripts.HERE = tmp_path

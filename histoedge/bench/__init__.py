@@ -1,11 +1,14 @@
 """Latency, memory, size and AUC of every file on every runtime, each cell in a process of its own."""
 
+from histoedge.bench.layers import FileLayers, Layer
 from histoedge.bench.matrix import find, inputs_of
 from histoedge.bench.measure import bench, bench_to
-from histoedge.bench.results import STATUSES, Measurement, Results, is_current, read, write
+from histoedge.bench.results import STATUSES, Measurement, Results, is_current, is_int8, read, write
 
 __all__ = [
     "STATUSES",
+    "FileLayers",
+    "Layer",
     "Measurement",
     "Results",
     "bench",
@@ -13,6 +16,7 @@ __all__ = [
     "find",
     "inputs_of",
     "is_current",
+    "is_int8",
     "read",
     "write",
 ]

@@ -95,12 +95,10 @@ def _clean(
         if one.file_on_runtime not in answers.clean:
             parts = []
             try:
-                if one.cell is None:  # its times were kept, its answers were not
-                    one.open(plan.timeout_s)
                 for at in range(0, count, CHUNK_PATCHES):
                     patches = np.asarray(split.patches[at : at + CHUNK_PATCHES])
                     np.save(file, patches)
-                    parts.append(_chunk(one, file, len(patches)))
+                    parts.append(_chunk(one, file, len(patches), plan))
                     done = place * count + at + len(patches)
                     progress(f"bench, test patches{name}", done, len(waiting) * count, one.note)
             except CellFailed as failure:
@@ -133,9 +131,7 @@ def _perturbed(
         np.save(file, patches)
         for at, one in list(waiting.items()):
             try:
-                if one.cell is None:
-                    one.open(plan.timeout_s)
-                parts[at].append(_chunk(one, file, len(patches)))
+                parts[at].append(_chunk(one, file, len(patches), plan))
             except CellFailed as failure:
                 one.fail(CellFailed(f"{perturbation}: {failure.reason}", kind=failure.kind))
                 del waiting[at]
@@ -146,9 +142,15 @@ def _perturbed(
         yield one
 
 
-def _chunk(contender: Contender, file: Path, count: int) -> np.ndarray:
-    assert contender.cell is not None
-    logits = contender.cell.predict_file(file).reshape(-1)
+def _chunk(one: Contender, file: Path, count: int, plan: BenchPlan) -> np.ndarray:
+    """The logits (count,) of the patches in a file, from a process that is started where none runs.
+
+    None runs where the times were kept from an earlier start, and once it has answered the patches as they are.
+    """
+    if one.cell is None:
+        one.open(plan.timeout_s)
+    assert one.cell is not None
+    logits = one.cell.predict_file(file).reshape(-1)
     if len(logits) != count:
         raise CellFailed(f"{len(logits)} logits for {count} patches")
     if not np.isfinite(logits).all():

@@ -86,6 +86,11 @@ def _family(name: str) -> str:
     return " ".join([word for word in words if word.lower() not in ("cpu", "processor")][:2])
 
 
+def without_folder(reason: str, folder: Path) -> str:
+    """What is said of files in a folder, by their names alone."""
+    return reason if folder == Path() else reason.replace(f"{folder}{os.sep}", "")
+
+
 def load_average() -> list[float]:
     """Processes that wanted a CPU, on average over the last 1, 5 and 15 minutes."""
     return [round(load, 2) for load in psutil.getloadavg()]

@@ -43,7 +43,7 @@ LEVEL = 0.95  # that of the intervals in a measurement
 _EXPRESSION = re.compile(
     r"(?:(?P<which>[^<>=]+):)?\s*(?P<column>\w+)\s*(?P<operator><=|>=|<|>)\s*(?P<number>[^\s<>=]+)"
 )
-_TIME = re.compile(r"p\d\d_")
+_TIME = re.compile(r"p\d\d_|patches_per_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +224,7 @@ def _with(judgement: Judgement, reason: str) -> Judgement:
 
 def _bounds(column: str) -> tuple[str, str] | None:
     """The columns of its interval: ``auc_lo`` and ``auc_hi`` of ``auc``, ``p50_lo`` and ``p50_hi`` of ``p50_ms``."""
-    for stem in (column, column.removesuffix("_ms"), column.removesuffix("_per_s")):
+    for stem in (column, column.removesuffix("_ms")):
         if f"{stem}_lo" in NUMERIC and f"{stem}_hi" in NUMERIC:
             return f"{stem}_lo", f"{stem}_hi"
     return None

@@ -94,7 +94,8 @@ class Contender:
         """Make its row one that says why it has no figures, and end its process."""
         status = "unavailable" if failure.kind == "RuntimeUnavailable" else "failed"
         kept = {name: getattr(self.row, name) for name in _IDENTITY}
-        self.row = Measurement(**kept, status=status, reason=failure.reason)
+        reason = environment.without_folder(failure.reason, self.path.parent)
+        self.row = Measurement(**kept, status=status, reason=reason)
         self.rounds_ms, self.joules = [], []
         self.give_up()
 
@@ -237,7 +238,8 @@ def _exported(path: Path, name: str, manifest: Manifest | ModelError, runtime: e
         sha256=_sha256(path),
     )
     if isinstance(manifest, ModelError):
-        return Contender(path, dataclasses.replace(row, status="failed", reason=str(manifest)))
+        reason = environment.without_folder(str(manifest), path.parent)
+        return Contender(path, dataclasses.replace(row, status="failed", reason=reason))
     figures = {field: getattr(manifest, field) for field in ("recipe", "network", "params", "macs", "zeros")}
     row = dataclasses.replace(row, **figures)
     if not runtime.installed():

@@ -12,7 +12,7 @@ import numpy as np
 
 from histoedge import metrics
 from histoedge.bench import answers as asking
-from histoedge.bench import ceiling, environment, matrix, results, sheet, timing
+from histoedge.bench import ceiling, environment, layers, matrix, results, sheet, timing
 from histoedge.bench import judge as judging
 from histoedge.bench.decode import decode
 from histoedge.bench.kept import Kept
@@ -73,6 +73,7 @@ def bench_to(
     plan: BenchPlan,
     split: Split,
     reference: Path | None = None,
+    valid: Split | None = None,
     flips: Path | None = None,
     progress: Progress = silent,
 ) -> None:
@@ -80,6 +81,9 @@ def bench_to(
 
     What is finished lies in the folder ``<out>.partial`` until the results are written: killed and started again with
     the same inputs, packages and CPU, it goes on there.
+
+    With ``valid``, the split of that name, the results also tell the error of each layer of int8 files, on a sample of
+    its patches (``bench.layers``); the files must lie in their run.
 
     ``flips`` is a folder for ``<model>@<runtime>.png``, the sheet of ``bench.sheet`` of every file that decides
     otherwise than its reference. They are files of their own, because they show patches of the data set, which a
@@ -97,7 +101,9 @@ def bench_to(
     if flips is not None:
         make_folder(flips)
     about = _measure(contenders, plan, split, kept, progress, flips)
-    results.write(out, [one.row for one in contenders], inputs=inputs, about=about)
+    rows = [one.row for one in contenders]
+    found = () if valid is None else _layers(contenders, valid, plan, progress)
+    results.write(out, rows, inputs=inputs, about=about, layers=found)
     kept.discard()
 
 
@@ -129,7 +135,7 @@ def _measure(
         for one in (*contenders, *ceilings):
             stack.callback(one.give_up)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="histoedge-")))
-        patches = _timed_patches(split)
+        patches = _evenly(split, TIMED_PATCHES)
         about["decode"] = decode(patches, seed=plan.seed)
         about["empty_rss_bytes"] = _empty_rss_bytes(plan)
         for number, group in enumerate(groups):
@@ -155,6 +161,14 @@ def _measure(
     if flips is not None:
         _draw_flips(flips, pairs, answers, split)
     return about
+
+
+def _layers(
+    contenders: Sequence[Contender], valid: Split, plan: BenchPlan, progress: Progress
+) -> tuple[layers.FileLayers, ...]:
+    files = {one.row.model: one.path for one in contenders if results.is_int8(one.row)}
+    sample = _evenly(valid, layers.SAMPLE_PATCHES)
+    return layers.measure(files, sample, timeout_s=plan.timeout_s, progress=progress) if files else ()
 
 
 def _draw_flips(folder: Path, pairs: Sequence[judging.Pair], answers: asking.Answers, split: Split) -> None:
@@ -197,8 +211,9 @@ def _empty_rss_bytes(plan: BenchPlan) -> int | None:
     return found
 
 
-def _timed_patches(split: Split) -> np.ndarray:
-    chosen = np.unique(np.linspace(0, len(split.labels) - 1, TIMED_PATCHES).astype(int))
+def _evenly(split: Split, most: int) -> np.ndarray:
+    """At most so many patches of a split, uint8 (n, 96, 96, 3), evenly spaced."""
+    chosen = np.unique(np.linspace(0, len(split.labels) - 1, most).astype(int))
     return np.asarray(split.patches[chosen])
 
 

@@ -5,21 +5,24 @@ import json
 import math
 import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from histoedge import files
 from histoedge.bench import curves, environment
 from histoedge.bench.curves import Reliability, Roc
+from histoedge.bench.layers import FileLayers, Layer
 from histoedge.bench.quality import PERCENTS, Robustness
 from histoedge.edge.errors import DataError
 
 FORMAT = 1
 STATUSES = ("ok", "unsettled", "unavailable", "failed")
 LARGEST_RESULTS_BYTES = 1 << 26
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,15 +153,26 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Results:
-    """The content of a ``bench.json``."""
+    """The content of a ``bench.json``. ``layers`` is empty where the weights were not there to compare with."""
 
     environment: dict[str, Any]
     inputs: dict[str, Any]
     measurements: tuple[Measurement, ...]
+    layers: tuple[FileLayers, ...] = ()
+
+
+def is_int8(row: Measurement) -> bool:
+    """Whether it is of a file that computes in integers, by the name of its recipe."""
+    return "int8" in row.recipe
 
 
 def write(
-    path: Path, measurements: Sequence[Measurement], *, inputs: dict[str, Any], about: dict[str, Any] | None = None
+    path: Path,
+    measurements: Sequence[Measurement],
+    *,
+    inputs: dict[str, Any],
+    about: dict[str, Any] | None = None,
+    layers: Sequence[FileLayers] = (),
 ) -> None:
     """Write ``bench.json`` with a description of this machine, whole or not at all.
 
@@ -170,6 +184,8 @@ def write(
     rows = [dataclasses.asdict(measurement) for measurement in measurements]
     machine = {**environment.describe(), **(about or {})}
     document = {"format": FORMAT, "environment": machine, "inputs": inputs, "measurements": rows}
+    if layers:
+        document["layers"] = [dataclasses.asdict(one) for one in layers]
     text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
     files.write_text(path, _NUMBERS.sub(lambda found: " ".join(found[0].split()), text))
 
@@ -196,7 +212,11 @@ def read(path: Path) -> Results:
     if not isinstance(rows, list) or not isinstance(about, dict) or not isinstance(inputs, dict):
         raise DataError(f"{path}: environment, inputs or measurements missing; measure again")
     checked = tuple(_measurement(row, f"{path}: measurement {number}") for number, row in enumerate(rows, start=1))
-    return Results(about, inputs, checked)
+    try:
+        layers = _rows_from(FileLayers, document.get("layers", []), layers=lambda content: _rows_from(Layer, content))
+    except DataError as error:
+        raise DataError(f"{path}: layers: {error}; measure again") from error
+    return Results(about, inputs, checked, layers)
 
 
 def is_current(path: Path, inputs: dict[str, Any]) -> bool:
@@ -230,22 +250,26 @@ _TYPES = {
 _PLAIN = {name: kinds for name, kinds in _TYPES.items() if set(kinds) <= {str, int, float, NoneType}}
 
 
-def _robustness_from(content: Any) -> tuple[Robustness, ...]:
-    hints = typing.get_type_hints(Robustness)
+def _rows_from(kind: type[Row], content: Any, **parsers: Callable[[Any], Any]) -> tuple[Row, ...]:
+    """Dataclasses from what JSON holds of them; ``parsers`` are for the fields that are no single value."""
+    hints = typing.get_type_hints(kind)
+    found = []
     for row in content if isinstance(content, list) else [None]:
         if not isinstance(row, dict) or row.keys() != hints.keys():
             raise DataError(f"expected a list of objects with the keys {', '.join(hints)}")
-        for name, value in row.items():
-            if not _fits(value, (hints[name],)):
-                raise DataError(f"{name} is {str(value)[:40]!r}, expected {hints[name].__name__}")
-    return tuple(Robustness(**row) for row in content)
+        for name in hints.keys() - parsers.keys():
+            kinds = typing.get_args(hints[name]) or (hints[name],)
+            if not _fits(row[name], kinds):
+                raise DataError(f"{name} is {str(row[name])[:40]!r}, expected {_spoken(kinds)}")
+        found.append(kind(**row | {name: parse(row[name]) for name, parse in parsers.items()}))
+    return tuple(found)
 
 
 _COMPOUND: Mapping[str, Callable[[Any], Any]] = {
     "ms_quantiles": curves.ms_quantiles_from,
     "roc": lambda content: curves.curve_from(Roc, content),
     "reliability": lambda content: curves.curve_from(Reliability, content),
-    "robustness": _robustness_from,
+    "robustness": lambda content: _rows_from(Robustness, content),
 }
 
 
@@ -256,8 +280,7 @@ def _measurement(row: Any, where: str) -> Measurement:
         raise DataError(f"{where}: keys missing or unknown: {', '.join(odd[:5])}; measure again")
     for name, value in row.items():
         if name in _PLAIN and not _fits(value, _PLAIN[name]):
-            expected = " or ".join("null" if kind is NoneType else kind.__name__ for kind in _PLAIN[name])
-            raise DataError(f"{where}: {name} is {str(value)[:40]!r}, expected {expected}")
+            raise DataError(f"{where}: {name} is {str(value)[:40]!r}, expected {_spoken(_PLAIN[name])}")
     if row["status"] not in STATUSES:
         raise DataError(f"{where}: status {row['status']!r}, expected one of {', '.join(STATUSES)}")
     compound = {}
@@ -268,6 +291,10 @@ def _measurement(row: Any, where: str) -> Measurement:
             except DataError as error:
                 raise DataError(f"{where}: {name}: {error}; measure again") from error
     return Measurement(**{**row, **compound})
+
+
+def _spoken(kinds: Iterable[type]) -> str:
+    return " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
 
 
 def _fits(value: Any, kinds: tuple[type, ...]) -> bool:

@@ -131,7 +131,8 @@ class OpenVINORunner:
         with self._turn:
             if patches.shape != self._shape:
                 self._compile(patches.shape)
-            return np.array(self._request.infer([patches], share_inputs=True)[0])
+            logits: np.ndarray = self._request.infer([patches], share_inputs=True)[0]  # its outputs are copies
+        return logits
 
     def _compile(self, shape: tuple[int, ...]) -> None:
         self._request = _compiled(self._model, shape, threads=self._threads).create_infer_request()

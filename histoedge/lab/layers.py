@@ -1,9 +1,11 @@
 """An integer file layer by layer against its float network: where it errs, and which layer to keep in float first.
 
 The errors are the file's own, read out of a real interpreter. What a layer costs the logit comes from a simulation
-of the integer network, because no file has that one layer in float.
+of the integer network, because no file has that one layer in float. ``python -m histoedge.lab.layers`` tells the errors
+to who must not load TensorFlow: ``histoedge.bench``.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from histoedge import edge, files
+from histoedge import cell, edge, files
 from histoedge.config import FORMATS, Recipe
 from histoedge.data import Split
 from histoedge.edge import Manifest
@@ -30,17 +32,20 @@ class LayerError:
     """One convolution of an integer file: its activation, and what its rounding costs the logit.
 
     ``quantum`` is the step between two codes of the activation. ``rms_quanta`` and ``largest_quanta`` are its error
-    against the float network in such steps, what the layers before it pass on included; ``clipped`` is the share of
-    float activations outside the range that codes reach. ``twin_largest_quanta`` is the largest difference in codes
+    against the float network in such steps, what the layers before it pass on included; ``relative_rms`` is the rms
+    error over the rms of the float activation, None where that is 0 throughout. ``clipped`` is the share of float
+    activations outside the range that codes reach. ``twin_largest_quanta`` is the largest difference in codes
     between the TFLite and the ONNX file; None without the other file from the same weights beside this one.
     ``logit_rms`` is the rms error of the simulated integer network's logit (the same in every row) and
     ``logit_rms_if_float`` what is left of it when this layer's kernel and activation stay in float.
     """
 
     layer: str
+    channels: int
     quantum: float
     rms_quanta: float
     largest_quanta: float
+    relative_rms: float | None
     clipped: float
     twin_largest_quanta: int | None
     logit_rms: float
@@ -48,7 +53,12 @@ class LayerError:
 
 
 def compare(model: Path, patches: np.ndarray | None = None) -> tuple[LayerError, ...]:
-    """The layers of an int8 file against the float network of ``RUN/<recipe>.weights.h5``, worst ``rms_quanta`` first.
+    """As ``in_order``, worst ``rms_quanta`` first."""
+    return tuple(sorted(in_order(model, patches), key=lambda error: -error.rms_quanta))
+
+
+def in_order(model: Path, patches: np.ndarray | None = None) -> tuple[LayerError, ...]:
+    """The layers of an int8 file against the float network of ``RUN/<recipe>.weights.h5``, in the network's order.
 
     Args:
         model: ``RUN/models/<recipe>.tflite`` or ``.onnx``.
@@ -80,20 +90,21 @@ def compare(model: Path, patches: np.ndarray | None = None) -> tuple[LayerError,
         for kept, logits in simulation.logits(chunk).items():
             squares.setdefault(kept, []).append(float(np.mean(np.square(logits - exact["head"]))) * len(chunk))
     logit_rms = {kept: float(np.sqrt(sum(parts) / len(chosen))) for kept, parts in squares.items()}
-    errors = [
+    return tuple(
         LayerError(
             layer=name,
+            channels=exact[name].shape[-1],
             quantum=layer.quantum,
             rms_quanta=float(np.sqrt(layer.squares / layer.count)),
             largest_quanta=layer.largest,
+            relative_rms=float(np.sqrt(layer.squares / layer.exact_squares)) if layer.exact_squares else None,
             clipped=layer.outside / layer.count,
             twin_largest_quanta=layer.twin_largest,
             logit_rms=logit_rms[None],
             logit_rms_if_float=logit_rms[name],
         )
         for name, layer in sums.items()
-    ]
-    return tuple(sorted(errors, key=lambda error: -error.rms_quanta))
+    )
 
 
 def advice(errors: Sequence[LayerError]) -> str:
@@ -131,14 +142,16 @@ class _Sums:
 
     def __init__(self, quantum: float, zero: int) -> None:
         self.quantum, self.zero = quantum, zero
-        self.squares = self.largest = 0.0
+        self.squares = self.exact_squares = self.largest = 0.0
         self.outside = self.count = 0
         self.twin_largest: int | None = None
 
     def add(self, codes: np.ndarray, exact: np.ndarray, others: np.ndarray | None) -> None:
-        wanted = exact.astype(np.float64) / self.quantum + self.zero
+        in_quanta = exact.astype(np.float64) / self.quantum
+        wanted = in_quanta + self.zero
         error = np.abs(codes - wanted)
         self.squares += float(np.square(error).sum())
+        self.exact_squares += float(np.square(in_quanta).sum())
         self.largest = max(self.largest, float(error.max()))
         self.outside += int(np.count_nonzero((wanted < 0) | (wanted > 255)))
         self.count += error.size
@@ -300,3 +313,20 @@ _OPENERS: dict[str, tuple[str, Callable[[bytes, Sequence[str]], _Opened]]] = {
     "tflite": ("litert", _open_tflite),
     "onnx": ("onnxruntime", _open_onnx),
 }
+
+
+# ---- the other end of a cell -------------------------------------------------------------------------------------
+
+
+def _answer(request: cell.Request) -> dict[str, Any]:
+    """Of ``layers`` {model, patches_npy}: the runtime that computed the activations, and the layers in order."""
+    if request["op"] == "close":
+        return {}
+    model = Path(request["model"])
+    errors = in_order(model, np.load(request["patches_npy"], allow_pickle=False))
+    runtime, _ = _OPENERS[model.suffix.removeprefix(".")]
+    return {"runtime": runtime, "layers": [dataclasses.asdict(error) for error in errors]}
+
+
+if __name__ == "__main__":
+    cell.listen(_answer)

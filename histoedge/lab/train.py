@@ -94,7 +94,6 @@ def train(
         settings = {name: inputs[name] for name in ("train", "data", "teacher")}
         networks.write(out, network, settings)
         _train(network, splits, config, out, inputs=inputs, teacher=master, progress=progress)
-    appearance.keep(out, splits["train"])
     return checkpoint.read(path)
 
 
@@ -111,7 +110,7 @@ def _train(
     trained = fit(network, splits, config, state=out / STATE, inputs=inputs, teacher=teacher, progress=progress)
     files.write_json(out / "history.json", list(trained.history))
     _draw(out / "curves.png", trained.history)
-    write(out, network, trained, inputs, splits["valid"])
+    write(out, network, trained, inputs, splits)
     (out / STATE).unlink(missing_ok=True)
 
 
@@ -194,9 +193,15 @@ def fit(
     return trained
 
 
-def write(out: Path, network: Network, trained: Trained, inputs: Mapping[str, Any], valid: Split) -> None:
-    """Write the best weights as ``OUT/fp32.weights.h5``, the head's bias and the calibration set by ``valid``."""
-    arrays, calibration = calibrate.centred(network, trained.best, valid)
+def write(
+    out: Path, network: Network, trained: Trained, inputs: Mapping[str, Any], splits: Mapping[str, Split]
+) -> None:
+    """Write the best weights as ``OUT/fp32.weights.h5``, the head's bias and the calibration set by the split valid.
+
+    What the training patches look like is written before them.
+    """
+    appearance.keep(out, splits["train"])
+    arrays, calibration = calibrate.centred(network, trained.best, splits["valid"])
     best = Checkpoint(network, "fp32", arrays, inputs, trained.best_auc, calibration)
     checkpoint.write(checkpoint.path_of(out, "fp32"), best)
 

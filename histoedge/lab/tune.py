@@ -162,7 +162,7 @@ class _Work:
         state = folder / train.STATE
         told = {"state": state, "inputs": inputs, "watch": watch, "progress": self.progress}
         trained = train.fit(network, splits, chosen, **told)
-        train.write(folder, network, trained, inputs, splits["valid"])
+        train.write(folder, network, trained, inputs, splits)
         made = compress.compress(folder, INT8, splits, self.compress_config)
         (exported,) = export.export(folder, INT8, formats=("tflite",))
         return exported.model, made

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from histoedge.bench import Measurement, Results
+from histoedge.bench import Measurement, Results, is_int8
 from histoedge.edge.errors import DataError
 from histoedge.report import groups, plots, tables
 from histoedge.report.drawing import Figure, colour_of
@@ -19,6 +19,10 @@ from histoedge.report.tables import between, fixed, kilobytes, megabytes, micros
 
 LARGEST_PAGE_BYTES = 3_000_000
 PNG = b"\x89PNG\r\n\x1a\n"
+LAYERS_MISSING = (
+    "Not measured: it takes the weights that an int8 file was made from, which exported files do not carry; bench the "
+    "folder of the run itself, where the lab is installed (pip install 'histoedge[lab]')."
+)
 FEW_ROWS = 40
 """Groups of more cells than this are folded, all but the first."""
 
@@ -90,6 +94,8 @@ def html(results: Results, *, sheets: Sequence[Sheet] = ()) -> str:
         perturbed=_perturbed([row for row in judged if row.robustness]),
         operating=_operating(judged, with_auc=several) if operating else None,
         with_auc=not several,
+        layers=plots.layer_errors(results.layers),
+        without_layers=_without_layers(results),
         sheets=sheets,
         notes=notes(results),
         environment=_environment(results.environment),
@@ -221,6 +227,17 @@ def _perturbed(rows: Sequence[Measurement]) -> dict[str, Any] | None:
     return {"headings": [name.replace("_", " ") for name in names], "rows": body}
 
 
+def _without_layers(results: Results) -> list[str]:
+    """Why the errors of single layers are not told, a sentence for all files of one reason."""
+    if not results.layers:
+        return [LAYERS_MISSING] if any(is_int8(row) for row in results.measurements) else []
+    without: dict[str, list[str]] = {}
+    for file in results.layers:
+        if not file.layers:
+            without.setdefault(file.reason or "no reason given", []).append(file.model)
+    return [f"Not measured: {', '.join(models)}: {reason}" for reason, models in without.items()]
+
+
 def _name(row: Measurement) -> dict[str, str]:
     return {"model": row.model, "runtime": row.runtime, "colour": colour_of(row.runtime)}
 
@@ -246,6 +263,7 @@ def _over_empty(row: Measurement) -> str:
 WORDS = {
     "cpu": "CPU",
     "cpu_flags": "CPU flags",
+    "cpu_flags_refused": "CPU flags that the system refuses",
     "cpus_in_machine": "CPUs in the machine",
     "cpus_allowed": "CPUs allowed",
     "cpu_quota": "CPU quota",

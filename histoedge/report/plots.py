@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from histoedge import metrics
-from histoedge.bench import Measurement
+from histoedge.bench import FileLayers, Measurement
 from histoedge.report import groups, tables
 from histoedge.report.drawing import (
     CURVE_COLOURS,
@@ -30,6 +30,7 @@ MOST_CURVES = 16
 MILLISECONDS_FROM = 20.0  # ms: from there on an axis is in ms, below in µs
 STRIP_PX, STRIP_TOP = 30, 6
 SMALL = 220
+BAR_PX = 7
 CORNER_FPR = 0.2
 """Specificities from 80 % on, where a threshold lies."""
 
@@ -183,6 +184,17 @@ def robustness(rows: Sequence[Measurement]) -> Figure | None:
     return Figure("AUC after a perturbation", label, WIDTH, bottom + 46, tuple(marks), tuple(keys))
 
 
+def layer_errors(files: Sequence[FileLayers]) -> list[Figure]:
+    """For each int8 network the error of its layers from the first to the last, a bar for each of its files."""
+    networks: dict[str, list[FileLayers]] = {}
+    for file in files:
+        if file.layers:
+            networks.setdefault(file.model.rpartition(".")[0], []).append(file)
+    found = [layer.relative_rms or 0.0 for file in files for layer in file.layers]
+    x = Scale(0, 100 * max(found, default=0.0) or 1.0, 10, SMALL - 10)
+    return [_layer_errors(name, several, x) for name, several in networks.items()]
+
+
 def _pareto(
     rows: Sequence[Measurement],
     x: Scale,
@@ -246,6 +258,31 @@ def _reliability(row: Measurement, name: str) -> Figure:
     marks.append(path([(float(one.attributes["cx"]), float(one.attributes["cy"])) for one in points], colour, width=1))
     ece = "" if row.ece is None else f"ECE {row.ece:.4f}"
     return Figure(name, f"{name}: reliability", SMALL, SMALL, (*marks, *points), note=ece)
+
+
+def _layer_errors(name: str, files: Sequence[FileLayers], x: Scale) -> Figure:
+    layers = list(dict.fromkeys(layer.layer for file in files for layer in file.layers))
+    step = 22 + BAR_PX * len(files)
+    bottom = STRIP_TOP + step * len(layers)
+    axes = Axes(x, Scale(0, 1, bottom, STRIP_TOP), "error of the layer, %", "", most_ticks=5)
+    marks = axes.frame(horizontal=True)
+    for row, layer in enumerate(layers):
+        top, said = STRIP_TOP + step * row, []
+        for place, file in enumerate(files):
+            one = next((one for one in file.layers if one.layer == layer), None)
+            if one is None:
+                continue
+            error = "always 0" if one.relative_rms is None else f"{100 * one.relative_rms:.1f} %"
+            said.append(error)
+            y, end = top + 20 + BAR_PX * place, x(100 * (one.relative_rms or 0.0))
+            bar = line(x.start_px, y, max(end, x.start_px + 1), y, colour_of(file.runtime or ""), **{"stroke-width": 5})
+            told = f"{file.model} @ {file.runtime}, {layer}, {one.channels} channels: {error}"
+            marks.append(Mark(bar.tag, bar.attributes, title=told))
+            channels = one.channels
+        marks.append(text(10, top + 13, f"{layer}, {channels} ch.", strong=True))
+        marks.append(text(SMALL - 10, top + 13, " / ".join(dict.fromkeys(said)), "end", strong=True))
+    keys = tuple(Key(one.runtime or "", colour_of(one.runtime or "")) for one in files)
+    return Figure(name, f"{name}: error of each layer", SMALL, bottom + 46, tuple(marks), keys)
 
 
 def _curves(rows: Sequence[Measurement], key: str) -> list[Measurement]:

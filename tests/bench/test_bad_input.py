@@ -100,3 +100,16 @@ def test_several_runs_at_once_are_told_apart_by_their_folders_and_go_on(mean_red
     for name, row in rows.items():
         assert row.reference == (name.replace("int8", "fp32") if "int8" in name else None)
     assert {manifests.read(path).sha256 for path in models} == {row.sha256 for row in rows.values()}
+
+
+def test_a_reason_names_no_folder_of_this_machine(mean_red, tmp_path, split):
+    """Results are passed on; a folder tells who measured, and for whom."""
+    good = mean_red(tmp_path / "fp32.onnx")
+    orphan, nonsense = tmp_path / "int8.onnx", mean_red(tmp_path / "fp16.onnx")
+    orphan.write_bytes(good.read_bytes())
+    nonsense.write_bytes(b"no model")
+    rows = by_name(bench([orphan, nonsense, good], plan=PLAN, split=split))
+    for name in ("int8.onnx", "fp16.onnx"):
+        reason = rows[f"{name} @ onnxruntime"].reason
+        assert reason.startswith(name)
+        assert str(tmp_path) not in reason

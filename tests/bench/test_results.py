@@ -7,23 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from histoedge.bench import Measurement, environment, is_current, read, write
+from histoedge.bench import FileLayers, Layer, environment, is_current, read, write
 from histoedge.bench.curves import Reliability, Roc
 from histoedge.bench.quality import Robustness
 from histoedge.edge.errors import DataError
 
-ROW = Measurement(
-    model="int8.onnx",
-    recipe="int8",
-    format="onnx",
-    runtime="onnxruntime",
-    threads=1,
-    batch=1,
-    field_px=96,
-    status="ok",
-    p50_ms=0.25,
-    auc=1,
-)
 CHANGED = dataclasses.asdict(
     Robustness(perturbation="blur_1_px", auc=0.9, auc_lo=0.8, auc_hi=1, d_auc=0, d_auc_lo=-0.1, d_auc_hi=0.1, flips=3)
 )
@@ -31,35 +19,67 @@ INPUTS = {"data": "c", "plan": {"rounds": 3}}
 
 
 @pytest.fixture
-def results(tmp_path):
+def row(cell):
+    return cell(auc=1, auc_hi=1)
+
+
+@pytest.fixture
+def results(row, tmp_path):
     path = tmp_path / "bench.json"
-    write(path, [ROW, dataclasses.replace(ROW, status="failed", reason="killed by SIGSEGV")], inputs=INPUTS)
+    write(path, [row, dataclasses.replace(row, status="failed", reason="killed by SIGSEGV")], inputs=INPUTS)
     return path
 
 
-def test_what_is_written_can_be_read(results):
+def test_what_is_written_can_be_read(results, row):
     found = read(results)
-    assert found.measurements[0] == ROW
+    assert found.measurements[0] == row
     assert found.measurements[1].reason == "killed by SIGSEGV"
     assert found.inputs == INPUTS
     assert found.environment["python"]
     assert json.loads(results.read_text())["format"] == 1
 
 
-def test_curves_can_be_read_and_each_list_of_numbers_is_one_line(tmp_path):
-    row = dataclasses.replace(
-        ROW,
+def test_curves_can_be_read_and_each_list_of_numbers_is_one_line(tmp_path, row):
+    whole = dataclasses.replace(
+        row,
         reason="of two lines:\n[\n1,\n2\n]",
         ms_quantiles=tuple(0.1 + number / 100 for number in range(101)),
         roc=Roc(fpr=(0, 0.25, 1), tpr=(0, 0.75, 1.0)),
         reliability=Reliability(probability=(0.25,), patches=(4,), positives=(1,)),
         robustness=(Robustness(**CHANGED),),
     )
-    write(tmp_path / "bench.json", [row], inputs=INPUTS)
-    assert read(tmp_path / "bench.json").measurements == (row,)
+    write(tmp_path / "bench.json", [whole], inputs=INPUTS)
+    assert read(tmp_path / "bench.json").measurements == (whole,)
     text = (tmp_path / "bench.json").read_text()
     assert '"fpr": [ 0, 0.25, 1 ]' in text
     assert text.count("\n") < 250
+
+
+FILE = {"model": "int8.onnx", "runtime": "onnxruntime", "n_patches": 256, "reason": None}
+STEM = {"layer": "stem", "channels": 24, "relative_rms": 0.0325}
+
+
+def test_the_error_of_each_layer_can_be_read(row, tmp_path):
+    errors = (Layer(**STEM), Layer(layer="head", channels=1, relative_rms=None))
+    told = (FileLayers(**FILE, layers=errors), FileLayers(**{**FILE, "reason": "no weights"}, layers=()))
+    write(tmp_path / "bench.json", [row], inputs=INPUTS, layers=told)
+    assert read(tmp_path / "bench.json").layers == told
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        (3, "layers: expected a list of objects with the keys model, runtime, n_patches, reason, layers"),
+        ([{**FILE, "layers": [{**STEM, "channels": 1.5}]}], "layers: channels is '1.5', expected int; measure again"),
+        ([{**FILE, "layers": [{**STEM, "more": 1}]}], "expected a list of objects with the keys layer, channels, "),
+        ([{**FILE, "layers": "none"}], "expected a list of objects with the keys layer, channels, relative_rms"),
+        ([{**FILE, "model": 3, "layers": []}], "layers: model is '3', expected str"),
+    ],
+)
+def test_wrong_errors_of_layers_are_refused(results, layers, says):
+    results.write_text(json.dumps({**json.loads(results.read_text()), "layers": layers}))
+    with pytest.raises(DataError, match=says):
+        read(results)
 
 
 def test_results_are_current_only_for_the_same_inputs(results, tmp_path):
@@ -107,15 +127,15 @@ def test_a_wrong_value_is_refused(results, changes, says):
         read(results)
 
 
-def test_results_from_before_some_figures_were_measured_can_be_read(results):
+def test_results_from_before_some_figures_were_measured_can_be_read(results, row):
     document = json.loads(results.read_text())
     later = ("ece", "brier", "sensitivity", "specificity", "flips", "mcnemar", "d_auc_slides", "auc_slides")
     later += ("ms_quantiles", "roc", "reliability", "robustness")
-    for row in document["measurements"]:
-        for name in [name for name in row if name.startswith(later)]:
-            del row[name]
+    for one in document["measurements"]:
+        for name in [name for name in one if name.startswith(later)]:
+            del one[name]
     results.write_text(json.dumps(document))
-    assert read(results).measurements[0] == ROW
+    assert read(results).measurements[0] == row
     del document["measurements"][0]["auc"]
     results.write_text(json.dumps(document))
     with pytest.raises(DataError, match="keys missing or unknown: auc"):
@@ -146,9 +166,9 @@ def test_a_missing_file_is_refused(tmp_path):
         read(tmp_path / "bench.json")
 
 
-def test_a_figure_that_is_not_finite_is_never_written(tmp_path):
+def test_a_figure_that_is_not_finite_is_never_written(tmp_path, row):
     with pytest.raises(ValueError, match="JSON compliant"):
-        write(tmp_path / "bench.json", [dataclasses.replace(ROW, auc=float("nan"))], inputs={})
+        write(tmp_path / "bench.json", [dataclasses.replace(row, auc=float("nan"))], inputs={})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,7 @@ def test_a_recipe_that_breaks_its_promise_is_not_exported(every_run: Path, tmp_p
         if name == "2of4_int8":
             saved.arrays["conv4/kernel"][0, 0, :4] = 0.1
         checkpoint.write(checkpoint.path_of(tmp_path, name), saved)
+    shutil.copy(every_run / "appearance.json", tmp_path)
     with pytest.raises(ModelError, match=r"2of4_int8.tflite: conv4 has fewer than two zeros"):
         export.export(tmp_path, Recipe.parse("2of4_int8"))
     assert not list((tmp_path / "models").glob("*"))

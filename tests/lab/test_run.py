@@ -322,7 +322,7 @@ def test_info_tells_the_manifest_and_the_verdict(finished_run: Path) -> None:
 
 
 def test_exporting_again_gives_the_same_bytes(finished_run: Path, tmp_path: Path) -> None:
-    for name in ("network.json", "fp32.weights.h5", "int8.weights.h5"):
+    for name in ("network.json", "appearance.json", "fp32.weights.h5", "int8.weights.h5"):
         shutil.copy(finished_run / name, tmp_path / name)
     result = invoke("export", tmp_path, "--recipe", "int8")
     assert result.exit_code == 0, result.output

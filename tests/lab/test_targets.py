@@ -56,6 +56,7 @@ def test_the_oldest_runtime_that_is_served_answers_equal(finished_run: Path, tmp
 
 
 def exported(run: Path, folder: Path, largest_code: int) -> Path:
+    shutil.copy(run / "appearance.json", folder)
     for name in ("fp32", "int8"):
         saved = checkpoint.read(checkpoint.path_of(run, name))
         codes = {} if name == "fp32" else {quantise.KERNEL_CODES: np.array([-largest_code, largest_code])}

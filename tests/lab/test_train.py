@@ -44,7 +44,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(splits: dict[str, Any], 
     for name, value in expected.arrays.items():
         np.testing.assert_array_equal(found.arrays[name], value)
     left = sorted(path.name for path in halves.iterdir())
-    assert left == ["curves.png", "fp32.weights.h5", "history.json", "network.json"]
+    assert left == ["appearance.json", "curves.png", "fp32.weights.h5", "history.json", "network.json"]
     weights = [checkpoint.path_of(run, "fp32").read_bytes() for run in (whole, halves)]
     assert weights[0] == weights[1]
     rows = json.loads((whole / "history.json").read_text())

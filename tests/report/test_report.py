@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from histoedge import report
-from histoedge.bench import Measurement, Results
+from histoedge.bench import FileLayers, Layer, Measurement, Results
 from histoedge.bench.curves import Reliability, Roc
 from histoedge.bench.quality import Robustness
 from histoedge.edge.errors import DataError
@@ -22,49 +22,6 @@ from histoedge.report.tables import CURVES
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = "killed by SIGSEGV: <script>alert(1)</script> [bold]|x|"
-
-
-def cell(model, runtime, p50_ms, auc, **changes):
-    recipe, format_ = model.split(".")
-    full = Measurement(
-        model=model,
-        recipe=recipe,
-        format=format_,
-        runtime=runtime,
-        runtime_version="1.2.3",
-        kernels="some kernels",
-        threads=1,
-        batch=1,
-        field_px=96,
-        status="ok",
-        size_bytes=390_000,
-        load_ms=3.25,
-        first_ms=0.75,
-        p50_ms=p50_ms,
-        p50_lo=0.99 * p50_ms,
-        p50_hi=1.01 * p50_ms,
-        p90_ms=1.1 * p50_ms,
-        p95_ms=1.2 * p50_ms,
-        p99_ms=1.5 * p50_ms,
-        patches_per_s=1000 / p50_ms,
-        peak_rss_bytes=91_000_000,
-        auc=auc,
-        auc_lo=auc - 0.01,
-        auc_hi=auc + 0.01,
-        n_patches=2947,
-        ece=0.0312,
-        sensitivity_at_95_specificity=0.583,
-        sensitivity_at_95_specificity_lo=0.521,
-        sensitivity_at_95_specificity_hi=0.64,
-        reference=f"fp32.{format_} @ {runtime}",
-        d_auc=auc - 0.9157,
-        d_auc_lo=auc - 0.9167,
-        d_auc_hi=auc - 0.9147,
-        p50_ratio=p50_ms / 0.228,
-        p50_ratio_lo=p50_ms / 0.23,
-        p50_ratio_hi=p50_ms / 0.226,
-    )
-    return dataclasses.replace(full, **changes)
 
 
 def with_curves(row, shift=0.0):
@@ -96,11 +53,6 @@ def with_curves(row, shift=0.0):
     )
 
 
-def without_figures(row, status, reason):
-    names = ("model", "recipe", "format", "runtime", "threads", "batch", "field_px")
-    return Measurement(**{name: getattr(row, name) for name in names}, status=status, reason=reason)
-
-
 @pytest.fixture
 def sheet():
     made = io.BytesIO()
@@ -109,7 +61,7 @@ def sheet():
 
 
 @pytest.fixture
-def whole(results):
+def whole(results, with_layers):
     """A file on a runtime in two shapes, with everything that can be measured."""
     first = with_curves(results.measurements[1])
     told_once = dict.fromkeys(("roc", "reliability", "robustness"))
@@ -117,20 +69,77 @@ def whole(results):
     field = dataclasses.replace(first, field_px=1024, scenario="field", **told_once)
     failed = [dataclasses.replace(results.measurements[3], batch=batch) for batch in (1, 8)]
     rows = (dataclasses.replace(first, scenario="single-stream"), more, field, *failed)
-    return dataclasses.replace(results, measurements=rows)
+    return dataclasses.replace(with_layers, measurements=rows)
 
 
 @pytest.fixture
-def results():
+def results(cell):
+    def full(model, runtime, p50_ms, auc, **changes):
+        told = {"size_bytes": 390_000, "runtime_version": "1.2.3", "kernels": "some kernels", "n_patches": 2947}
+        told |= {"load_ms": 3.25, "first_ms": 0.75, "peak_rss_bytes": 91_000_000, "patches_per_s": 1000 / p50_ms}
+        told |= {"p90_ms": 1.1 * p50_ms, "p95_ms": 1.2 * p50_ms, "p99_ms": 1.5 * p50_ms, "ece": 0.0312}
+        points = {"": 0.583, "_lo": 0.521, "_hi": 0.64}
+        told |= {f"sensitivity_at_95_specificity{bound}": value for bound, value in points.items()}
+        told |= {"reference": f"fp32.{model.partition('.')[2]} @ {runtime}", "d_auc": auc - 0.9157}
+        told |= {"d_auc_lo": auc - 0.9167, "d_auc_hi": auc - 0.9147, "p50_ratio": p50_ms / 0.228}
+        told |= {"p50_ratio_lo": p50_ms / 0.23, "p50_ratio_hi": p50_ms / 0.226}
+        return cell(model, runtime, p50_ms=p50_ms, auc=auc, **{**told, **changes})
+
+    missing = {"p50_ms": None, "auc": None, "status": "unavailable", "reason": "not installed; pip install openvino"}
     rows = (
-        cell("fp32.onnx", "onnxruntime", 0.228, 0.9157, p50_ratio=None, reference=None, d_auc=None),
-        cell("int8.onnx", "onnxruntime", 0.0812, 0.9159),
-        cell("prune50.tflite", "litert", 0.245, 0.9101, status="unsettled", reason="the interval is wide"),
-        without_figures(cell("prune50_int8.tflite", "litert", 1, 0.9), "failed", HOSTILE),
-        without_figures(cell("int8.onnx", "openvino", 1, 0.9), "unavailable", "not installed; pip install openvino"),
+        full("fp32.onnx", "onnxruntime", 0.228, 0.9157, p50_ratio=None, reference=None, d_auc=None),
+        full("int8.onnx", "onnxruntime", 0.0812, 0.9159),
+        full("prune50.tflite", "litert", 0.245, 0.9101, status="unsettled", reason="the interval is wide"),
+        cell("prune50_int8.tflite", "litert", **{**missing, "status": "failed", "reason": HOSTILE}),
+        cell("int8.onnx", "openvino", **missing),
     )
-    about = {"cpu": "A <fast> CPU", "cpu_flags": ["avx2"], "memory_bytes": 2**34, "packages": {"numpy": "2.4"}}
+    about = {
+        "cpu": "A <fast> CPU",
+        "cpu_flags": ["avx2"],
+        "cpu_flags_refused": ["amx_int8"],
+        "memory_bytes": 2**34,
+        "packages": {"numpy": "2.4"},
+    }
     return Results(about, {"plan": {"rounds": 10, "runtimes": []}, "data": "abc123"}, rows)
+
+
+@pytest.fixture
+def with_layers(results):
+    """Two files of one network, one whose head is 0 on all patches, and one that could not be compared."""
+    errors = [Layer(layer=name, channels=24, relative_rms=error) for name, error in (("stem", 0.0325), ("head", 0.12))]
+    dead = (errors[0], dataclasses.replace(errors[1], relative_rms=None))
+    told = {"n_patches": 256, "reason": None}
+    files = (
+        FileLayers(model="int8.onnx", runtime="onnxruntime", layers=tuple(errors), **told),
+        FileLayers(model="int8.tflite", runtime="litert", layers=dead, **told),
+        FileLayers(model="prune50_int8.tflite", runtime=None, layers=(), **{**told, "reason": HOSTILE}),
+    )
+    return dataclasses.replace(results, layers=files)
+
+
+def test_the_page_draws_the_error_of_each_layer_from_the_first_to_the_last(with_layers):
+    page = report.html(with_layers)
+    titles = re.findall("<title>([^<]*channels[^<]*)</title>", page)
+    assert titles == [
+        "int8.onnx @ onnxruntime, stem, 24 channels: 3.2 %",
+        "int8.tflite @ litert, stem, 24 channels: 3.2 %",
+        "int8.onnx @ onnxruntime, head, 24 channels: 12.0 %",
+        "int8.tflite @ litert, head, 24 channels: always 0",
+    ]
+    (section,) = re.findall("<section>\n<h2>Error of each layer.*?</section>", page, re.DOTALL)
+    assert re.findall('text-anchor="end">([^<]*)<', section) == ["3.2 %", "12.0 % / always 0"]
+    ends = re.findall('<line x1="10" y1="[^"]*" x2="([^"]*)"', section)
+    assert ends == ["64.2", "64.2", "210.0", "11"]  # 200 px are 12 %
+    assert "Not measured: prune50_int8.tflite: killed by SIGSEGV: &lt;script&gt;" in section
+    assert "<b>Error of each layer</b>" in page
+
+
+def test_a_page_without_errors_of_layers_says_why_and_what_to_do(results):
+    page = report.html(results)
+    assert page.count("bench the folder of the run itself, where the lab is installed") == 1
+    assert "<b>Error of each layer</b>" not in page
+    in_floats = dataclasses.replace(results, measurements=results.measurements[:1])
+    assert "Error of each layer" not in report.html(in_floats)
 
 
 def printed(table):
@@ -196,6 +205,8 @@ def test_the_page_holds_the_figures_and_no_foreign_markup(results):
     page = report.html(results)
     for shown in ("81.2", "0.9159", "+0.0002", "0.356", "unsettled", "A &lt;fast&gt; CPU", "16.0 GiB", "abc123"):
         assert shown in page
+    assert "<dt>CPU flags that the system refuses</dt><dd>amx_int8</dd>" in page
+    assert "does not hold what another start of the process changes" in page
     assert "<script" not in page
     assert page.count("<circle") == 3 + 3  # each cell by its latency, each file by its size
 
@@ -267,7 +278,13 @@ def test_everything_that_was_measured_is_on_the_page(whole, sheet):
             "ROC curves",
             "Robustness",
         ),
-        *("Can the probability be believed?", "Decisions that differ", "How to read this", "Measured on"),
+        *(
+            "Can the probability be believed?",
+            "Error of each layer in integers",
+            "Decisions that differ",
+            "How to read this",
+            "Measured on",
+        ),
         *(
             "multi-stream (batch 8)",
             "field (1024 px)",

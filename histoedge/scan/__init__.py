@@ -1,0 +1,92 @@
+"""Whole slides: from pixels on glass to a map with one verdict for every 32 x 32 px square."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histoedge.edge import manifest as manifests
+from histoedge.progress import Progress, silent
+from histoedge.scan import engine, plane, slide, tissue
+from histoedge.scan.engine import Timings, Workers
+from histoedge.scan.slidemap import STEP_PX, SlideMap
+
+FIELD_PX = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """How slides are read: what decides the map. ``um_per_px`` stands before what a slide says of itself."""
+
+    um_per_px: float | None = None
+    mask: bool = True
+    field_px: int = FIELD_PX
+    runtime: str | None = None
+
+
+def scan(
+    path: Path,
+    model: Path,
+    folder: Path,
+    *,
+    settings: Scan,
+    workers: Workers,
+    progress: Progress = silent,
+) -> tuple[SlideMap, Timings]:
+    """The map of one slide; what is done of it lies in ``folder`` until ``finish``, so that a killed scan goes on.
+
+    Raises:
+        DataError: the slide cannot be read, or its resolution does not fit the model's.
+        ModelError, RuntimeUnavailable: the model cannot be opened.
+        ConfigError: the model does not answer once per square.
+    """
+    manifest = manifests.read(model)
+    timings = Timings()
+    opened = slide.open_slide(path)
+    seen = plane.of_model(opened, manifest.um_per_px, settings.um_per_px)
+    grid = engine.grid_of(seen, manifest, settings.field_px)
+    with timings.of("mask"):
+        picture = tissue.overview(seen)
+        um = seen.um_per_px * STEP_PX / tissue.PER_SQUARE
+        found = tissue.mask(picture, um) if settings.mask else np.ones(picture.shape[:2], bool)
+        wanted = tissue.squares(found, grid.rows, grid.columns)
+    unfinished = engine.Unfinished(folder, grid, _inputs(path, manifest.sha256, settings))
+    numbers = [number for number in grid.fields(wanted) if not unfinished.done[number]]
+    engine.compute(
+        seen,
+        model,
+        unfinished,
+        grid,
+        numbers,
+        runtime=settings.runtime,
+        workers=workers,
+        timings=timings,
+        progress=progress,
+        what=f"{path.name}, fields",
+    )
+    logits = np.where(wanted, unfinished.logits, np.float32(np.nan))
+    made = SlideMap(
+        slide=path.name,
+        width_px=opened.width_px,
+        height_px=opened.height_px,
+        slide_um_per_px=seen.um_per_px / seen.scale,
+        um_per_px=seen.um_per_px,
+        scale=seen.scale,
+        logits=logits,
+        tissue=wanted,
+        thumbnail=picture,
+        thumbnail_scale=seen.scale * STEP_PX / tissue.PER_SQUARE,
+        manifest=manifest,
+    )
+    return made, timings
+
+
+def _inputs(path: Path, sha256: str, settings: Scan) -> dict[str, Any]:
+    status = os.stat(path)
+    return {
+        "slide": [path.name, status.st_size, status.st_mtime_ns],
+        "model": sha256,
+        "settings": asdict(settings),
+    }

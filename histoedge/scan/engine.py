@@ -1,0 +1,230 @@
+"""From a slide to its map: fields with exactly the overlap that the network needs, read and computed at the same time.
+
+Every field is as large as every other, so an interpreter prepares for one shape; neighbours share the pixels that a
+patch has beyond its middle. A verdict is the one its own patch would get, whatever field it was computed in.
+"""
+
+import json
+import os
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histoedge import edge, files
+from histoedge.edge import Manifest
+from histoedge.edge.errors import ConfigError
+from histoedge.progress import Progress, silent
+from histoedge.scan.plane import Plane
+from histoedge.scan.slidemap import STEP_PX
+
+STATE = "state"  # of an unfinished map: its folder
+AHEAD = 2  # fields waiting for each worker: enough to hide a slow read, and little memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """How much runs at once: threads that read, and interpreters of ``threads`` threads each."""
+
+    readers: int
+    interpreters: int
+    threads: int = 1
+
+    @staticmethod
+    def of_machine() -> "Workers":
+        """As many as the cores that this process may use: half of them read."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return Workers(readers=max(1, cores // 2), interpreters=max(1, cores // 2))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The squares of a plane, and the fields they are computed in. ``rows`` and ``columns`` count squares."""
+
+    rows: int
+    columns: int
+    per_field: int
+
+    @property
+    def field_px(self) -> int:
+        """Side of a field in pixels: its squares, and a square more on each side."""
+        return (self.per_field + 2) * STEP_PX
+
+    @property
+    def field_columns(self) -> int:
+        """Fields side by side."""
+        return -(-self.columns // self.per_field)
+
+    def fields(self, wanted: np.ndarray) -> list[int]:
+        """The numbers of the fields that hold a wanted square, of bool (rows, columns), row by row."""
+        down, across = -(-self.rows // self.per_field), self.field_columns
+        padded = np.zeros((down * self.per_field, across * self.per_field), bool)
+        padded[: self.rows, : self.columns] = wanted
+        held = padded.reshape(down, self.per_field, across, self.per_field).any(axis=(1, 3))
+        return [int(number) for number in np.flatnonzero(held)]
+
+    def window(self, number: int) -> tuple[slice, slice]:
+        """The squares of a field: its rows and columns of the map."""
+        top, left = (self.per_field * at for at in divmod(number, self.field_columns))
+        return slice(top, min(top + self.per_field, self.rows)), slice(left, min(left + self.per_field, self.columns))
+
+
+def grid_of(plane: Plane, manifest: Manifest, field_px: int) -> Grid:
+    """The squares whose patches lie on the plane, in fields of at most ``field_px``.
+
+    Raises:
+        ConfigError: the network's stride does not divide a square, or the field is smaller than a patch.
+    """
+    if STEP_PX % manifest.stride_px or manifest.patch_px != 3 * STEP_PX:
+        raise ConfigError(f"the model answers every {manifest.stride_px} px; a scan needs a divisor of {STEP_PX}")
+    if field_px < manifest.patch_px:
+        raise ConfigError(f"a field of {field_px} px is smaller than a patch of {manifest.patch_px} px")
+    rows, columns = (max(0, (side - manifest.patch_px) // STEP_PX + 1) for side in (plane.height, plane.width))
+    return Grid(rows, columns, per_field=(field_px - manifest.patch_px) // STEP_PX + 1)
+
+
+def squares_of(runner: edge.ExportedRunner, pixels: np.ndarray) -> np.ndarray:
+    """The logits of a field's squares, float32 (rows, columns): every ``STEP_PX`` of the network's answers."""
+    every = STEP_PX // runner.manifest.stride_px
+    return runner.map(pixels)[::every, ::every]
+
+
+@dataclass
+class Timings:
+    """Seconds of work by stage, summed over threads, which overlap; any thread may add to them."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @contextmanager
+    def of(self, stage: str) -> Iterator[None]:
+        """Add what the block takes."""
+        before = time.perf_counter()
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - before
+            with self._lock:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + took
+
+
+class Unfinished:
+    """A map on disk while it is made: squares first, then the mark of the field, so that a kill loses fields only."""
+
+    def __init__(self, folder: Path, grid: Grid, inputs: dict[str, Any]) -> None:
+        self._folder = folder / STATE
+        told = self._folder / "inputs.json"
+        if not told.is_file() or json.loads(told.read_bytes()) != json.loads(json.dumps(inputs)):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            files.make_folder(self._folder)
+            logits = np.full((grid.rows, grid.columns), np.nan, np.float32)
+            np.save(self._folder / "logits.npy", logits)
+            np.save(self._folder / "done.npy", np.zeros(grid.field_columns * -(-grid.rows // grid.per_field), bool))
+            files.write_json(told, inputs)  # last: without it the others do not count
+        self.logits = self._open("logits.npy")
+        self.done = self._open("done.npy")
+        self._grid = grid
+
+    def _open(self, name: str) -> np.ndarray:
+        path = self._folder / name
+        empty = path.stat().st_size and 0 in np.load(path, allow_pickle=False).shape
+        opened: np.ndarray = np.load(path, mmap_mode=None if empty else "r+", allow_pickle=False)
+        return opened
+
+    def put(self, number: int, logits: np.ndarray) -> None:
+        """Keep a field's squares: float32, at least as many as it has on the map."""
+        rows, columns = self._grid.window(number)
+        self.logits[rows, columns] = logits[: rows.stop - rows.start, : columns.stop - columns.start]
+        self.done[number] = True
+
+    def remove(self) -> None:
+        """The map is written elsewhere."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def compute(
+    plane: Plane,
+    model: Path,
+    unfinished: Unfinished,
+    grid: Grid,
+    numbers: Sequence[int],
+    *,
+    runtime: str | None,
+    workers: Workers,
+    timings: Timings,
+    progress: Progress = silent,
+    what: str = "scan, fields",
+) -> None:
+    """Compute these fields into the unfinished map: some threads read, others ask the model.
+
+    At most ``AHEAD`` fields wait for each interpreter. The first error of any thread ends all of them and is raised.
+
+    Raises:
+        DataError: the slide is damaged.
+        ModelError, RuntimeUnavailable: the model cannot be opened.
+    """
+    if not numbers:
+        return
+    side = grid.field_px
+    runners = [edge.load(model, runtime=runtime, threads=workers.threads) for _ in range(workers.interpreters)]
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in numbers:
+        todo.put(number)
+    read: queue.Queue[tuple[int, np.ndarray]] = queue.Queue(AHEAD * workers.interpreters)
+    made: queue.SimpleQueue[tuple[int, np.ndarray] | BaseException] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def reading() -> None:
+        while not stop.is_set():
+            try:
+                number = todo.get_nowait()
+            except queue.Empty:
+                return
+            rows, columns = grid.window(number)
+            with timings.of("read"):
+                pixels = plane.read(columns.start * STEP_PX, rows.start * STEP_PX, side, side)
+            while not stop.is_set():
+                try:
+                    read.put((number, pixels), timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+
+    def inferring(runner: edge.ExportedRunner) -> None:
+        while not stop.is_set():
+            try:
+                number, pixels = read.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            with timings.of("infer"):
+                logits = squares_of(runner, pixels)
+            made.put((number, logits))
+
+    def guarded(work: Any, *arguments: Any) -> None:
+        try:
+            work(*arguments)
+        except BaseException as error:  # handed over and raised by the caller's thread
+            made.put(error)
+
+    threads = [threading.Thread(target=guarded, args=(reading,), daemon=True) for _ in range(workers.readers)]
+    threads += [threading.Thread(target=guarded, args=(inferring, runner), daemon=True) for runner in runners]
+    for thread in threads:
+        thread.start()
+    try:
+        for done in range(1, len(numbers) + 1):
+            found = made.get()
+            if isinstance(found, BaseException):
+                raise found
+            unfinished.put(*found)
+            progress(what, done, len(numbers))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

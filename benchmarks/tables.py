@@ -278,7 +278,7 @@ KINDS = {
     "peers": peers_parts,
     "ablations": ablations_parts,
     **dict.fromkeys(("quantise", "saturation", "throughput", "aa", "coverage", "trainings", "overhead"), rows_parts),
-    **dict.fromkeys(("drift", "fuzz", "threads"), rows_parts),
+    **dict.fromkeys(("drift", "fuzz", "threads", "runtimes", "doctor"), rows_parts),
 }
 
 

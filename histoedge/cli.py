@@ -31,6 +31,8 @@ _EXTRA_OF = {
     "optuna": "tune",
 }
 
+SELFTEST = "python -m edge selftest ."
+
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -747,6 +749,69 @@ def report(
         reports.print_table(measured)
     for place_written in written:
         click.echo(place_written)
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.option("--into", required=True, type=PATH, metavar="DIR", help="Folder to write: empty, or embedded before.")
+@json_option
+def embed(model: Path, into: Path, as_json: bool) -> None:
+    """Write one folder to copy: MODEL, the code that runs it without histoedge, a self-test, examples and a page."""
+    from histoedge import embed as embedding
+
+    written = embedding.embed(model, into)
+    if as_json:
+        _print_json({"model": str(model), "into": str(into), "files": [path.as_posix() for path in written]})
+        return
+    click.echo(f"{into}: {len(written)} files; README.md tells how to use them\nnext: cd {into} && {SELFTEST}")
+
+
+@main.command()
+@click.argument("a", type=PATH, metavar="A")
+@click.argument("b", type=PATH, metavar="B")
+@click.option(
+    "--results",
+    nargs=2,
+    type=PATH,
+    metavar="A.json B.json",
+    help="Results of `bench` for A and for B; may be one file.",
+)
+@json_option
+def diff(a: Path, b: Path, results: tuple[Path, Path] | None, as_json: bool) -> None:
+    """What changed from model A to model B, and does it need a new validation? For change control; it is no gate."""
+    from histoedge import diff as diffs
+
+    found = diffs.diff(a, b, results=results)
+    if as_json:
+        _print_json(found.as_json())
+        return
+    for table in (found.table(), found.measured_table()):
+        if table:
+            _print_rows(table)
+            click.echo()
+    for line in found.lines():
+        click.echo(line)
+
+
+@main.command()
+@click.argument("place", type=PATH, metavar="MODEL|DIR")
+@click.argument("logits", type=PATH, metavar="LOGITS.csv")
+@json_option
+def doctor(place: Path, logits: Path, as_json: bool) -> None:
+    """Name the mistake behind LOGITS.csv: what a program that embeds the model got for its golden patches.
+
+    A line for each golden patch, in their order. `python -m histoedge.edge golden MODEL --into DIR` writes them.
+    """
+    from histoedge.edge import __main__ as checks
+
+    diagnosis = checks.examine(place, logits)
+    if as_json:
+        _print_json(diagnosis.as_json())
+    else:
+        for line in diagnosis.lines():
+            click.echo(line)
+    if diagnosis.verdict != "right":
+        click.get_current_context().exit(ComparisonFailed.exit_code)
 
 
 @main.command("list")

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,14 +42,47 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno == errno.ENOSPC or "No space left" in str(error):
-            raise WriteError(f"{path}: the disk is full; free some space and run the same command again") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            raise WriteError(f"{path}: cannot be written ({os.strerror(error.errno)}); choose another place") from error
-        raise
+        raise _write_error(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _write_error(path: Path, error: OSError) -> OSError | WriteError:
+    """What to raise in place of ``error``: itself where it is none of those that a user can mend."""
+    if error.errno == errno.ENOSPC or "No space left" in str(error):
+        return WriteError(f"{path}: the disk is full; free some space and run the same command again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        return WriteError(f"{path}: cannot be written ({os.strerror(error.errno)}); choose another place")
+    return error
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give a new, empty folder beside ``path``; put it in the place of ``path`` when the block ends well.
+
+    When the block raises, the new folder is removed and ``path`` is untouched. What lay at ``path`` is removed last;
+    killed between the two renames, it is still there as ``.<name>.old``.
+
+    Raises:
+        WriteError: the disk is full or the place cannot be written.
+    """
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    old = path.with_name(f".{path.name}.old")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(old, ignore_errors=True)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(temporary, path)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def make_folder(path: Path) -> None:

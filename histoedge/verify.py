@@ -172,16 +172,33 @@ def verify(model: Path, *, split: Split | None = None, progress: Progress = sile
 def is_current(model: Path) -> bool:
     """Whether a passing verdict on exactly these bytes and the runtimes installed now lies beside the model."""
     try:
-        manifest = manifests.read(model)
-        manifests.checked_bytes(model, manifest)
-        verdict = json.loads(manifests.verdict_path(model).read_text())
-        seen = {check["runtime"]: check["version"] for check in verdict["golden"]}
-        rows = [row for row in edge.RUNTIMES.values() if manifest.format in row.formats]
-        now = {row.name: row.installed_version() for row in rows}
-        same = (verdict["format"], verdict["sha256"], seen) == (FORMAT, manifest.sha256, now)
-        return same and bool(verdict["passed"])
-    except (OSError, ValueError, KeyError, TypeError, ModelError):
+        seen = passed_on(model)
+        format_ = manifests.read(model).format
+    except ModelError:
         return False
+    return seen == {row.name: row.installed_version() for row in edge.RUNTIMES.values() if format_ in row.formats}
+
+
+def passed_on(model: Path) -> dict[str, str | None]:
+    """The runtimes with their versions (None: not installed) on which these very bytes passed, wherever that was.
+
+    Raises:
+        ModelError: model or manifest missing, unreadable or altered; no passing verdict of these bytes beside them.
+    """
+    manifest = manifests.read(model)
+    manifests.checked_bytes(model, manifest)
+    place = manifests.verdict_path(model)
+    try:
+        if place.stat().st_size > files.LARGEST_JSON_BYTES:
+            raise ModelError(f"{place}: larger than a verdict can be; run histoedge verify {model}")
+        verdict = json.loads(place.read_text())
+        passed = (verdict["format"], verdict["sha256"], verdict["passed"]) == (FORMAT, manifest.sha256, True)
+        seen = {str(check["runtime"]): check["version"] for check in verdict["golden"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        passed = False
+    if not passed:
+        raise ModelError(f"{model}: no passing verdict of these bytes lies beside it; run histoedge verify {model}")
+    return seen
 
 
 def _golden_check(model: Path, manifest: Manifest, golden: manifests.Golden, row: edge.Runtime) -> GoldenCheck:

@@ -104,6 +104,12 @@ def mean_red(by_hand: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
+def mean_red_saturating(by_hand: Callable[..., Path]) -> Path:
+    """``mean_red`` with a manifest that says that its sums may overflow 16 bits."""
+    return by_hand("mean_red_saturating", *_in_floats(), may_saturate=["logit"])
+
+
+@pytest.fixture
 def mean_red_int8(by_hand: Callable[..., Path]) -> Path:
     """The same, quantised: uint8 activations, an int8 kernel, 1/255 as quantum of the output."""
     from onnx import helper

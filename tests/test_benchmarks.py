@@ -218,3 +218,15 @@ def test_overhead_holds_up_to_the_larger_of_3_percent_and_3_us(
     written = {"command": "python overhead.py", "about": "", "columns": list(found), "rows": [found]}
     results.write_text(json.dumps(written, sort_keys=True))
     assert "| model | runtime |" in "\n".join(script("tables").KINDS["overhead"](results))
+
+
+def test_writes_are_told_from_reads_and_failures_in_a_trace(tmp_path: Path) -> None:
+    calls = (
+        '7 openat(AT_FDCWD, "/usr/lib/libm.so.6", O_RDONLY|O_CLOEXEC) = 3',
+        f'7 openat(AT_FDCWD, "{tmp_path}/out/a.csv", O_WRONLY|O_CREAT, 0666) = 4',
+        '7 openat(AT_FDCWD, "/root/.cache/told.db", O_RDWR|O_CREAT, 0644) = 5',
+        '7 mkdir("/root/.cache", 0700) = -1 EEXIST (File exists)',
+        '7 rename("/root/.a.part", "/root/a") = 0',
+        '7 openat(AT_FDCWD, "/dev/null", O_RDWR) = 6',
+    )
+    assert script("runtimes").writes("\n".join(calls), tmp_path / "out") == ["/root/.cache/told.db", "/root/.a.part"]

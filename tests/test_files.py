@@ -43,3 +43,16 @@ def test_sweep_removes_what_killed_writers_left(tmp_path: Path) -> None:
         left.write_text("")
     files.sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", "models"]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "folder"
+    with files.replacing_folder(place) as made:
+        (made / "first").write_text("1")
+    with pytest.raises(ZeroDivisionError), files.replacing_folder(place) as made:
+        (made / "second").write_text(str(1 / 0))
+    assert [path.name for path in place.iterdir()] == ["first"]
+    with files.replacing_folder(place) as made:
+        (made / "third").write_text("3")
+    assert [path.name for path in place.iterdir()] == ["third"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

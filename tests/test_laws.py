@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,19 @@ def test_the_edge_folder_works_under_another_name(mean_red: Path, tmp_path: Path
         "assert answer.shape == (2, 1, 1, 1), answer.shape; assert abs(answer - 0.2).max() < 1e-6, answer"
     )
     assert "histoedge" not in loaded_after(code, cwd=tmp_path)
+
+
+def test_every_file_of_the_package_is_installed_and_they_are_small() -> None:
+    package = Path(histoedge.__file__).parent
+    project = package.parent / "pyproject.toml"
+    if not project.is_file():
+        pytest.skip("not a checkout")
+    data = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]
+    found = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    for path in found:
+        patterns = ["*.py", *data.get(".".join(path.parent.relative_to(package.parent).parts), [])]
+        assert any(fnmatch(path.name, pattern) for pattern in patterns), path
+    assert sum(path.stat().st_size for path in found) < 2.5e6  # 5 MB installed, compiled modules included
 
 
 def test_import_contracts_hold() -> None:

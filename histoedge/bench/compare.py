@@ -104,7 +104,7 @@ def compare(a: Results, b: Results) -> Comparison:
         environment=tuple(_differences(_flat(a.environment), _flat(b.environment))),
         settings=tuple(_differences(_settings(a), _settings(b))),
         other_machine=tuple(elsewhere),
-        cells=tuple(_change(a, one, b, other, bool(elsewhere)) for one, other in pairs(a, b)),
+        cells=tuple(change(a, one, b, other, elsewhere=bool(elsewhere)) for one, other in pairs(a, b)),
     )
 
 
@@ -173,7 +173,11 @@ def same_patches(a: Results, b: Results) -> bool:
     return a.inputs.get("data") is not None and a.inputs.get("data") == b.inputs.get("data")
 
 
-def _change(a: Results, one: Measurement | None, b: Results, other: Measurement | None, elsewhere: bool) -> Change:
+def change(a: Results, one: Measurement | None, b: Results, other: Measurement | None, *, elsewhere: bool) -> Change:
+    """What changed from cell ``one`` of ``a`` to cell ``other`` of ``b``, one of them None where it is missing.
+
+    ``elsewhere``: they were measured on different machines, whose times do not compare.
+    """
     if one is None or other is None:
         row, presence = (other, "added") if one is None else (one, "removed")
         assert row is not None

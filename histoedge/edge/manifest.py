@@ -24,6 +24,7 @@ LARGEST_GOLDEN_BYTES = 1 << 24
 LARGEST_GOLDEN_ARRAY_BYTES = 1 << 26
 LARGEST_NUMBER = 1e15  # floats tell integers apart up to 2^53
 GOLDEN_ARRAYS = {"patches": np.uint8, "labels": np.uint8, "logits": np.float32}
+SATURATED = {"saturated": np.float32}
 NPZ_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 NPY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([|<]\w\d)', 'fortran_order': False, "
@@ -136,11 +137,16 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Golden:
-    """Synthetic patches, uint8 (N, 96, 96, 3), with labels, uint8 (N,), and expected logits, float32 (N,)."""
+    """Synthetic patches, uint8 (N, 96, 96, 3), with labels, uint8 (N,), and expected logits, float32 (N,).
+
+    ``saturated`` are the logits, float32 (N,), that ONNX Runtime gives on x86 CPUs without VNNI unless it is asked for
+    exact sums; None where the manifest's ``may_saturate`` is empty or the file was exported without them.
+    """
 
     patches: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
+    saturated: np.ndarray | None = None
 
 
 def probability(logits: np.ndarray, temperature: float) -> np.ndarray:
@@ -313,13 +319,16 @@ def read_golden(model: Path, manifest: Manifest) -> Golden:
     path, content = golden_path(model), checked_golden_bytes(model, manifest)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as arrays:
-            golden = Golden(*(_array(arrays, name, kind) for name, kind in GOLDEN_ARRAYS.items()))
+            wanted = {**GOLDEN_ARRAYS, **(SATURATED if "saturated.npy" in arrays.namelist() else {})}
+            golden = Golden(**{name: _array(arrays, name, kind) for name, kind in wanted.items()})
     except (KeyError, ValueError, NotImplementedError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"{path}: not a golden file ({error}); export the model again") from error
     count, side = golden.logits.size, manifest.patch_px
     shapes = golden.patches.shape, golden.labels.shape, golden.logits.shape
     if not count or shapes != ((count, side, side, 3), (count,), (count,)):
         raise ModelError(f"{path}: holds arrays {', '.join(map(str, shapes))}; no golden patches: export again")
+    if golden.saturated is not None and golden.saturated.shape != (count,):
+        raise ModelError(f"{path}: shape {golden.saturated.shape} of saturated logits does not fit; export again")
     if not np.isfinite(golden.logits).all():
         raise ModelError(f"{path}: golden logits that are no numbers; export the model again")
     return golden

@@ -1,6 +1,12 @@
-"""ONNX Runtime: opens ``.onnx`` files on the CPU, or on an NVIDIA GPU where that is asked for."""
+"""ONNX Runtime: opens ``.onnx`` files on the CPU, or on an NVIDIA GPU where that is asked for.
+
+From release 1.29 its builds for Linux and macOS note what they run in the user's cache and send it to Microsoft
+(microsoft/onnxruntime, pull request 27379). Here that is off, unless onnxruntime was imported before; set
+``ORT_DISABLE_TELEMETRY=0`` to allow it.
+"""
 
 import json
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -11,6 +17,8 @@ import numpy as np
 from . import Operator
 from .errors import ModelError, RuntimeUnavailable
 from .patches import check_patches
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded, so before any import of it
 
 EXACT_SUMS = "session.x64quantprecision"  # ONNX Runtime's onnxruntime_session_options_config_keys.h
 NO_CPU = "session.disable_cpu_ep_fallback"  # same file

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from histoedge import files
-from histoedge.edge.manifest import CONTRACT, Manifest, manifest_path
+from histoedge.edge.manifest import CONTRACT, Manifest, golden_path, manifest_path
 
 
 def write_model(path: Path, content: bytes, *, source: str = "0" * 64, temperature: float = 1.0) -> Path:
     """``content`` as a model file with a manifest that fits it; ``source`` is the SHA-256 of its source network."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+    golden = np.zeros((1, 96, 96, 3), np.uint8)
+    np.savez(golden_path(path), patches=golden, labels=np.zeros(1, np.uint8), logits=np.zeros(1, np.float32))
     format_ = path.suffix.removeprefix(".")
     manifest = Manifest(
         contract=CONTRACT,
@@ -24,7 +26,7 @@ def write_model(path: Path, content: bytes, *, source: str = "0" * 64, temperatu
         params=2,
         macs=9216,
         sha256=hashlib.sha256(content).hexdigest(),
-        golden_sha256="0" * 64,
+        golden_sha256=files.sha256(golden_path(path)),
         parents={"source": source},
         fp32=f"fp32.{format_}",
         stride_px=96,
@@ -43,6 +45,7 @@ def write_model(path: Path, content: bytes, *, source: str = "0" * 64, temperatu
         output_quantum=None,
         zeros=0.0,
         may_saturate=[],
+        input_statistics={},
         tools={},
     )
     files.write_json(manifest_path(path), manifest.as_json())

@@ -1,0 +1,86 @@
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histoedge.cell import EDGE_COMMAND, Cell
+from histoedge.config import Recipe
+from histoedge.edge import manifest as manifests
+from histoedge.edge.errors import ModelError
+from histoedge.lab import appearance, checkpoint, export, quantise, saturate
+
+pytestmark = pytest.mark.lab
+
+EMULATOR = shutil.which("qemu-x86_64")
+
+
+def test_products_of_neighbours_are_cut_at_16_bits() -> None:
+    rows = np.array([[255, 255, 255, 255], [255, 0, 0, 255], [100, 100, 0, 0]], np.uint8)
+    columns = np.array([[127, -128], [127, -128], [127, 127], [-127, 127]], np.int8)
+    exact = [[2 * 255 * 127, -2 * 255 * 128 + 2 * 255 * 127], [0, -255], [25400, -25600]]
+    assert saturate.sums(rows, columns, saturating=False).tolist() == exact
+    cut = [[32767, -32768 + 32767], [0, -255], [25400, -25600]]  # the third and fourth codes cancel in one pair
+    assert saturate.sums(rows, columns, saturating=True).tolist() == cut
+
+
+def test_an_odd_product_stands_alone() -> None:
+    rows, columns = np.full((1, 3), 255, np.uint8), np.full((3, 1), 127, np.int8)
+    assert saturate.sums(rows, columns, saturating=True).tolist() == [[32767 + 255 * 127]]
+
+
+def test_without_saturation_it_is_the_integer_network(mean_red_int8: Path) -> None:
+    golden = manifests.read_golden(mean_red_int8, manifests.read(mean_red_int8))
+    content = mean_red_int8.read_bytes()
+    found = saturate.logits(content, golden.patches)
+    np.testing.assert_allclose(found, golden.logits, atol=1e-6)  # red alone: no two neighbours add up
+    assert found.dtype == np.float32
+
+
+def test_an_operator_of_floats_is_refused_by_name(mean_red: Path) -> None:
+    with pytest.raises(ModelError, match="operator Cast of .* is not emulated"):
+        saturate.logits(mean_red.read_bytes(), np.zeros((1, 96, 96, 3), np.uint8))
+
+
+@pytest.fixture
+def finer(finished_run: Path, tmp_path: Path) -> Path:
+    """The run's int8 weights exported with codes up to 127, which may saturate."""
+    for name in ("fp32", "int8"):
+        saved = checkpoint.read(checkpoint.path_of(finished_run, name))
+        codes = {} if name == "fp32" else {quantise.KERNEL_CODES: np.array([-127, 127])}
+        checkpoint.write(
+            checkpoint.path_of(tmp_path, name), dataclasses.replace(saved, arrays={**saved.arrays, **codes})
+        )
+    shutil.copy(finished_run / appearance.NAME, tmp_path)
+    return export.export(tmp_path, Recipe.parse("int8"))[1].model
+
+
+def test_export_stores_saturated_logits_only_where_they_may_occur(finished_run: Path, finer: Path) -> None:
+    safe = finished_run / "models" / "int8.onnx"
+    with np.load(manifests.golden_path(safe)) as arrays:
+        assert set(arrays) == {"patches", "labels", "logits"}
+    with np.load(manifests.golden_path(finer.with_suffix(".tflite"))) as arrays:
+        assert set(arrays) == {"patches", "labels", "logits"}  # LiteRT's sums are exact everywhere
+    golden = manifests.read_golden(finer, manifests.read(finer))
+    assert golden.saturated is not None
+    exact = saturate.logits(finer.read_bytes(), golden.patches, saturating=False)
+    np.testing.assert_array_equal(exact, golden.logits)
+    assert golden.saturated.shape == golden.logits.shape
+
+
+@pytest.mark.skipif(EMULATOR is None, reason="qemu-x86_64 (Debian: qemu-user) emulates a CPU without VNNI")
+def test_a_cpu_without_vnni_gives_these_logits(finer: Path, tmp_path: Path) -> None:
+    """Asked for no exact sums: the manifest of a copy hides that it may saturate."""
+    golden = manifests.read_golden(finer, manifests.read(finer))
+    copied = tmp_path / "unguarded.onnx"
+    shutil.copy(finer, copied)
+    shutil.copy(manifests.golden_path(finer), manifests.golden_path(copied))
+    body = json.loads(manifests.manifest_path(finer).read_text()) | {"may_saturate": []}
+    manifests.manifest_path(copied).write_text(json.dumps(body | {"digest": manifests.digest(body)}))
+    with Cell((str(EMULATOR), "-cpu", "Haswell", *EDGE_COMMAND)) as cell:
+        cell.load(copied, runtime="onnxruntime")
+        found = cell.predict(golden.patches).reshape(-1)
+    assert golden.saturated is not None
+    np.testing.assert_array_equal(found, golden.saturated)

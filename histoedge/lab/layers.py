@@ -280,7 +280,10 @@ def _open_tflite(content: bytes, names: Sequence[str]) -> _Opened:
 def _open_onnx(content: bytes, names: Sequence[str]) -> _Opened:
     """Run by ONNX Runtime, which still fuses each Conv with the QuantizeLinear that is read out."""
     import onnx
-    import onnxruntime
+
+    from histoedge.edge import ort  # noqa: F401 - before onnxruntime: it switches its telemetry off
+
+    import onnxruntime  # isort: skip
 
     model = onnx.load_from_string(content)
     constants = {value.name: onnx.numpy_helper.to_array(value) for value in model.graph.initializer}

@@ -111,7 +111,7 @@ def run(
         futures = client.map(_computed, chunks, job=job, grid=grid, pure=False)
         done = 0
         try:
-            for future in distributed.as_completed(futures):
+            for future in distributed.as_completed(futures, loop=client.loop):
                 found, seconds = _result(future)
                 for number, logits in found:
                     unfinished.put(number, logits)

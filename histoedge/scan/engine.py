@@ -40,9 +40,13 @@ class Workers:
 
     @staticmethod
     def of_machine() -> "Workers":
-        """As many as the cores that this process may use: half of them read."""
+        """As many readers as cores that this process may use, and half as many interpreters.
+
+        Where pixels are as scanned, inference takes longer than reading, but not where they are resampled: then it
+        waits, and all cores read (``benchmarks/slides.py``).
+        """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return Workers(readers=max(1, cores // 2), interpreters=max(1, cores // 2))
+        return Workers(readers=cores, interpreters=max(1, cores // 2))
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ class Kept:
         """The oldest of those that are made give way to a new one."""
         with self._lock:
             self._left_bytes -= more_bytes
-            for key in [key for key, future in self._held.items() if future.done()]:
-                if self._left_bytes >= 0:
+            while self._left_bytes < 0:
+                oldest = next((key for key, future in self._held.items() if future.done()), None)
+                if oldest is None:
                     return
-                self._left_bytes += self._held.pop(key).result().nbytes
+                self._left_bytes += self._held.pop(oldest).result().nbytes

@@ -269,6 +269,13 @@ def test_the_first_error_ends_all_threads_and_is_told(
     assert threading.active_count() == before
 
 
+def test_every_core_reads_and_half_of_them_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, found in ((1, (1, 1)), (4, (4, 2))):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
+        workers = Workers.of_machine()
+        assert (workers.readers, workers.interpreters, workers.threads) == (*found, 1)
+
+
 def test_seconds_are_told_by_stage(write_slide: WriteSlide, texture: Texture, mean_red: Path, tmp_path: Path) -> None:
     _, timings = scan(write_slide(texture(400, 400)), mean_red, tmp_path / "out", settings=Scan(), workers=ONE)
     assert set(timings.seconds) == {"mask", "read", "infer"}

@@ -244,6 +244,18 @@ def rows_parts(results: Path) -> list[str]:
     return [told, "\n".join(lines) + "\n"]
 
 
+def slides_parts(results: Path) -> list[str]:
+    """What is said of a results file of ``slides.py``: several tables, each with what it shows."""
+    document = json.loads(results.read_text())
+    parts = [f"`{document['command']}`; F is `{_place(results)}`. {document['about']}\n"]
+    for table in document["tables"]:
+        head = table["columns"]
+        lines = ["| " + " | ".join(head) + " |", "|" + "---:|" * len(head)]
+        lines += ["| " + " | ".join(_cell(row[key]) for key in head) + " |" for row in table["rows"]]
+        parts += [f"{table['about']}\n", "\n".join(lines) + "\n"]
+    return parts
+
+
 def ablations_parts(results: Path) -> list[str]:
     """What is said of a results file of ``ablations.py``: a row per choice, over its seeds."""
     document = json.loads(results.read_text())
@@ -277,6 +289,7 @@ KINDS = {
     "bench": run_parts,
     "peers": peers_parts,
     "ablations": ablations_parts,
+    "slides": slides_parts,
     **dict.fromkeys(("quantise", "saturation", "throughput", "aa", "coverage", "trainings", "overhead"), rows_parts),
     **dict.fromkeys(("drift", "fuzz", "threads", "runtimes", "doctor"), rows_parts),
 }

@@ -230,3 +230,28 @@ def test_writes_are_told_from_reads_and_failures_in_a_trace(tmp_path: Path) -> N
         '7 openat(AT_FDCWD, "/dev/null", O_RDWR) = 6',
     )
     assert script("runtimes").writes("\n".join(calls), tmp_path / "out") == ["/root/.cache/told.db", "/root/.a.part"]
+
+
+def test_a_synthetic_slide_has_the_tissue_and_levels_that_were_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("tifffile")
+    from histoedge.scan import slide
+
+    maker = script("slidemaker")
+    maker.write(tmp_path / "slide.tif", side_px=6000, tissue=0.15)
+    opened = slide.open_slide(tmp_path / "slide.tif")
+    assert [level[:2] for level in opened.levels] == [(6000, 6000), (3000, 3000), (1500, 1500)]
+    assert opened.um_per_px == pytest.approx(maker.UM_PER_PX)
+    means = [opened.read(level, 0, 0, *opened.levels[level][:2]).mean((0, 1)) for level in range(3)]
+    assert np.abs(np.diff(means, axis=0)).max() < 0.5  # JPEG alone is between the levels
+    stained = np.ptp(opened.read(2, 0, 0, 1500, 1500).astype(int), axis=2) > 12
+    assert stained.mean() == pytest.approx(0.15, abs=0.03)  # some patches are glass or fat
+
+
+def test_a_slides_tables_are_shown_one_by_one(tmp_path: Path) -> None:
+    results = tmp_path / "machine" / "slides.json"
+    results.parent.mkdir()
+    tables = [{"about": f"About {name}.", "columns": [name], "rows": [{name: 1.5}]} for name in ("one", "two")]
+    results.write_text(json.dumps({"command": "python slides.py", "about": "", "tables": tables}))
+    told = "\n".join(script("tables").KINDS["slides"](results))
+    assert "About one.\n\n| one |\n|---:|\n| 1.5 |\n" in told
+    assert "About two.\n\n| two |" in told

@@ -1,7 +1,9 @@
 """Whole slides: from pixels on glass to a map with one verdict for every 32 x 32 px square."""
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +35,18 @@ def scan(
     *,
     settings: Scan,
     workers: Workers,
+    scheduler: str | None = None,
     progress: Progress = silent,
 ) -> tuple[SlideMap, Timings]:
     """The map of one slide; what is done of it lies in ``folder`` until ``finish``, so that a killed scan goes on.
+
+    Fields are computed here by ``workers``, or by those of the Dask cluster whose ``scheduler`` has that address.
 
     Raises:
         DataError: the slide cannot be read, or its resolution does not fit the model's.
         ModelError, RuntimeUnavailable: the model cannot be opened.
         ConfigError: the model does not answer once per square.
+        ClusterError: see ``cluster.compute``.
     """
     manifest = manifests.read(model)
     timings = Timings()
@@ -54,7 +60,8 @@ def scan(
         wanted = tissue.squares(found, grid.rows, grid.columns)
     unfinished = engine.Unfinished(folder, grid, _inputs(path, manifest.sha256, settings))
     numbers = [number for number in grid.fields(wanted) if not unfinished.done[number]]
-    engine.compute(
+    compute = engine.compute if scheduler is None else _on_cluster(scheduler)
+    compute(
         seen,
         model,
         unfinished,
@@ -81,6 +88,12 @@ def scan(
         manifest=manifest,
     )
     return made, timings
+
+
+def _on_cluster(scheduler: str) -> Callable[..., None]:
+    from histoedge.scan import cluster  # dask takes a second to import
+
+    return partial(cluster.compute, scheduler=scheduler)
 
 
 def _inputs(path: Path, sha256: str, settings: Scan) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,8 @@ from histoedge.scan.plane import Plane
 from histoedge.scan.slidemap import STEP_PX
 
 STATE = "state"  # of an unfinished map: its folder
-AHEAD = 2  # fields waiting for each worker: enough to hide a slow read, and little memory
+AHEAD = 4  # fields in memory for each interpreter, read or waiting or computed: enough to hide a slow read
+STRIP = 8  # fields: so wide are the strips that a slide is walked in, and what their rows share is read once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,13 @@ class Workers:
 
     @staticmethod
     def of_machine() -> "Workers":
-        """As many as the cores that this process may use: half of them read."""
+        """As many readers as cores that this process may use, and half as many interpreters.
+
+        Where pixels are as scanned, inference takes longer than reading, but not where they are resampled: then it
+        waits, and all cores read (``benchmarks/slides.py``).
+        """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return Workers(readers=max(1, cores // 2), interpreters=max(1, cores // 2))
+        return Workers(readers=cores, interpreters=max(1, cores // 2))
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,16 @@ class Grid:
         return -(-self.columns // self.per_field)
 
     def fields(self, wanted: np.ndarray) -> list[int]:
-        """The numbers of the fields that hold a wanted square, of bool (rows, columns), row by row."""
+        """The numbers of the fields that hold a wanted square, of bool (rows, columns), strip by strip."""
         down, across = -(-self.rows // self.per_field), self.field_columns
         padded = np.zeros((down * self.per_field, across * self.per_field), bool)
         padded[: self.rows, : self.columns] = wanted
         held = padded.reshape(down, self.per_field, across, self.per_field).any(axis=(1, 3))
-        return [int(number) for number in np.flatnonzero(held)]
+        return sorted(map(int, np.flatnonzero(held)), key=self._place_in_strips)
+
+    def _place_in_strips(self, number: int) -> tuple[int, int, int]:
+        row, column = divmod(number, self.field_columns)
+        return column // STRIP, row, column
 
     def window(self, number: int) -> tuple[slice, slice]:
         """The squares of a field: its rows and columns of the map."""
@@ -88,6 +97,16 @@ def grid_of(plane: Plane, manifest: Manifest, field_px: int) -> Grid:
         raise ConfigError(f"a field of {field_px} px is smaller than a patch of {manifest.patch_px} px")
     rows, columns = (max(0, (side - manifest.patch_px) // STEP_PX + 1) for side in (plane.height, plane.width))
     return Grid(rows, columns, per_field=(field_px - manifest.patch_px) // STEP_PX + 1)
+
+
+def pixels_of(plane: Plane, grid: Grid, number: int) -> np.ndarray:
+    """The pixels of a field, uint8 (field_px, field_px, 3); white beyond the slide.
+
+    Raises:
+        DataError: the slide is damaged.
+    """
+    rows, columns = grid.window(number)
+    return plane.read(columns.start * STEP_PX, rows.start * STEP_PX, grid.field_px, grid.field_px)
 
 
 def squares_of(runner: edge.ExportedRunner, pixels: np.ndarray) -> np.ndarray:
@@ -110,9 +129,12 @@ class Timings:
         try:
             yield
         finally:
-            took = time.perf_counter() - before
-            with self._lock:
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + took
+            self.add(stage, time.perf_counter() - before)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add these seconds."""
+        with self._lock:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
 class Unfinished:
@@ -164,7 +186,8 @@ def compute(
 ) -> None:
     """Compute these fields into the unfinished map: some threads read, others ask the model.
 
-    At most ``AHEAD`` fields wait for each interpreter. The first error of any thread ends all of them and is raised.
+    At most ``AHEAD`` fields for each interpreter are in memory. The first error of any thread ends all of them and is
+    raised.
 
     Raises:
         DataError: the slide is damaged.
@@ -172,42 +195,33 @@ def compute(
     """
     if not numbers:
         return
-    side = grid.field_px
     runners = [edge.load(model, runtime=runtime, threads=workers.threads) for _ in range(workers.interpreters)]
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in numbers:
         todo.put(number)
-    read: queue.Queue[tuple[int, np.ndarray]] = queue.Queue(AHEAD * workers.interpreters)
+    room = threading.Semaphore(AHEAD * workers.interpreters)
+    read: queue.SimpleQueue[tuple[int, np.ndarray] | None] = queue.SimpleQueue()
     made: queue.SimpleQueue[tuple[int, np.ndarray] | BaseException] = queue.SimpleQueue()
     stop = threading.Event()
 
     def reading() -> None:
-        while not stop.is_set():
+        while room.acquire() and not stop.is_set():
             try:
                 number = todo.get_nowait()
             except queue.Empty:
                 return
-            rows, columns = grid.window(number)
             with timings.of("read"):
-                pixels = plane.read(columns.start * STEP_PX, rows.start * STEP_PX, side, side)
-            while not stop.is_set():
-                try:
-                    read.put((number, pixels), timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
+                pixels = pixels_of(plane, grid, number)
+            read.put((number, pixels))
 
     def inferring(runner: edge.ExportedRunner) -> None:
-        while not stop.is_set():
-            try:
-                number, pixels = read.get(timeout=0.1)
-            except queue.Empty:
-                continue
+        while (found := read.get()) is not None and not stop.is_set():
+            number, pixels = found
             with timings.of("infer"):
                 logits = squares_of(runner, pixels)
             made.put((number, logits))
 
-    def guarded(work: Any, *arguments: Any) -> None:
+    def guarded(work: Callable[..., None], *arguments: Any) -> None:
         try:
             work(*arguments)
         except BaseException as error:  # handed over and raised by the caller's thread
@@ -223,8 +237,12 @@ def compute(
             if isinstance(found, BaseException):
                 raise found
             unfinished.put(*found)
+            room.release()
             progress(what, done, len(numbers))
     finally:
         stop.set()
+        room.release(workers.readers)
+        for _ in runners:
+            read.put(None)
         for thread in threads:
             thread.join()

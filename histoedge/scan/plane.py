@@ -1,15 +1,16 @@
 """A slide seen at one resolution: pixels that do not depend on which window they are read through."""
 
 import math
-import threading
-from collections import OrderedDict
+from functools import partial
 
 import numpy as np
 
 from histoedge.edge.errors import DataError
+from histoedge.scan.kept import Kept
 from histoedge.scan.slide import WHITE, Slide
 
 TILE_PX = 512
+KEPT_BYTES = 64 << 20  # of tiles: a strip of fields and the row before it
 LARGEST_READ_PX = 2048  # of a level, for one tile
 SAME = 0.02  # a network that was trained with shifts, focus and orientation does not see 2 % of scale
 LARGEST_ENLARGEMENT = 1.3  # a slide that is coarser lacks what the network looks at
@@ -21,12 +22,20 @@ class Plane:
     It reads the coarsest level that is fine enough, and resamples that unless it agrees within 2 %: then pixels are
     as scanned, and ``um_per_px`` is the level's own. Resampling works on tiles at fixed places, and windows are made
     of them, so a pixel is the same through every window; the last tiles are kept. Any number of threads may read.
+    ``told`` are the two resolutions it was made with: with them another process sees the same plane.
     """
 
     def __init__(
-        self, slide: Slide, *, um_per_px: float, slide_um_per_px: float, tiles_kept: int = 64, same: float = SAME
+        self,
+        slide: Slide,
+        *,
+        um_per_px: float,
+        slide_um_per_px: float,
+        kept_bytes: int = KEPT_BYTES,
+        same: float = SAME,
     ) -> None:
         self.slide = slide
+        self.told = um_per_px, slide_um_per_px
         self.scale = um_per_px / slide_um_per_px
         finer = [at for at, (_, _, by) in enumerate(slide.levels) if by <= self.scale * (1 + same)]
         self.level = finer[-1] if finer else 0
@@ -37,8 +46,7 @@ class Plane:
         self.um_per_px = slide_um_per_px * self.scale
         self.width, self.height = int(width / self._ratio), int(height / self._ratio)
         self._tile_px = max(1, min(TILE_PX, int(LARGEST_READ_PX / self._ratio)))
-        self._tiles: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-        self._tiles_kept, self._lock = tiles_kept, threading.Lock()
+        self._tiles = Kept(kept_bytes)
 
     def read(self, left: int, top: int, width: int, height: int) -> np.ndarray:
         """A window, uint8 (height, width, 3); white beyond the slide."""
@@ -46,23 +54,11 @@ class Plane:
         side = self._tile_px
         for row in range(max(top, 0) // side, -(-min(top + height, self.height) // side)):
             for column in range(max(left, 0) // side, -(-min(left + width, self.width) // side)):
-                tile = self._tile(row, column)
+                tile = self._tiles.get((row, column), partial(self._read_tile, row, column))
                 y, x = row * side - top, column * side - left
                 inside = tile[max(-y, 0) : height - y, max(-x, 0) : width - x]
                 window[max(y, 0) : max(y, 0) + inside.shape[0], max(x, 0) : max(x, 0) + inside.shape[1]] = inside
         return window
-
-    def _tile(self, row: int, column: int) -> np.ndarray:
-        with self._lock:
-            if (row, column) in self._tiles:
-                self._tiles.move_to_end((row, column))
-                return self._tiles[row, column]
-        tile = self._read_tile(row, column)
-        with self._lock:
-            self._tiles[row, column] = tile
-            while len(self._tiles) > self._tiles_kept:
-                self._tiles.popitem(last=False)
-        return tile
 
     def _read_tile(self, row: int, column: int) -> np.ndarray:
         left, top = column * self._tile_px, row * self._tile_px

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from histoedge.edge.errors import DataError
+from histoedge.scan.segments import Segments
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 SUFFIXES = (".svs", ".ndpi", ".tif", ".tiff", ".scn", ".mrxs", ".bif", ".vms", ".svslide", ".dcm", *PICTURES)
@@ -111,18 +112,22 @@ def _square(path: Path, across: object, down: object) -> float | None:
 
 def _tiff(path: Path) -> Slide:
     import tifffile
-    import zarr
 
     try:
-        file = tifffile.TiffFile(path)
-        series = file.series[0]
+        with tifffile.TiffFile(path) as file:
+            return _of_tiff(path, file)
     except (tifffile.TiffFileError, IndexError, ValueError, KeyError) as error:
         raise DataError(f"{path}: not a TIFF file, truncated or damaged: {error}") from error
+
+
+def _of_tiff(path: Path, file: Any) -> Slide:
+    series = file.series[0]
     axes, shape = series.axes, series.shape
     if axes not in ("YXS", "SYX") or shape[axes.index("S")] not in (3, 4) or series.dtype != np.uint8:
         raise DataError(f"{path}: {series.dtype} pixels with axes {axes} {shape}; expected RGB with 8 bits per channel")
     length = os.path.getsize(path)
-    for page in (level.keyframe for level in series.levels):
+    pages = [level.keyframe for level in series.levels]
+    for page in pages:
         ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
         if max(ends, default=0) > length:
             raise DataError(
@@ -131,18 +136,15 @@ def _tiff(path: Path) -> Slide:
         chunk = math.prod(page.chunks)
         if chunk > LARGEST_DECODED_BYTES:
             raise DataError(f"{path}: {_too_large(chunk)}")
-    sizes = [(level.shape[axes.index("X")], level.shape[axes.index("Y")]) for level in series.levels]
-    arrays: list[Any] = [zarr.open(series.aszarr(level=number), mode="r") for number in range(len(series.levels))]
+    segments = Segments(path, pages)
 
     def read(level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
-        window = slice(top, top + height), slice(left, left + width)
         try:
-            found = arrays[level][:, *window] if axes == "SYX" else arrays[level][window]
+            return _on_white(segments.read(level, left, top, width, height))
         except Exception as error:  # each codec raises classes of its own, all of them Exception
             raise DataError(f"{path}: damaged near ({left}, {top}), level {level}: {error}") from error
-        pixels = np.asarray(found)
-        return _on_white(np.moveaxis(pixels, 0, -1) if axes == "SYX" else pixels)
 
+    sizes = [(page.imagewidth, page.imagelength) for page in pages]
     levels = tuple((*size, sizes[0][0] / size[0]) for size in sizes)
     return Slide(path=path, um_per_px=_tiff_um(path, file), levels=levels, read=read)
 

@@ -28,6 +28,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _EXTRA_OF = {
     **dict.fromkeys(("scipy", "h5py", "psutil", "rich", "jinja2", "matplotlib"), "bench"),
     **dict.fromkeys(("onnx", "tf2onnx"), "lab"),
+    **dict.fromkeys(("openslide", "tifffile", "imagecodecs", "zarr", "skimage", "shapely"), "slides"),
+    **dict.fromkeys(("distributed", "dask"), "cluster"),
     "optuna": "tune",
 }
 
@@ -548,6 +550,59 @@ def _explainable(model: Path, runtime: str | None) -> "explaining.Model":
     network = GradCam(model)
     gradients = explaining.Gradients(name="gradcam", maps=network.maps, uniform_share=network.uniform_share)
     return explaining.from_weights(model, predict=network.predict, gradients=gradients)
+
+
+@main.command()
+@click.argument("places", nargs=-1, required=True, type=PATH, metavar="SLIDE|FOLDER...")
+@click.option("--model", required=True, type=PATH, help="An exported file.")
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder to write: DIR/<slide>/ for each.")
+@click.option("--um-per-px", type=click.FloatRange(0.01, 100), help="Of the finest level, whatever the slide says.")
+@click.option("--at", metavar="NAME", help="Threshold of this operating point, such as 'specificity 0.95'.")
+@click.option("--everywhere", is_flag=True, help="Not only where tissue is found.")
+@click.option("--field", "field_px", type=click.IntRange(96), default=None, help="Side of what is computed at once.")
+@click.option("--workers", type=click.IntRange(1), help="Cores to keep busy.  [default: all]")
+@click.option("--scheduler", metavar="ADDRESS", help="Let the workers of this Dask cluster compute.")
+@click.option("--runtime", type=click.Choice(list(edge.known())), help="Default: the first installed.")
+@json_option
+def scan(
+    places: tuple[Path, ...],
+    model: Path,
+    out: Path,
+    um_per_px: float | None,
+    at: str | None,
+    everywhere: bool,
+    field_px: int | None,
+    workers: int | None,
+    scheduler: str | None,
+    runtime: str | None,
+    as_json: bool,
+) -> None:
+    """Map whole slides: a verdict for each 32 x 32 px square, as pictures, OME-TIFF, GeoJSON, table and page.
+
+    Killed and started again, it goes on; slides that are done are kept. A slide that cannot be read is told, and the
+    others are scanned all the same; then the exit code is 1.
+    """
+    from histoedge import progress, slides
+    from histoedge.scan import FIELD_PX, Scan
+    from histoedge.scan.engine import Workers
+
+    settings = Scan(um_per_px=um_per_px, mask=not everywhere, field_px=field_px or FIELD_PX, runtime=runtime)
+    found = slides.find(places)
+    with progress.on_terminal() as show:
+        outcomes = slides.scan_all(
+            found,
+            model,
+            out,
+            settings=settings,
+            at=at,
+            workers=Workers.of_machine() if workers is None else Workers.of_cores(workers),
+            scheduler=scheduler,
+            progress=show,
+            tell=lambda outcome: None if as_json or outcome.status == "failed" else click.echo(outcome.line()),
+        )
+    if as_json:
+        _print_json([outcome.as_json() for outcome in outcomes])
+    slides.check(outcomes)
 
 
 @main.command()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,9 +13,19 @@ from histoedge.edge import manifest as manifests
 from histoedge.progress import Progress, silent
 from histoedge.scan import engine, plane, slide, tissue
 from histoedge.scan.engine import Timings, Workers
+from histoedge.scan.plane import Plane
 from histoedge.scan.slidemap import STEP_PX, SlideMap
 
 FIELD_PX = 1024
+THUMBNAIL_PX = 2_000
+
+
+class Scanned(NamedTuple):
+    """A slide's map, the seconds of each stage, and the plane that it was read from."""
+
+    map: SlideMap
+    timings: Timings
+    plane: Plane
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +47,8 @@ def scan(
     workers: Workers,
     scheduler: str | None = None,
     progress: Progress = silent,
-) -> tuple[SlideMap, Timings]:
-    """The map of one slide; what is done of it lies in ``folder`` until ``finish``, so that a killed scan goes on.
+) -> Scanned:
+    """The map of one slide; what is done of it lies in ``folder`` until ``engine.discard``, so a killed scan goes on.
 
     Fields are computed here by ``workers``, or by those of the Dask cluster whose ``scheduler`` has that address.
 
@@ -58,7 +68,9 @@ def scan(
         um = seen.um_per_px * STEP_PX / tissue.PER_SQUARE
         found = tissue.mask(picture, um) if settings.mask else np.ones(picture.shape[:2], bool)
         wanted = tissue.squares(found, grid.rows, grid.columns)
-    unfinished = engine.Unfinished(folder, grid, _inputs(path, manifest.sha256, settings))
+        per_square = _per_square(picture)
+        thumbnail = picture if per_square == tissue.PER_SQUARE else tissue.overview(seen, per_square)
+    unfinished = engine.Unfinished(folder, grid, inputs_of(path, manifest.sha256, settings))
     numbers = [number for number in grid.fields(wanted) if not unfinished.done[number]]
     compute = engine.compute if scheduler is None else _on_cluster(scheduler)
     compute(
@@ -83,11 +95,17 @@ def scan(
         scale=seen.scale,
         logits=logits,
         tissue=wanted,
-        thumbnail=picture,
-        thumbnail_scale=seen.scale * STEP_PX / tissue.PER_SQUARE,
+        thumbnail=thumbnail,
+        thumbnail_scale=seen.scale * STEP_PX / per_square,
         manifest=manifest,
     )
-    return made, timings
+    return Scanned(made, timings, seen)
+
+
+def _per_square(picture: np.ndarray) -> int:
+    """Pixels of the thumbnail to the side of a square: a small slide is shown finer than its tissue is sought."""
+    times = min(STEP_PX // tissue.PER_SQUARE, THUMBNAIL_PX // max(picture.shape[:2]))
+    return tissue.PER_SQUARE * max(1, times)
 
 
 def _on_cluster(scheduler: str) -> Callable[..., None]:
@@ -96,7 +114,8 @@ def _on_cluster(scheduler: str) -> Callable[..., None]:
     return partial(cluster.compute, scheduler=scheduler)
 
 
-def _inputs(path: Path, sha256: str, settings: Scan) -> dict[str, Any]:
+def inputs_of(path: Path, sha256: str, settings: Scan) -> dict[str, Any]:
+    """What a map is made from: the slide, by name, size and time of change, the model's SHA-256 and the settings."""
     status = os.stat(path)
     return {
         "slide": [path.name, status.st_size, status.st_mtime_ns],

@@ -20,7 +20,7 @@ import numpy as np
 
 from histoedge import edge, files
 from histoedge.edge import Manifest
-from histoedge.edge.errors import ConfigError
+from histoedge.edge.errors import ConfigError, DataError
 from histoedge.progress import Progress, silent
 from histoedge.scan.plane import Plane
 from histoedge.scan.slidemap import STEP_PX
@@ -45,7 +45,13 @@ class Workers:
         Where pixels are as scanned, inference takes longer than reading, but not where they are resampled: then it
         waits, and all cores read (``benchmarks/slides.py``).
         """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return Workers.of_cores(
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
+
+    @staticmethod
+    def of_cores(cores: int) -> "Workers":
+        """What keeps so many cores busy."""
         return Workers(readers=cores, interpreters=max(1, cores // 2))
 
 
@@ -90,12 +96,18 @@ def grid_of(plane: Plane, manifest: Manifest, field_px: int) -> Grid:
 
     Raises:
         ConfigError: the network's stride does not divide a square, or the field is smaller than a patch.
+        DataError: the plane is smaller than a patch.
     """
     if STEP_PX % manifest.stride_px or manifest.patch_px != 3 * STEP_PX:
         raise ConfigError(f"the model answers every {manifest.stride_px} px; a scan needs a divisor of {STEP_PX}")
     if field_px < manifest.patch_px:
         raise ConfigError(f"a field of {field_px} px is smaller than a patch of {manifest.patch_px} px")
-    rows, columns = (max(0, (side - manifest.patch_px) // STEP_PX + 1) for side in (plane.height, plane.width))
+    if min(plane.width, plane.height) < manifest.patch_px:
+        raise DataError(
+            f"{plane.slide.path}: {plane.width} x {plane.height} px at {plane.um_per_px:.4g} um per px; expected at "
+            f"least {manifest.patch_px} x {manifest.patch_px}"
+        )
+    rows, columns = ((side - manifest.patch_px) // STEP_PX + 1 for side in (plane.height, plane.width))
     return Grid(rows, columns, per_field=(field_px - manifest.patch_px) // STEP_PX + 1)
 
 
@@ -156,8 +168,7 @@ class Unfinished:
 
     def _open(self, name: str) -> np.ndarray:
         path = self._folder / name
-        empty = path.stat().st_size and 0 in np.load(path, allow_pickle=False).shape
-        opened: np.ndarray = np.load(path, mmap_mode=None if empty else "r+", allow_pickle=False)
+        opened: np.ndarray = np.load(path, mmap_mode="r+", allow_pickle=False)
         return opened
 
     def put(self, number: int, logits: np.ndarray) -> None:
@@ -166,9 +177,10 @@ class Unfinished:
         self.logits[rows, columns] = logits[: rows.stop - rows.start, : columns.stop - columns.start]
         self.done[number] = True
 
-    def remove(self) -> None:
-        """The map is written elsewhere."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+
+def discard(folder: Path) -> None:
+    """Forget the unfinished map of that folder: it is written elsewhere."""
+    shutil.rmtree(folder / STATE, ignore_errors=True)
 
 
 def compute(

@@ -116,7 +116,7 @@ def _tiff(path: Path) -> Slide:
     try:
         with tifffile.TiffFile(path) as file:
             return _of_tiff(path, file)
-    except (tifffile.TiffFileError, IndexError, ValueError, KeyError) as error:
+    except (OSError, tifffile.TiffFileError, IndexError, ValueError, KeyError) as error:
         raise DataError(f"{path}: not a TIFF file, truncated or damaged: {error}") from error
 
 

@@ -13,11 +13,11 @@ BAND_PX, REACH_PX = 256, 4  # of the picture at once; the smoothing's reach at a
 LEAST_TISSUE_UM = 100.0  # side of the smallest square of tissue, and of the largest hole, that counts
 
 
-def overview(plane: Plane) -> np.ndarray:
-    """The whole slide, uint8 (h, w, 3), ``PER_SQUARE`` pixels for each ``STEP_PX`` of the plane."""
+def overview(plane: Plane, per_square: int = PER_SQUARE) -> np.ndarray:
+    """The whole slide, uint8 (h, w, 3), ``per_square`` pixels for each ``STEP_PX`` of the plane."""
     coarse = Plane(
         plane.slide,
-        um_per_px=plane.um_per_px * STEP_PX / PER_SQUARE,
+        um_per_px=plane.um_per_px * STEP_PX / per_square,
         slide_um_per_px=plane.um_per_px / plane.scale,
         kept_bytes=0,
         same=1e-9,

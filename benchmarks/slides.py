@@ -259,7 +259,7 @@ def budget_rows(path: Path, model: Path, folder: Path) -> list[dict[str, Any]]:
     """The whole slide: seconds by stage, summed over threads, and by the clock."""
     started = time.perf_counter()
     workers = Workers.of_machine()
-    found, timings = scan(path, model, folder, settings=Scan(), workers=workers)
+    found, timings, _ = scan(path, model, folder, settings=Scan(), workers=workers)
     clock = time.perf_counter() - started
     whole_mm2 = found.width_px * found.height_px * found.slide_um_per_px**2 / 1e6
     tissue_mm2 = float(found.tissue.sum()) * found.step_um**2 / 1e6

@@ -59,7 +59,7 @@ def slide(write_slide: WriteSlide, texture: Callable[[int, int], np.ndarray]) ->
 
 def scanned(path: Path, model: Path, folder: Path, **options: object) -> SlideMap:
     settings = Scan(mask=False, field_px=256)
-    found, _ = scan(path, model, folder, settings=settings, workers=Workers(readers=1, interpreters=1), **options)
+    found, *_ = scan(path, model, folder, settings=settings, workers=Workers(readers=1, interpreters=1), **options)
     return found
 
 
@@ -85,7 +85,7 @@ def test_the_map_is_the_same_when_one_of_two_workers_is_killed(
 def test_seconds_on_workers_are_counted(slide: Path, mean_red: Path, tmp_path: Path, scheduler: str) -> None:
     settings, workers = Scan(mask=False), Workers(readers=1, interpreters=1)
     with worker(scheduler, tmp_path):
-        _, timings = scan(slide, mean_red, tmp_path / "out", settings=settings, workers=workers, scheduler=scheduler)
+        _, timings, _ = scan(slide, mean_red, tmp_path / "out", settings=settings, workers=workers, scheduler=scheduler)
     assert timings.seconds["read"] > 0
     assert timings.seconds["infer"] > 0
 

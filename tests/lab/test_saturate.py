@@ -44,21 +44,30 @@ def test_an_operator_of_floats_is_refused_by_name(mean_red: Path) -> None:
         saturate.logits(mean_red.read_bytes(), np.zeros((1, 96, 96, 3), np.uint8))
 
 
+def exported(run: Path, into: Path, largest_code: int) -> Path:
+    """The run's int8 weights exported with codes up to this one, whatever the run itself chose."""
+    into.mkdir()
+    for name in ("fp32", "int8"):
+        saved = checkpoint.read(checkpoint.path_of(run, name))
+        codes = {} if name == "fp32" else {quantise.KERNEL_CODES: np.array([-largest_code, largest_code])}
+        checkpoint.write(checkpoint.path_of(into, name), dataclasses.replace(saved, arrays={**saved.arrays, **codes}))
+    shutil.copy(run / appearance.NAME, into)
+    return export.export(into, Recipe.parse("int8"))[1].model
+
+
 @pytest.fixture
 def finer(finished_run: Path, tmp_path: Path) -> Path:
-    """The run's int8 weights exported with codes up to 127, which may saturate."""
-    for name in ("fp32", "int8"):
-        saved = checkpoint.read(checkpoint.path_of(finished_run, name))
-        codes = {} if name == "fp32" else {quantise.KERNEL_CODES: np.array([-127, 127])}
-        checkpoint.write(
-            checkpoint.path_of(tmp_path, name), dataclasses.replace(saved, arrays={**saved.arrays, **codes})
-        )
-    shutil.copy(finished_run / appearance.NAME, tmp_path)
-    return export.export(tmp_path, Recipe.parse("int8"))[1].model
+    """Codes that may saturate."""
+    return exported(finished_run, tmp_path / "finer", 127)
 
 
-def test_export_stores_saturated_logits_only_where_they_may_occur(finished_run: Path, finer: Path) -> None:
-    safe = finished_run / "models" / "int8.onnx"
+@pytest.fixture
+def safe(finished_run: Path, tmp_path: Path) -> Path:
+    """Codes that cannot."""
+    return exported(finished_run, tmp_path / "safe", 63)
+
+
+def test_export_stores_saturated_logits_only_where_they_may_occur(safe: Path, finer: Path) -> None:
     with np.load(manifests.golden_path(safe)) as arrays:
         assert set(arrays) == {"patches", "labels", "logits"}
     with np.load(manifests.golden_path(finer.with_suffix(".tflite"))) as arrays:

@@ -17,7 +17,7 @@ from histoedge.report import slide as pages
 from histoedge.scan import Scan, engine, foci, geojson, heatmap, inputs_of, ometiff, scan, summary, tiles
 from histoedge.scan.engine import Workers
 from histoedge.scan.plane import Plane
-from histoedge.scan.slide import SUFFIXES
+from histoedge.scan.slide import DICOM, SUFFIXES, name_of
 from histoedge.scan.slidemap import STEP_PX, SlideMap
 
 MAP, HEATMAP, REGIONS, TILES, SUMMARY, PAGE = (
@@ -31,7 +31,6 @@ MAP, HEATMAP, REGIONS, TILES, SUMMARY, PAGE = (
 ALL = "slides.csv"
 COLUMNS = ("slide", "status", "tissue_mm2", "positive_mm2", "foci", "largest_focus_mm", "seconds", "reason")
 FIELD_SQUARES = 5  # on a side of a top field's picture: its patch and a square around it
-DICOM = ".dcm"
 
 
 class SlidesFailed(HistoedgeError):
@@ -51,8 +50,8 @@ class Outcome:
     def line(self) -> str:
         """What was found, and the page to look at."""
         if self.summary is None:
-            return f"{self.slide.name}: {self.reason}"
-        return f"{self.slide.name}: {summary.sentence(self.summary)}; {self.folder / PAGE}"
+            return f"{name_of(self.slide)}: {self.reason}"
+        return f"{name_of(self.slide)}: {summary.sentence(self.summary)}; {self.folder / PAGE}"
 
     def as_json(self) -> dict[str, Any]:
         """The outcome with its summary."""
@@ -64,7 +63,13 @@ class Outcome:
         told: dict[str, Any] = self.summary or {}
         figures = {key: told.get(key) for key in ("tissue_mm2", "positive_mm2", "foci", "largest_focus_mm")}
         seconds = told.get("seconds", {}).get("by the clock")
-        return {"slide": self.slide.name, "status": self.status, **figures, "seconds": seconds, "reason": self.reason}
+        return {
+            "slide": name_of(self.slide),
+            "status": self.status,
+            **figures,
+            "seconds": seconds,
+            "reason": self.reason,
+        }
 
 
 def find(places: Sequence[Path]) -> list[Path]:
@@ -101,8 +106,8 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _name(path: Path) -> str:
-    """Of a slide's folder: a DICOM slide is called after the folder that its files lie in."""
-    return path.resolve().parent.name if path.suffix.lower() == DICOM else path.stem
+    """Of the folder that a slide's files are written to."""
+    return name_of(path) if path.suffix.lower() == DICOM else path.stem
 
 
 def scan_all(

@@ -83,11 +83,11 @@ def scan(
         workers=workers,
         timings=timings,
         progress=progress,
-        what=f"{path.name}, fields",
+        what=f"{slide.name_of(path)}, fields",
     )
     logits = np.where(wanted, unfinished.logits, np.float32(np.nan))
     made = SlideMap(
-        slide=path.name,
+        slide=slide.name_of(path),
         width_px=opened.width_px,
         height_px=opened.height_px,
         slide_um_per_px=seen.um_per_px / seen.scale,

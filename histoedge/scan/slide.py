@@ -13,7 +13,8 @@ from histoedge.edge.errors import DataError
 from histoedge.scan.segments import Segments
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
-SUFFIXES = (".svs", ".ndpi", ".tif", ".tiff", ".scn", ".mrxs", ".bif", ".vms", ".svslide", ".dcm", *PICTURES)
+DICOM = ".dcm"
+SUFFIXES = (".svs", ".ndpi", ".tif", ".tiff", ".scn", ".mrxs", ".bif", ".vms", ".svslide", DICOM, *PICTURES)
 """What is taken for a slide in a folder; a DICOM slide is named by one of its files."""
 
 LARGEST_DECODED_BYTES = 400 << 20
@@ -49,6 +50,11 @@ class Slide:
     def height_px(self) -> int:
         """Of level 0."""
         return self.levels[0][1]
+
+
+def name_of(path: Path) -> str:
+    """What a slide is called: its file's name, of DICOM slides, whose files are named by numbers, their folder's."""
+    return path.resolve().parent.name if path.suffix.lower() == DICOM else path.name
 
 
 def open_slide(path: Path) -> Slide:

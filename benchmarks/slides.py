@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 import slidemaker
 
-from histoedge import edge, files, metrics
+from histoedge import edge, files, metrics, slides
 from histoedge.bench import environment
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import HistoedgeError
 from histoedge.lab import network as networks
-from histoedge.scan import FIELD_PX, Scan, Workers, engine, plane, scan, tissue
-from histoedge.scan.engine import Grid, Timings, Unfinished, pixels_of, squares_of
+from histoedge.scan import FIELD_PX, Scan, engine, plane, tissue
+from histoedge.scan.engine import Grid, Timings, Unfinished, Workers, pixels_of, squares_of
 from histoedge.scan.plane import Plane
 from histoedge.scan.slide import open_slide
 from histoedge.scan.slidemap import STEP_PX
@@ -45,13 +45,11 @@ LEAST_RATIO, LEAST_OF_MACS, LARGEST_OVERLAP = 3.0, 0.85, 1.25
 
 CHILD = """
 import sys
-from pathlib import Path
 from histoedge.cell import peak_rss_bytes
-from histoedge.scan import Scan, Workers, scan
-path, model, folder = map(Path, sys.argv[1:])
-def tell(what, done, total, note=""):
-    print(done, total, peak_rss_bytes(), flush=True)
-scan(path, model, folder, settings=Scan(), workers=Workers.of_machine(), progress=tell)
+from histoedge.cli import main
+slide, model, out = sys.argv[1:]
+main(["scan", slide, "--model", model, "--out", out], standalone_mode=False)
+print(peak_rss_bytes())
 """
 
 
@@ -256,25 +254,22 @@ def _by_turns(numbers: Sequence[int]) -> int:
 
 
 def budget_rows(path: Path, model: Path, folder: Path) -> list[dict[str, Any]]:
-    """The whole slide: seconds by stage, summed over threads, and by the clock."""
-    started = time.perf_counter()
-    workers = Workers.of_machine()
-    found, timings, _ = scan(path, model, folder, settings=Scan(), workers=workers)
-    clock = time.perf_counter() - started
-    whole_mm2 = found.width_px * found.height_px * found.slide_um_per_px**2 / 1e6
-    tissue_mm2 = float(found.tissue.sum()) * found.step_um**2 / 1e6
-    seen, grid, _ = seen_fields(path, model, field_px=FIELD_PX)
+    """The whole slide with all its files: seconds by stage, summed over threads, and by the clock."""
+    (outcome,) = slides.scan_all([path], model, folder, settings=Scan(), workers=Workers.of_machine())
+    assert outcome.summary is not None, outcome.reason
+    seconds, told = outcome.summary["seconds"], outcome.summary["slide"]
+    whole_mm2 = told["width_px"] * told["height_px"] * told["um_per_px"] ** 2 / 1e6
+    tissue_mm2 = outcome.summary["tissue_mm2"]
+    seen, grid, numbers = seen_fields(path, model, field_px=FIELD_PX)
     decoding = Timings()
     timed = replace(seen.slide, read=_timed(seen.slide.read, decoding))
     reader = Plane(timed, um_per_px=seen.told[0], slide_um_per_px=seen.told[1])
-    reading_alone(reader, grid, grid.fields(found.tissue), 1)
+    reading_alone(reader, grid, numbers, 1)
     stages = {
-        "mask": timings.seconds["mask"],
-        "read": timings.seconds["read"],
+        "mask": seconds["mask"],
+        "read": seconds["read"],
         "of it decode, on one thread alone": decoding.seconds["decode"],
-        "infer": timings.seconds["infer"],
-        **{stage: timings.seconds[stage] for stage in timings.seconds if stage not in ("mask", "read", "infer")},
-        "by the clock": clock,
+        **{stage: seconds[stage] for stage in ("infer", "write", "by the clock")},
     }
     return [
         {
@@ -296,33 +291,40 @@ def _timed(read: Callable[..., np.ndarray], timings: Timings) -> Callable[..., n
 
 
 def killed_rows(path: Path, model: Path, folder: Path) -> list[dict[str, Any]]:
-    """One scan to its end, and one that is killed again and again at random moments and goes on."""
+    """One ``histoedge scan`` to its end, and one that is killed again and again at random moments and goes on."""
     command = [sys.executable, "-c", CHILD, str(path), str(model)]
     started = time.perf_counter()
     told = subprocess.run([*command, str(folder / "whole")], check=True, capture_output=True, text=True).stdout
     whole_s = time.perf_counter() - started
-    fields, peak_rss_bytes = map(int, told.splitlines()[-1].split()[1:])
+    _, _, numbers = seen_fields(path, model, field_px=FIELD_PX)
     draw, started = random.Random(0), time.perf_counter()
     for _ in range(KILLS):
-        with subprocess.Popen([*command, str(folder / "killed")], stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            for _ in range(draw.randint(1, max(1, fields // (KILLS + 2)))):
-                child.stdout.readline()
+        wanted = _fields_done(folder / "killed", path) + draw.randint(1, max(1, len(numbers) // (KILLS + 2)))
+        with subprocess.Popen([*command, str(folder / "killed")], stdout=subprocess.DEVNULL) as child:
+            while _fields_done(folder / "killed", path) < wanted:
+                time.sleep(0.005)
             time.sleep(draw.uniform(0, 0.02))
+            assert child.poll() is None, "ended before it was killed"
             child.kill()
     subprocess.run([*command, str(folder / "killed")], check=True, capture_output=True)
-    states = [(folder / name / engine.STATE / "logits.npy").read_bytes() for name in ("whole", "killed")]
+    maps = [(folder / name / path.stem / slides.MAP).read_bytes() for name in ("whole", "killed")]
     return [
         {
             "slide": f"{path.stat().st_size / 1e6:,.0f} MB",
-            "fields": fields,
-            "peak_rss_mb": peak_rss_bytes / 1e6,
+            "fields": len(numbers),
+            "peak_rss_mb": int(told.splitlines()[-1]) / 1e6,
             "s": whole_s,
             "kills": KILLS,
             "s_with_kills": time.perf_counter() - started,
-            "same_bytes": "yes" if states[0] == states[1] else "no",
+            "same_bytes": "yes" if maps[0] == maps[1] else "no",
         }
     ]
+
+
+def _fields_done(out: Path, slide: Path) -> int:
+    """Of an unfinished scan; 0 where there is none."""
+    done = out / slide.stem / engine.STATE / engine.DONE
+    return int(np.load(done).sum()) if done.is_file() else 0
 
 
 def _named(model: Path, runtime: str) -> dict[str, str]:
@@ -407,8 +409,8 @@ def measured(path: Path, models: Sequence[Path], folder: Path) -> list[dict[str,
         budget_rows(path, models[0], folder / "budget"),
     )
     add(
-        f"The same, with {models[0].name}, in a process of its own, and once more killed at random moments and "
-        "continued: peak memory, seconds with starting Python, and whether the logits are the same bytes.",
+        f"`histoedge scan` with {models[0].name} in a process of its own, and once more killed at random moments and "
+        "continued: peak memory, seconds with starting Python, and whether the map's file has the same bytes.",
         killed_rows(path, models[0], folder),
     )
     return tables

@@ -104,8 +104,8 @@ def scan(
 
 def _per_square(picture: np.ndarray) -> int:
     """Pixels of the thumbnail to the side of a square: a small slide is shown finer than its tissue is sought."""
-    times = min(STEP_PX // tissue.PER_SQUARE, THUMBNAIL_PX // max(picture.shape[:2]))
-    return tissue.PER_SQUARE * max(1, times)
+    longest = int(max(picture.shape[:2]))
+    return tissue.PER_SQUARE * max(1, min(STEP_PX // tissue.PER_SQUARE, THUMBNAIL_PX // longest))
 
 
 def _on_cluster(scheduler: str) -> Callable[..., None]:

@@ -26,6 +26,7 @@ from histoedge.scan.plane import Plane
 from histoedge.scan.slidemap import STEP_PX
 
 STATE = "state"  # of an unfinished map: its folder
+LOGITS, DONE = "logits.npy", "done.npy"  # there: the squares, and which fields are kept
 AHEAD = 4  # fields in memory for each interpreter, read or waiting or computed: enough to hide a slow read
 STRIP = 8  # fields: so wide are the strips that a slide is walked in, and what their rows share is read once
 
@@ -159,11 +160,11 @@ class Unfinished:
             shutil.rmtree(self._folder, ignore_errors=True)
             files.make_folder(self._folder)
             logits = np.full((grid.rows, grid.columns), np.nan, np.float32)
-            np.save(self._folder / "logits.npy", logits)
-            np.save(self._folder / "done.npy", np.zeros(grid.field_columns * -(-grid.rows // grid.per_field), bool))
+            np.save(self._folder / LOGITS, logits)
+            np.save(self._folder / DONE, np.zeros(grid.field_columns * -(-grid.rows // grid.per_field), bool))
             files.write_json(told, inputs)  # last: without it the others do not count
-        self.logits = self._open("logits.npy")
-        self.done = self._open("done.npy")
+        self.logits = self._open(LOGITS)
+        self.done = self._open(DONE)
         self._grid = grid
 
     def _open(self, name: str) -> np.ndarray:

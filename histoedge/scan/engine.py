@@ -41,7 +41,7 @@ class Workers:
 
     @staticmethod
     def of_machine() -> "Workers":
-        """As many readers as cores that this process may use, and half as many interpreters.
+        """As many readers as cores that this process may use, and half as many interpreters, but two of two cores.
 
         Where pixels are as scanned, inference takes longer than reading, but not where they are resampled: then it
         waits, and all cores read (``benchmarks/slides.py``).
@@ -53,7 +53,7 @@ class Workers:
     @staticmethod
     def of_cores(cores: int) -> "Workers":
         """What keeps so many cores busy."""
-        return Workers(readers=cores, interpreters=max(1, cores // 2))
+        return Workers(readers=cores, interpreters=max(min(2, cores), cores // 2))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class Focus:
         import shapely
 
         left, top = self.columns + 1.0, self.rows + 1.0
-        squares = shapely.union_all(shapely.box(left, top, left + 1, top + 1))  # whole numbers: edges meet exactly
+        boxes = shapely.box(left, top, left + 1, top + 1)  # whole numbers: edges meet exactly
+        squares = shapely.coverage_union_all(boxes)
         return shapely.transform(squares, lambda corners: corners * self.step_level0_px)
 
     @property

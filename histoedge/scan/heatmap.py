@@ -16,7 +16,6 @@ LEGEND_PX = 96  # below it
 DPI = 100
 COLOURS = "YlOrRd"
 OPACITY = 0.6  # tissue stays visible underneath
-GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 BAR_PX = 360  # the scale bar is shorter
 
 
@@ -51,25 +50,42 @@ def draw(found: SlideMap, foci: Sequence[Focus], path: Path, *, threshold: float
     Raises:
         WriteError: the file cannot be written.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
+    from PIL import Image
 
     picture, scale = shown(found)
     height, width = picture.shape[:2]
     whole_width, whole_height = max(width, SMALLEST_PX), height + LEGEND_PX
-    figure = Figure(figsize=(whole_width / DPI, whole_height / DPI), dpi=DPI)
+    figure = Figure(figsize=(whole_width / DPI, whole_height / DPI), dpi=DPI, facecolor="none")
     axes = figure.add_axes((0, LEGEND_PX / whole_height, width / whole_width, height / whole_height))
     axes.set_axis_off()
-    axes.imshow(picture @ GREY, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="nearest")
-    left, top = (at / scale for at in found.corner_level0_px(0, 0))
-    down, across = (side * found.step_level0_px / scale for side in found.logits.shape)
-    axes.imshow(colours(found), extent=(left, left + across, top + down, top), interpolation="nearest")
-    for outline in (ring for focus in foci for ring in rings(focus)):
-        axes.plot(*(outline / scale).T, color="black", linewidth=0.8)
+    outlines = [ring / scale for focus in foci for ring in rings(focus)]
+    axes.add_collection(LineCollection(outlines, colors="black", linewidths=0.8), autolim=False)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     _legend(figure, scale * found.slide_um_per_px, whole_width, whole_height, threshold=threshold)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    whole = Image.new("RGBA", canvas.get_width_height(), "white")
+    whole.paste(_painted(found, picture, scale))  # not by matplotlib, which takes 64 bytes for each of its pixels
+    whole.alpha_composite(Image.fromarray(np.asarray(canvas.buffer_rgba())))
     with files.replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+        whole.convert("RGB").save(temporary, format="png")
     return scale
+
+
+def _painted(found: SlideMap, picture: np.ndarray, scale: float) -> Any:
+    """The map's squares over the picture in grey, a Pillow image."""
+    from PIL import Image
+
+    ground = Image.fromarray(picture).convert("L").convert("RGB")
+    step = found.step_level0_px / scale
+    left, top = (at / scale for at in found.corner_level0_px(0, 0))
+    onto_map = 1 / step, 0, -left / step, 0, 1 / step, -top / step
+    layer = Image.fromarray(colours(found)).transform(ground.size, Image.Transform.AFFINE, onto_map)
+    ground.paste(layer, mask=layer)
+    return ground
 
 
 def rings(focus: Focus) -> list[np.ndarray]:

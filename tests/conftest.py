@@ -1,7 +1,10 @@
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -149,3 +152,46 @@ def _in_floats() -> tuple[list[Any], dict[str, np.ndarray]]:
         helper.make_node("Transpose", ["logit"], ["tumour_logit"], perm=[0, 2, 3, 1]),
     ]
     return nodes, {"red": np.array([1 / 255, 0, 0], np.float32).reshape(1, 3, 1, 1)}
+
+
+class Look(NamedTuple):
+    """What a browser made of a page: lines on its console, addresses asked for in the page's name."""
+
+    complaints: list[str]
+    asked: list[str]
+    scroll_width: int
+    picture_bytes: int
+
+
+@pytest.fixture(scope="session")
+def look(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, int], Look]:
+    """``look(page, width)`` opens an HTML file in a browser window of so many pixels."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("needs a chromium")
+
+    def opened(page: Path, width: int) -> Look:
+        folder = tmp_path_factory.mktemp("browser")
+        quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+        quiet += ("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND")
+        window = (f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", "--hide-scrollbars")
+
+        def run(place: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+            command = [browser, *quiet, *window, *options, place.as_uri()]
+            return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+        log, picture, probe = (folder / name for name in ("log.json", "page.png", "probe.html"))
+        said = run(page, "--enable-logging=stderr", f"--log-net-log={log}", f"--screenshot={picture}").stderr
+        told = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
+        content = re.sub("<meta http-equiv[^>]*>", "", page.read_text()).replace("<details>", "<details open>")
+        probe.write_text(f"{content}<script>document.title = document.documentElement.scrollWidth</script>")
+        shown = re.search("<title>([0-9]+)</title>", run(probe, "--dump-dom").stdout)
+        assert shown is not None
+        return Look(
+            complaints=[line for line in said.splitlines() if "CONSOLE" in line],
+            asked=[one["url"] for one in told if one.get("initiator", "not an origin") != "not an origin"],
+            scroll_width=int(shown[1]),
+            picture_bytes=picture.stat().st_size,
+        )
+
+    return opened

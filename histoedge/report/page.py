@@ -4,11 +4,8 @@ import base64
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from histoedge.bench import Measurement, Results, is_int8
 from histoedge.edge.errors import DataError
@@ -16,6 +13,7 @@ from histoedge.report import groups, plots, tables
 from histoedge.report.drawing import Figure, colour_of
 from histoedge.report.notes import notes
 from histoedge.report.tables import between, fixed, kilobytes, megabytes, micros, percent
+from histoedge.report.template import render
 
 LARGEST_PAGE_BYTES = 3_000_000
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -73,8 +71,6 @@ def html(results: Results, *, sheets: Sequence[Sheet] = ()) -> str:
     Raises:
         DataError: with these sheets the page is larger than ``LARGEST_PAGE_BYTES``.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(resources.files("histoedge.report").joinpath("page.html.j2").read_text())
     rows = results.measurements
     measured = [row for row in rows if row.measured]
     found = groups.groups(rows)
@@ -82,7 +78,8 @@ def html(results: Results, *, sheets: Sequence[Sheet] = ()) -> str:
     several = len(found) > 1
     operating = tables.has_operating_figures(results) or (several and any(row.auc is not None for row in judged))
     plan = results.inputs.get("plan")
-    page = template.render(
+    page = render(
+        "page.html.j2",
         tiles=_tiles(measured, rows),
         groups=[_group(group, folded=number > 0 and len(rows) > FEW_ROWS) for number, group in enumerate(found)],
         paretos=_drawn([plots.pareto_of_latency(group) for group in found]),

@@ -65,7 +65,7 @@ def draw(found: SlideMap, foci: Sequence[Focus], path: Path, *, threshold: float
     axes.add_collection(LineCollection(outlines, colors="black", linewidths=0.8), autolim=False)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     _legend(figure, scale * found.slide_um_per_px, whole_width, whole_height, threshold=threshold)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     whole = Image.new("RGBA", canvas.get_width_height(), "white")
     whole.paste(_painted(found, picture, scale))  # not by matplotlib, which takes 64 bytes for each of its pixels

@@ -3,10 +3,7 @@
 import csv
 import dataclasses
 import io
-import json
 import re
-import shutil
-import subprocess
 
 import pytest
 from PIL import Image
@@ -20,7 +17,6 @@ from histoedge.edge.errors import DataError
 from histoedge.report.page import LARGEST_PAGE_BYTES, Sheet
 from histoedge.report.tables import CURVES
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = "killed by SIGSEGV: <script>alert(1)</script> [bold]|x|"
 
 
@@ -228,44 +224,20 @@ def test_cells_of_one_time_and_one_area_can_be_drawn(results):
     assert report.html(Results({}, {}, (row, row))).count("<circle") == 2 + 1
 
 
-def browse(place, *options, width=1280):
-    """What a browser that opens the page says on stderr and stdout."""
-    quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-    quiet += ("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND")
-    profile = (f"--user-data-dir={place.parent / 'profile'}", f"--window-size={width},900", "--hide-scrollbars")
-    command = [BROWSER, *quiet, *profile, *options, place.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-
-
-@pytest.mark.skipif(BROWSER is None, reason="needs a chromium")
 @pytest.mark.parametrize("width", [1280, 500])  # a headless window is no narrower than 500
-def test_a_browser_shows_the_page_without_complaint_or_sideways_scrolling(whole, sheet, tmp_path, width):
-    page = report.html(whole, sheets=[sheet])
-    (tmp_path / "page.html").write_text(page)
-    policy = re.search("<meta http-equiv[^>]*>", page)[0]
-    probe = "<script>document.title = document.documentElement.scrollWidth</script></body>"
-    unfolded = page.replace(policy, "").replace("<details>", "<details open>")
-    (tmp_path / "probe.html").write_text(unfolded.replace("</body>", probe))
-    picture = tmp_path / "page.png"
-    said = browse(tmp_path / "page.html", "--enable-logging=stderr", f"--screenshot={picture}", width=width).stderr
-    assert "CONSOLE" not in said
-    assert picture.stat().st_size > 20_000  # a blank window is some 5 kB
-    shown = browse(tmp_path / "probe.html", "--dump-dom", width=width).stdout
-    assert int(re.search("<title>([0-9]+)</title>", shown)[1]) <= width
-
-
-@pytest.mark.skipif(BROWSER is None, reason="needs a chromium")
-def test_a_browser_that_shows_the_page_asks_no_server(whole, sheet, tmp_path):
-    """By the browser's own log, which has what it asks for itself too, but not in a page's name."""
+def test_a_browser_shows_the_page_whole_and_asks_no_server(whole, sheet, look, tmp_path, width):
     (tmp_path / "page.html").write_text(report.html(whole, sheets=[sheet]))
-    (tmp_path / "asks.html").write_text("<img src='http://example.invalid/x.png'>")
-    asked = {}
-    for name in ("page.html", "asks.html"):
-        log = tmp_path / f"{name}.json"
-        browse(tmp_path / name, f"--log-net-log={log}", "--dump-dom")
-        told = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-        asked[name] = [one["url"] for one in told if one.get("initiator", "not an origin") != "not an origin"]
-    assert asked == {"page.html": [], "asks.html": ["http://example.invalid/x.png"]}
+    seen = look(tmp_path / "page.html", width)
+    assert seen.complaints == seen.asked == []
+    assert seen.picture_bytes > 20_000  # a blank window is some 5 kB
+    assert seen.scroll_width <= width
+
+
+def test_a_browser_tells_of_a_page_that_errs_and_asks(look, tmp_path):
+    (tmp_path / "bad.html").write_text("<script>throw 1</script><img src='http://example.invalid/x.png'>")
+    seen = look(tmp_path / "bad.html", 1280)
+    assert seen.complaints
+    assert seen.asked == ["http://example.invalid/x.png"]
 
 
 def test_everything_that_was_measured_is_on_the_page(whole, sheet):

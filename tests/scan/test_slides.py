@@ -80,6 +80,21 @@ def test_a_slide_gets_all_its_files_and_is_kept(tissue: Callable[..., Path], mea
     assert {path: path.stat().st_mtime_ns for path in (out / "slide").iterdir()} == written
 
 
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_browser_shows_the_page_whole_and_asks_no_server(
+    tissue: Callable[..., Path], mean_red: Path, look: Callable[[Path, int], Any], tmp_path: Path, width: int
+) -> None:
+    name = "<b>&amp; a-slide-of-a-very-long-name-that-a-laboratory-gave-it-with-no-space-to-break-at.tif"
+    assert scan(tissue(name), "--model", mean_red, "--out", tmp_path / "out").exit_code == 0
+    page = tmp_path / "page.html"
+    page.write_bytes(next((tmp_path / "out").glob(f"*/{slides.PAGE}")).read_bytes())
+    seen = look(page, width)
+    assert seen.complaints == seen.asked == []
+    assert seen.picture_bytes > 20_000
+    assert seen.scroll_width <= width
+    assert "<b>&amp; a" not in page.read_text()
+
+
 def test_a_folder_goes_on_where_it_stopped_and_tells_the_bad_slide(
     tissue: Callable[..., Path], mean_red: Path, tmp_path: Path
 ) -> None:

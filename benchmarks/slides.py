@@ -28,7 +28,6 @@ from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import HistoedgeError
 from histoedge.lab import network as networks
 from histoedge.scan import FIELD_PX, Scan, engine, plane, tissue
-from histoedge.scan import field_px as field_of
 from histoedge.scan.engine import Grid, Timings, Unfinished, Workers, pixels_of, squares_of
 from histoedge.scan.plane import Plane
 from histoedge.scan.slide import open_slide
@@ -37,8 +36,8 @@ from histoedge.scan.slidemap import STEP_PX
 KIND = "slides"
 ROUNDS = 7
 BATCH = 64
-TIMED_FIELDS = 96  # of FIELD_PX, with tissue, for reading and inference alone and both
-FIELDS_PX = (256, 384, 512, 1024, 2048)
+TIMED_FIELDS = 96  # with tissue, for reading and inference alone and both
+FIELDS_PX = (384, 512, 1024, 2048)
 WORKERS = ((1, 1), (2, 2), (1, 3), (3, 1), (4, 2), (4, 4))  # readers, interpreters
 KILLS = 10
 RESAMPLED_UM = 0.499  # what the slide is said to have, so that no level fits and all is resampled
@@ -75,16 +74,6 @@ def seen_fields(
     return seen, grid, grid.fields(tissue.squares(found, grid.rows, grid.columns))
 
 
-def timed_fields(field_px: int) -> int:
-    """As many fields as have the area of ``TIMED_FIELDS``."""
-    return max(8, int(TIMED_FIELDS * (FIELD_PX / field_px) ** 2))
-
-
-def grid_px(model: Path) -> int:
-    """The side of the fields that ``histoedge scan`` computes with this file."""
-    return field_of(places([model])[0][1])
-
-
 def seconds_of(work: Callable[[], Any]) -> float:
     """How long the work takes."""
     before = time.perf_counter()
@@ -94,7 +83,7 @@ def seconds_of(work: Callable[[], Any]) -> float:
 
 def dense_row(path: Path, model: Path, runtime: str) -> dict[str, Any]:
     """Fields at once against their patches one by one, in turns, on one thread; both count a verdict per square."""
-    seen, grid, numbers = seen_fields(path, model, field_px=field_of(runtime))
+    seen, grid, numbers = seen_fields(path, model, field_px=FIELD_PX)
     fields = [pixels_of(seen, grid, number) for number in numbers[:: max(1, len(numbers) // ROUNDS)][:ROUNDS]]
     runner, alone = (edge.load(model, runtime=runtime) for _ in range(2))  # each keeps the shape it is used with
     dense, patchwise = [], []
@@ -115,10 +104,13 @@ def dense_row(path: Path, model: Path, runtime: str) -> dict[str, Any]:
     ratio = metrics.ratio_of_medians(np.array(patchwise), np.array(dense))
     described = model.parent.parent / "network.json"
     network = networks.from_json(networks.read_json(described)["network"], where=described)
-    macs = network.macs() * side**2 / network.macs(grid.field_px)
+    at_once = engine.at_once_px(runner, grid.field_px)
+    squares = (at_once - 96) // STEP_PX + 1
+    macs = network.macs() * squares**2 / network.macs(at_once)
     return {
         **_named(model, runtime),
         "field_px": grid.field_px,
+        "at_once_px": at_once,
         "dense_us_per_verdict": float(np.median(dense)),
         "patchwise_us_per_verdict": float(np.median(patchwise)),
         "ratio": ratio.value,
@@ -164,8 +156,8 @@ def overlap_row(path: Path, model: Path, runtime: str, um_per_px: float | None) 
     """Reading alone, inference alone and both, in turns, with the same workers; each reads with nothing kept."""
     half = max(1, Workers.of_machine().readers // 2)  # no more threads than cores, or both wait for them
     workers = Workers(readers=half, interpreters=half)
-    _, grid, numbers = seen_fields(path, model, field_px=field_of(runtime), um_per_px=um_per_px)
-    numbers = numbers[: timed_fields(grid.field_px)]
+    _, grid, numbers = seen_fields(path, model, field_px=FIELD_PX, um_per_px=um_per_px)
+    numbers = numbers[:TIMED_FIELDS]
 
     def fresh() -> Plane:
         return plane.of_model(open_slide(path), manifests.read(model).um_per_px, um_per_px)
@@ -199,28 +191,28 @@ def overlap_row(path: Path, model: Path, runtime: str, um_per_px: float | None) 
 
 def choice_rows(path: Path, model: Path, runtime: str, um_per_px: float | None) -> list[dict[str, Any]]:
     """Verdicts per second of both at once: sizes of fields with the default workers, workers with the default field."""
-    default, side = Workers.of_machine(), field_of(runtime)
-    options = [(field_px, default) for field_px in (FIELDS_PX if um_per_px is None else [side])]
+    default = Workers.of_machine()
+    options = [(field_px, default) for field_px in (FIELDS_PX if um_per_px is None else [FIELD_PX])]
     others = [Workers(readers=readers, interpreters=interpreters) for readers, interpreters in WORKERS]
-    options += [(side, workers) for workers in others if workers != default]
+    options += [(FIELD_PX, workers) for workers in others if workers != default]
     rows = []
     for field_px, workers in options:
         _, grid, numbers = seen_fields(path, model, field_px=field_px, um_per_px=um_per_px)
-        numbers = numbers[: timed_fields(field_px)]
+        numbers = numbers[: max(8, int(TIMED_FIELDS * (FIELD_PX / field_px) ** 2))]
         took = []
         for _ in range(3):
             fresh = plane.of_model(open_slide(path), manifests.read(model).um_per_px, um_per_px)
             took.append(seconds_of(lambda: together(fresh, grid, numbers, model, runtime, workers)))  # noqa: B023
         told = f"{workers.readers} + {workers.interpreters} threads"
         rows.append(_choice(model, runtime, um_per_px, field_px, told, grid, numbers, took))
-    _, grid, numbers = seen_fields(path, model, field_px=field_of(runtime), um_per_px=um_per_px)
-    numbers = numbers[: timed_fields(grid.field_px)]
+    _, grid, numbers = seen_fields(path, model, field_px=FIELD_PX, um_per_px=um_per_px)
+    numbers = numbers[:TIMED_FIELDS]
     chunks = [numbers[start : start + engine.STRIP] for start in range(0, len(numbers), engine.STRIP)]
     count = default.readers
     with ProcessPoolExecutor(count, get_context("spawn"), _prepare, (path, model, runtime, um_per_px)) as processes:
         list(processes.map(_by_turns, [numbers[:1]] * 4 * count))  # all have started
         took = [seconds_of(lambda: list(processes.map(_by_turns, chunks))) for _ in range(3)]
-    rows.append(_choice(model, runtime, um_per_px, side, f"{count} processes", grid, numbers, took))
+    rows.append(_choice(model, runtime, um_per_px, FIELD_PX, f"{count} processes", grid, numbers, took))
     return rows
 
 
@@ -253,7 +245,7 @@ def _prepare(path: Path, model: Path, runtime: str, um_per_px: float | None) -> 
     """In a process: open slide and model, which ``_by_turns`` uses."""
     global _HELD
     seen = plane.of_model(open_slide(path), manifests.read(model).um_per_px, um_per_px)
-    _HELD = seen, engine.grid_of(seen, manifests.read(model), field_of(runtime)), edge.load(model, runtime=runtime)
+    _HELD = seen, engine.grid_of(seen, manifests.read(model), FIELD_PX), edge.load(model, runtime=runtime)
 
 
 _HELD: tuple[Plane, Grid, edge.ExportedRunner]
@@ -271,7 +263,7 @@ def budget_rows(path: Path, model: Path, folder: Path) -> list[dict[str, Any]]:
     seconds, told = outcome.summary["seconds"], outcome.summary["slide"]
     whole_mm2 = told["width_px"] * told["height_px"] * told["um_per_px"] ** 2 / 1e6
     tissue_mm2 = outcome.summary["tissue_mm2"]
-    seen, grid, numbers = seen_fields(path, model, field_px=grid_px(model))
+    seen, grid, numbers = seen_fields(path, model, field_px=FIELD_PX)
     decoding = Timings()
     timed = replace(seen.slide, read=_timed(seen.slide.read, decoding))
     reader = Plane(timed, um_per_px=seen.told[0], slide_um_per_px=seen.told[1])
@@ -307,7 +299,7 @@ def killed_rows(path: Path, model: Path, folder: Path) -> list[dict[str, Any]]:
     started = time.perf_counter()
     told = subprocess.run([*command, str(folder / "whole")], check=True, capture_output=True, text=True).stdout
     whole_s = time.perf_counter() - started
-    _, _, numbers = seen_fields(path, model, field_px=grid_px(model))
+    _, _, numbers = seen_fields(path, model, field_px=FIELD_PX)
     draw, started = random.Random(0), time.perf_counter()
     for _ in range(KILLS):
         wanted = _fields_done(folder / "killed", path) + draw.randint(1, max(1, len(numbers) // (KILLS + 2)))
@@ -397,10 +389,11 @@ def measured(path: Path, models: Sequence[Path], folder: Path) -> list[dict[str,
         told(f"{about}\n" + "\n".join(map(str, rows)))
 
     add(
-        f"Dense against patch-wise on one thread: fields of the size that suits the runtime, and their patches every "
-        f"{STEP_PX} px, in memory, batch {BATCH}; a verdict per square in both, {ROUNDS} rounds in turns, 95 % "
-        "interval. `ratio_of_macs` is what the multiply-accumulates alone promise. It holds where the interval is at "
-        f"least {LEAST_RATIO:g} and the ratio at least {LEAST_OF_MACS:g} of that.",
+        f"Dense against patch-wise on one thread: fields of {FIELD_PX} px, and their patches every {STEP_PX} px, in "
+        f"memory, batch {BATCH}; a verdict per square in both, {ROUNDS} rounds in turns, 95 % interval. "
+        "`ratio_of_macs` is what the multiply-accumulates alone promise for a square of `at_once_px`, which the "
+        f"runtime computes at once. It holds where the interval is at least {LEAST_RATIO:g} and the ratio at least "
+        f"{LEAST_OF_MACS:g} of that.",
         [dense_row(path, model, runtime) for model, runtime in on],
     )
     add(

@@ -559,7 +559,7 @@ def _explainable(model: Path, runtime: str | None) -> "explaining.Model":
 @click.option("--um-per-px", type=click.FloatRange(0.01, 100), help="Of the finest level, whatever the slide says.")
 @click.option("--at", metavar="NAME", help="Threshold of this operating point, such as 'specificity 0.95'.")
 @click.option("--everywhere", is_flag=True, help="Not only where tissue is found.")
-@click.option("--field", "field_px", type=click.IntRange(96), help="Side of what is computed at once, in pixels.")
+@click.option("--field", "field_px", type=click.IntRange(96), help="Side of what is read at once, in pixels.")
 @click.option("--workers", type=click.IntRange(1), help="Cores to keep busy.  [default: all]")
 @click.option("--scheduler", metavar="ADDRESS", help="Let the workers of this Dask cluster compute.")
 @click.option("--runtime", type=click.Choice(list(edge.known())), help="Default: the first installed.")
@@ -583,10 +583,10 @@ def scan(
     others are scanned all the same; then the exit code is 1.
     """
     from histoedge import progress, slides
-    from histoedge.scan import Scan
+    from histoedge.scan import FIELD_PX, Scan
     from histoedge.scan.engine import Workers
 
-    settings = Scan(um_per_px=um_per_px, mask=not everywhere, field_px=field_px, runtime=runtime)
+    settings = Scan(um_per_px=um_per_px, mask=not everywhere, field_px=field_px or FIELD_PX, runtime=runtime)
     found = slides.find(places)
     with progress.on_terminal() as show:
         outcomes = slides.scan_all(

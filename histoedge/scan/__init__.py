@@ -17,9 +17,6 @@ from histoedge.scan.plane import Plane
 from histoedge.scan.slidemap import STEP_PX, SlideMap
 
 FIELD_PX = 1024
-FIELDS_PX = {"onnxruntime": 384}
-"""Sides of what is computed at once where another is faster (``benchmarks/slides.py``): ONNX Runtime works layer by
-layer on the whole field, and slows down when a layer's values leave the cache."""
 THUMBNAIL_PX = 2_000
 
 
@@ -33,20 +30,12 @@ class Scanned(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """How slides are read: what decides the map. ``um_per_px`` stands before what a slide says of itself.
-
-    ``field_px`` is the side of what is computed at once; without it, what suits the runtime.
-    """
+    """How slides are read: what decides the map. ``um_per_px`` stands before what a slide says of itself."""
 
     um_per_px: float | None = None
     mask: bool = True
-    field_px: int | None = None
+    field_px: int = FIELD_PX
     runtime: str | None = None
-
-
-def field_px(runtime: str | None) -> int:
-    """Side of the fields that suit a runtime."""
-    return FIELDS_PX.get(runtime or "", FIELD_PX)
 
 
 def scan(
@@ -73,7 +62,7 @@ def scan(
     timings = Timings()
     opened = slide.open_slide(path)
     seen = plane.of_model(opened, manifest.um_per_px, settings.um_per_px)
-    grid = engine.grid_of(seen, manifest, settings.field_px or field_px(settings.runtime))
+    grid = engine.grid_of(seen, manifest, settings.field_px)
     with timings.of("mask"):
         picture = tissue.overview(seen)
         um = seen.um_per_px * STEP_PX / tissue.PER_SQUARE

@@ -8,6 +8,7 @@ from typing import Protocol
 
 QUIET_S = 30.0
 SHORT_S = 1.0  # work this short is not worth a line in a log
+FINISHED = 8  # bars of finished work that stay: what goes on must be in sight however much went before
 
 
 class Progress(Protocol):
@@ -59,6 +60,8 @@ def on_terminal() -> Iterator[Progress]:
                     print(f"{what}: {done}/{total}{left} {note}".rstrip(), file=sys.stderr, flush=True)
                 return
             if what not in tasks:
+                for task in [task for task in bars.tasks if task.finished][:-FINISHED]:
+                    bars.remove_task(tasks.pop(task.description))
                 tasks[what] = bars.add_task(what, total=total, note=note)
             bars.update(tasks[what], completed=done, total=total, note=note)
 

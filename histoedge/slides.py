@@ -132,7 +132,7 @@ def scan_all(
         at: the operating point whose threshold counts; without it the manifest's threshold.
         workers: how much runs at once.
         scheduler: the address of a Dask cluster's scheduler, whose workers then compute.
-        progress: told the fields of each slide.
+        progress: told the fields of each slide, and of several the slides.
         tell: called with each slide's outcome.
 
     Raises:
@@ -164,6 +164,8 @@ def scan_all(
         outcomes.append(outcome)
         _write_table(out / ALL, outcomes)
         tell(outcome)
+        if len(slides) > 1:
+            progress("slides", len(outcomes), len(slides))
     return outcomes
 
 

@@ -1,0 +1,65 @@
+"""What a person sees of long work, on a terminal and in a log."""
+
+import os
+import re
+import select
+import subprocess
+import sys
+
+from histoedge.progress import FINISHED
+
+MANY = """
+from histoedge.progress import on_terminal
+with on_terminal() as show:
+    show("all", 0, 31)
+    for number in range(30):
+        show(f"work-{number}", 0, 2)
+        show(f"work-{number}", 2, 2)
+        show("all", number + 1, 31)
+    show("work-30", 1, 2, "a note")
+    show("work-0", 1, 2)
+"""
+
+
+def on_a_terminal(script: str) -> str:
+    """What the script writes to stderr when that is a terminal."""
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
+    running = subprocess.Popen([sys.executable, "-c", script], stderr=theirs, env=environment)
+    os.close(theirs)
+    written = b""
+    try:
+        while select.select([ours], [], [], 60)[0]:
+            written += os.read(ours, 65536)
+    except OSError:  # Linux: the other side is closed
+        pass
+    finally:
+        os.close(ours)
+    assert running.wait() == 0
+    return written.decode()
+
+
+def test_what_goes_on_stays_in_sight_however_much_is_finished() -> None:
+    last = on_a_terminal(MANY).rpartition("\x1b[2K")[2]
+    shown = re.findall(r"^\S*?(all|work-\d+) .*?(\d+/\d+)", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", last), re.MULTILINE)
+    assert ("all", "30/31") in shown
+    assert ("work-30", "1/2") in shown
+    assert ("work-0", "1/2") in shown  # forgotten before, and begun anew
+    assert len(shown) == 3 + FINISHED
+    assert "a note" in last
+
+
+def test_a_log_gets_a_line_for_what_took_long_and_none_for_what_did_not() -> None:
+    script = """
+import time
+from histoedge import progress
+progress.QUIET_S = 0.4
+with progress.on_terminal() as show:
+    show("short", 1, 1)
+    show("long", 0, 4)
+    for done in range(1, 5):
+        time.sleep(0.3)
+        show("long", done, 4, "a note")
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr
+    assert re.fullmatch(r"(long: [23]/4, \d s left a note\n){1,2}long: 4/4 a note\n", told), told

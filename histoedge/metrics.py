@@ -5,7 +5,6 @@ these to be independent, which patches of one slide are not: ``bench.slides`` dr
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -405,16 +404,18 @@ def median(rounds_ms: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Inter
         DataError: not (rounds, runs) with at least one of each, or not finite.
     """
     rounds = _rounds(rounds_ms)
-    drawn = _drawn_medians((rounds,), seed)[0]
-    low, high = _percentiles(drawn, level)
+    drawn = np.random.default_rng(seed).integers(0, len(rounds), (BOOTSTRAP_RESAMPLES, len(rounds)))
+    medians = np.median(rounds[drawn].reshape(BOOTSTRAP_RESAMPLES, -1), axis=1)
+    low, high = _percentiles(medians, level)
     return Interval(float(np.median(rounds)), low, high)
 
 
 def ratio_of_medians(a_ms: ArrayLike, b_ms: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
-    """Median time of a over median time of b, with an interval that keeps interleaved rounds together.
+    """Median time of a over median time of b in a round, the median over rounds, with a bootstrap interval.
 
-    Round k of a and round k of b ran next to each other, so both are drawn together and a drift of the
-    machine cancels. Method as for ``median``.
+    Round k of a and round k of b ran next to each other, so what the machine did then hits both alike and cancels,
+    however few rounds it lasted. The quotient of the medians over all rounds does not cancel it: where some rounds are
+    slow, either median may fall among them alone (``benchmarks/aa.py``). Whole rounds are drawn, as for ``median``.
 
     Args:
         a_ms: (rounds, runs), milliseconds above 0.
@@ -430,9 +431,8 @@ def ratio_of_medians(a_ms: ArrayLike, b_ms: ArrayLike, *, level: float = 0.95, s
         raise DataError(f"{len(a)} rounds cannot be paired with {len(b)}; measure both in the same run")
     if np.min(b) <= 0:
         raise DataError("a reference time of 0 ms gives no ratio; the clock is too coarse for this model")
-    drawn_a, drawn_b = _drawn_medians((a, b), seed)
-    low, high = _percentiles(drawn_a / drawn_b, level)
-    return Interval(float(np.median(a) / np.median(b)), low, high)
+    ratios = np.median(a, axis=1) / np.median(b, axis=1)
+    return median(ratios[:, None], level=level, seed=seed)
 
 
 def _checked(labels: ArrayLike, *scores: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
@@ -507,13 +507,6 @@ def _rounds(times: ArrayLike) -> Floats:
     if not np.isfinite(rounds).all():
         raise DataError("times hold values that are not finite")
     return rounds
-
-
-def _drawn_medians(cells: Sequence[Floats], seed: int) -> list[Floats]:
-    """Medians (resamples,) of each cell's times, the same rounds drawn for all cells."""
-    random = np.random.default_rng(seed)
-    drawn = random.integers(0, len(cells[0]), (BOOTSTRAP_RESAMPLES, len(cells[0])))
-    return [np.median(cell[drawn].reshape(BOOTSTRAP_RESAMPLES, -1), axis=1) for cell in cells]
 
 
 def _percentiles(drawn: Floats, level: float) -> tuple[float, float]:

@@ -396,6 +396,16 @@ def test_a_drift_that_hits_both_alike_cancels_in_the_ratio():
     assert alone.relative_width > 0.2
 
 
+def test_slow_rounds_that_hit_both_alike_cancel_in_the_ratio():
+    """As many slow rounds as others: the medians of all times lie now among these, now among those."""
+    random = np.random.default_rng(0)
+    slow = np.where(np.arange(32) % 2, 1.6, 1.0)[:, None]
+    a, b = (slow * (1 + 0.01 * random.random((32, 40))) for _ in range(2))
+    ratio = metrics.ratio_of_medians(1.05 * a, b)
+    assert ratio.value == pytest.approx(1.05, rel=0.002)
+    assert (ratio.lo, ratio.hi) == pytest.approx((1.05, 1.05), rel=0.005)
+
+
 def test_the_same_seed_gives_the_same_interval():
     times = np.random.default_rng(5).random((10, 20))
     assert metrics.median(times, seed=7) == metrics.median(times, seed=7)

@@ -25,7 +25,7 @@ MACHINE = ("cpu", "cpu_flags", "cpus_allowed", "cpu_quota", "cpu_governor", "mac
 
 
 def ratio_in_one_run(a_ms: ArrayLike, b_ms: ArrayLike, *, level: float = LEVEL, seed: int = 0) -> Interval:
-    """Median time of a over median time of b in interleaved rounds, with an interval wide enough for few rounds.
+    """Median time of a over that of b in interleaved rounds, with an interval wide enough for few rounds.
 
     ``metrics.ratio_of_medians`` with the expanded percentile interval (Hesterberg 2015, "What Teachers Should Know
     About the Bootstrap", section 5.3): a bootstrap of n rounds is too narrow by sqrt((n - 1) / n) and by the ratio of

@@ -45,8 +45,8 @@ class Measurement:
     is MACs per second at p50 over the fastest of the environment's ``integer_peak_gmacs`` for these threads; None for
     larger fields, whose MACs no manifest tells, on a GPU, and where no runtime could be asked.
     ``reference`` is what ``d_auc`` (this AUC less the reference's, paired DeLong) and ``p50_ratio`` (this p50 over the
-    reference's, interleaved rounds) compare with: the fp32 file of the same format on the same runtime; for fp32
-    files the source network, with no ratio. All intervals are 95 %. ``sha256`` is the model file's.
+    reference's in a round, the median of all rounds) compare with: the fp32 file of the same format on the same
+    runtime; for fp32 files the source network, with no ratio. All intervals are 95 %. ``sha256`` is the model file's.
 
     ``ece`` is ``metrics.calibration_error`` of the probabilities at the manifest's temperature, of the source network
     at that of its fp32 file, None without one. ``sensitivity_at_95_specificity`` has a bootstrap interval that chooses

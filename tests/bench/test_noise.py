@@ -28,7 +28,7 @@ def test_the_same_file_twice_seldom_differs_and_five_per_cent_are_seen():
 
 def test_few_rounds_ask_for_a_wider_interval():
     random = np.random.default_rng(0)
-    a, b = rounds(random, 5), rounds(random, 5)
+    a, b = rounds(random, 8), rounds(random, 8)
     at_95, at_99 = (noise.ratio_in_one_run(a, b, level=level) for level in (0.95, 0.99))
     assert at_99.lo < at_95.lo < at_95.value == at_99.value < at_95.hi < at_99.hi
     with pytest.raises(DataError, match="1 round shows no spread"):

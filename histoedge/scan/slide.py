@@ -74,7 +74,8 @@ def open_slide(path: Path) -> Slide:
     if path.suffix.lower() in (".tif", ".tiff") and vendor in (None, "generic-tiff"):
         return _tiff(path)
     if vendor is None:
-        raise DataError(f"{path}: not a slide that OpenSlide knows, or damaged at its start; expected {SUFFIXES}")
+        known = ", ".join(SUFFIXES)
+        raise DataError(f"{path}: not a slide that OpenSlide knows, or damaged at its start; expected one of {known}")
     return _by_openslide(path)
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 QUIET_S = 30.0
 SHORT_S = 1.0  # work this short is not worth a line in a log
+LONGEST_NAME = 36  # columns: on a terminal of 80, the numbers beside it stay whole
 FINISHED = 8  # bars of finished work that stay: what goes on must be in sight however much went before
 
 
@@ -30,18 +31,29 @@ def on_terminal() -> Iterator[Progress]:
     Such a line tells the time left at the rate so far.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn
     from rich.progress import Progress as Bars
+    from rich.progress import TimeRemainingColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Note(ProgressColumn):
+        """What gives way, with the bar, where the terminal is narrow."""
+
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
+    def whole() -> Column:
+        return Column(no_wrap=True)
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=LONGEST_NAME)),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        MofNCompleteColumn(table_column=whole()),
+        TextColumn("left", table_column=whole()),
+        TimeRemainingColumn(table_column=whole()),
+        Note(),
     )
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}

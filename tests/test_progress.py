@@ -21,10 +21,10 @@ with on_terminal() as show:
 """
 
 
-def on_a_terminal(script: str) -> str:
+def on_a_terminal(script: str, *, columns: int = 100) -> str:
     """What the script writes to stderr when that is a terminal."""
     ours, theirs = os.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24"}
     running = subprocess.Popen([sys.executable, "-c", script], stderr=theirs, env=environment)
     os.close(theirs)
     written = b""
@@ -47,6 +47,24 @@ def test_what_goes_on_stays_in_sight_however_much_is_finished() -> None:
     assert ("work-0", "1/2") in shown  # forgotten before, and begun anew
     assert len(shown) == 3 + FINISHED
     assert "a note" in last
+
+
+def test_a_narrow_terminal_shows_how_much_is_done_and_the_time_left() -> None:
+    name, longer = "bench, test patches, group 1 of 2", "verify a-very-long-name-of-a-model.onnx, runtimes"
+    script = f"""
+import time
+from histoedge.progress import on_terminal
+with on_terminal() as show:
+    for name in ({name!r}, {longer!r}):
+        for done in range(1, 4):
+            show(name, 12000 + done, 32768, "models/[dim]int8.tflite @ litert")
+            time.sleep(0.2)
+"""
+    last = on_a_terminal(script, columns=80).rpartition("\x1b[2K")[2]
+    first, second = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", last).strip().splitlines()
+    numbers = r" \S+ +12003/32768 left \d:\d\d:\d\d \S+…"
+    assert re.match(re.escape(name) + r" +" + numbers, first.strip()), first
+    assert re.match(re.escape(longer[:35]) + "…" + numbers, second.strip()), second
 
 
 def test_a_log_gets_a_line_for_what_took_long_and_none_for_what_did_not() -> None:

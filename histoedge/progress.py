@@ -30,33 +30,32 @@ def on_terminal() -> Iterator[Progress]:
 
     Such a line tells the time left at the rate so far.
     """
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn
-    from rich.progress import Progress as Bars
-    from rich.progress import TimeRemainingColumn
     from rich.table import Column
     from rich.text import Text
 
-    class Note(ProgressColumn):
+    class Note(rich.ProgressColumn):
         """What gives way, with the bar, where the terminal is narrow."""
 
-        def render(self, task: Task) -> Text:
+        def render(self, task: rich.Task) -> Text:
             return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
 
     def whole() -> Column:
         return Column(no_wrap=True)
 
     console = Console(stderr=True)
+    name = Column(no_wrap=True, max_width=LONGEST_NAME)
     columns = (
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=LONGEST_NAME)),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(table_column=whole()),
-        TextColumn("left", table_column=whole()),
-        TimeRemainingColumn(table_column=whole()),
+        rich.TextColumn("{task.description}", markup=False, table_column=name),
+        rich.BarColumn(bar_width=24),
+        rich.MofNCompleteColumn(table_column=whole()),
+        rich.TextColumn("left", table_column=whole()),
+        rich.TimeRemainingColumn(table_column=whole()),
         Note(),
     )
-    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
-        tasks: dict[str, TaskID] = {}
+    with rich.Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[str, rich.TaskID] = {}
         printed = called = time.monotonic()
         started: dict[str, float] = {}
 

@@ -1,12 +1,13 @@
 """From times and logits to the figures of every row, and each file against its reference."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from histoedge import metrics
-from histoedge.bench import curves, quality, timing
+from histoedge.bench import curves, noise, quality, timing
 from histoedge.bench.answers import Answers
 from histoedge.bench.matrix import KERAS, Answered, Contender
 from histoedge.config import BenchPlan
@@ -89,7 +90,8 @@ def _compare(done: Sequence[Contender], answers: Answers, plan: BenchPlan, split
         if reference is not source:
             shared = min(len(one.rounds_ms), len(reference.rounds_ms))  # rounds that ran side by side
             times = np.stack(one.rounds_ms[:shared]), np.stack(reference.rounds_ms[:shared])
-            ratio = metrics.ratio_of_medians(*times, seed=plan.seed)
+            told = partial(noise.ratio_in_one_run, level=0.95) if shared > 1 else metrics.ratio_of_medians
+            ratio = told(*times, seed=plan.seed)
             one.set(p50_ratio=ratio.value, p50_ratio_lo=ratio.lo, p50_ratio_hi=ratio.hi)
     return pairs
 

@@ -20,22 +20,32 @@ Of 32 cells of ``edge`` measured twice by this suite, unchanged files, runtimes 
 had no AMX; both states of ``benchmarks/results`` are in its history), the root mean square was 0.035, of which the
 intervals explain 0.012. The cells of a run moved together: that is the machine, and a longer run would not show it."""
 
+STARTS = 0.005
+"""Standard deviation of the logarithm of p50 over p50 of one file in two processes that are timed in turns, beyond what
+the rounds tell: where code and data come to lie differs from start to start. Of 50 pairs of processes on a quiet
+machine it was 0.0046, while the rounds of a pair told 0.0009; noisier machines hide it (``benchmarks/aa.py --processes
+kept``)."""
+
 MACHINE = ("cpu", "cpu_flags", "cpus_allowed", "cpu_quota", "cpu_governor", "machine")
 """What two environments must share before their times compare."""
 
 
-def ratio_in_one_run(a_ms: ArrayLike, b_ms: ArrayLike, *, level: float = LEVEL, seed: int = 0) -> Interval:
+def ratio_in_one_run(
+    a_ms: ArrayLike, b_ms: ArrayLike, *, level: float = LEVEL, seed: int = 0, starts: float = STARTS
+) -> Interval:
     """Median time of a over that of b in interleaved rounds, with an interval wide enough for few rounds.
 
     ``metrics.ratio_of_medians`` with the expanded percentile interval (Hesterberg 2015, "What Teachers Should Know
     About the Bootstrap", section 5.3): a bootstrap of n rounds is too narrow by sqrt((n - 1) / n) and by the ratio of
-    the normal quantile to Student's, so it is asked for the level that makes up for both.
+    the normal quantile to Student's, so it is asked for the level that makes up for both. The variance of ``starts`` is
+    added, so that the interval speaks of two files and not of two processes.
 
     Args:
         a_ms: (rounds, runs), milliseconds above 0.
         b_ms: (rounds, runs of b), as many rounds, at least 2.
         level: confidence, between 0 and 1.
         seed: of the resampling.
+        starts: as ``STARTS`` where each file kept one process; 0 where every round had fresh ones.
 
     Raises:
         DataError: as ``metrics.ratio_of_medians``, or one round only.
@@ -45,7 +55,10 @@ def ratio_in_one_run(a_ms: ArrayLike, b_ms: ArrayLike, *, level: float = LEVEL, 
         raise DataError(f"{rounds} round shows no spread; measure several")
     quantile = float(stats.t.ppf(0.5 + level / 2, rounds - 1)) * math.sqrt(rounds / (rounds - 1))
     asked = 1 - 2 * float(stats.norm.sf(quantile))
-    return metrics.ratio_of_medians(a_ms, b_ms, level=asked, seed=seed)
+    ratio = metrics.ratio_of_medians(a_ms, b_ms, level=asked, seed=seed)
+    start = float(stats.norm.ppf(0.5 + level / 2)) * starts
+    down, up = (math.exp(math.hypot(math.log(bound / ratio.value), start)) for bound in (ratio.lo, ratio.hi))
+    return Interval(ratio.value, ratio.value / down, ratio.value * up)
 
 
 def ratio_between_runs(new: Interval, old: Interval, *, level: float = LEVEL) -> Interval | None:

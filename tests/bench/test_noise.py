@@ -19,11 +19,26 @@ def test_the_same_file_twice_seldom_differs_and_five_per_cent_are_seen():
     alike, slower = [], []
     for seed in range(100):
         a, b = rounds(random, 20), rounds(random, 20)
-        alike.append(noise.speed(noise.ratio_in_one_run(a, b, seed=seed)))
+        alike.append(noise.speed(noise.ratio_in_one_run(a, b, seed=seed, starts=0)))
         slow = rounds(random, 20, slower=1.05)
-        slower.append(noise.speed(noise.ratio_in_one_run(slow, b, seed=seed)))
+        slower.append(noise.speed(noise.ratio_in_one_run(slow, b, seed=seed, starts=0)))
     assert alike.count("within noise") >= 97
     assert slower.count("slower") >= 90
+
+
+def test_one_file_in_two_processes_that_are_kept_seldom_differs():
+    random = np.random.default_rng(0)
+    found = {(slower, starts): [] for slower in (1.0, 1.05) for starts in (0, noise.STARTS)}
+    for seed in range(100):
+        drawn = np.abs(random.normal(0, 0.003, (2, 20, 20)))
+        start = random.normal(0, noise.STARTS / np.sqrt(2), (2, 1, 1))  # of two processes, for all their rounds
+        a, b = np.exp(start + drawn)
+        for slower, starts in found:
+            ratio = noise.ratio_in_one_run(slower * a, b, seed=seed, starts=starts)
+            found[slower, starts].append(noise.speed(ratio))
+    assert found[1.0, noise.STARTS].count("within noise") >= 97
+    assert found[1.05, noise.STARTS].count("slower") == 100
+    assert found[1.0, 0].count("within noise") < 50
 
 
 def test_few_rounds_ask_for_a_wider_interval():

@@ -202,7 +202,7 @@ def test_the_page_holds_the_figures_and_no_foreign_markup(results):
     for shown in ("81.2", "0.9159", "+0.0002", "0.356", "unsettled", "A &lt;fast&gt; CPU", "16.0 GiB", "abc123"):
         assert shown in page
     assert "<dt>CPU flags that the system refuses</dt><dd>amx_int8</dd>" in page
-    assert "does not hold what another start of the process changes" in page
+    assert "the interval allows for what another start of it changes" in page
     assert "<script" not in page
     assert page.count("<circle") == 3 + 3  # each cell by its latency, each file by its size
 

@@ -28,7 +28,7 @@ from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import HistoedgeError
 from histoedge.lab import network as networks
 from histoedge.scan import FIELD_PX, Scan, engine, plane, tissue
-from histoedge.scan.engine import Grid, Timings, Unfinished, Workers, pixels_of, squares_of
+from histoedge.scan.engine import Grid, Timings, Unfinished, Workers, pixels_of
 from histoedge.scan.plane import Plane
 from histoedge.scan.slide import open_slide
 from histoedge.scan.slidemap import STEP_PX
@@ -87,7 +87,8 @@ def dense_row(path: Path, model: Path, runtime: str) -> dict[str, Any]:
     fields = [
         pixels_of(seen, grid, number) for number in numbers[:: max(1, len(numbers) // DENSE_ROUNDS)][:DENSE_ROUNDS]
     ]
-    runner, alone = (edge.load(model, runtime=runtime) for _ in range(2))  # each keeps the shape it is used with
+    runner = engine.open_model(model, runtime=runtime)
+    alone = edge.load(model, runtime=runtime)
     dense, patchwise = [], []
     side = grid.per_field
     for number, field in enumerate([fields[0], *fields]):
@@ -95,24 +96,23 @@ def dense_row(path: Path, model: Path, runtime: str) -> dict[str, Any]:
         patches = np.stack([field[y : y + 96, x : x + 96] for y, x in corners])
         batches = [patches[start : start + BATCH] for start in range(0, len(patches) - BATCH + 1, BATCH)]  # whole ones
         if number == 0:  # for both to prepare for their shapes
-            squares_of(runner, field)
+            runner.map(field)
             alone.predict(batches[0])
             continue
-        turns = [seconds_of(lambda: squares_of(runner, field)) for _ in range(3)]  # noqa: B023
+        turns = [seconds_of(lambda: runner.map(field)) for _ in range(3)]  # noqa: B023
         took = seconds_of(lambda: [alone.predict(batch) for batch in batches])  # noqa: B023
-        turns += [seconds_of(lambda: squares_of(runner, field)) for _ in range(3)]  # noqa: B023
+        turns += [seconds_of(lambda: runner.map(field)) for _ in range(3)]  # noqa: B023
         patchwise.append([1e6 * took / (BATCH * len(batches))])
         dense.append([1e6 * took / side**2 for took in turns])
     ratio = metrics.ratio_of_medians(np.array(patchwise), np.array(dense))
     described = model.parent.parent / "network.json"
     network = networks.from_json(networks.read_json(described)["network"], where=described)
-    at_once = engine.at_once_px(runner, grid.field_px)
-    squares = (at_once - 96) // STEP_PX + 1
-    macs = network.macs() * squares**2 / network.macs(at_once)
+    head = replace(network.rows[-1], stride=STEP_PX // network.stride_px)
+    needed = replace(network, rows=(*network.rows[:-1], head))
+    macs = network.macs() * side**2 / needed.macs(grid.field_px)
     return {
         **_named(model, runtime),
         "field_px": grid.field_px,
-        "at_once_px": at_once,
         "dense_us_per_verdict": float(np.median(dense)),
         "patchwise_us_per_verdict": float(np.median(patchwise)),
         "ratio": ratio.value,
@@ -135,11 +135,11 @@ def inference_alone(model: Path, runtime: str, fields: Iterable[np.ndarray], int
     """Open the model and compute fields that are in memory."""
     runners: queue.SimpleQueue[edge.ExportedRunner] = queue.SimpleQueue()
     for _ in range(interpreters):
-        runners.put(edge.load(model, runtime=runtime))
+        runners.put(engine.open_model(model, runtime=runtime))
 
     def compute(pixels: np.ndarray) -> None:
         runner = runners.get()
-        squares_of(runner, pixels)
+        runner.map(pixels)
         runners.put(runner)
 
     with ThreadPoolExecutor(interpreters) as threads:
@@ -247,7 +247,7 @@ def _prepare(path: Path, model: Path, runtime: str, um_per_px: float | None) -> 
     """In a process: open slide and model, which ``_by_turns`` uses."""
     global _HELD
     seen = plane.of_model(open_slide(path), manifests.read(model).um_per_px, um_per_px)
-    _HELD = seen, engine.grid_of(seen, manifests.read(model), FIELD_PX), edge.load(model, runtime=runtime)
+    _HELD = seen, engine.grid_of(seen, manifests.read(model), FIELD_PX), engine.open_model(model, runtime=runtime)
 
 
 _HELD: tuple[Plane, Grid, edge.ExportedRunner]
@@ -255,7 +255,7 @@ _HELD: tuple[Plane, Grid, edge.ExportedRunner]
 
 def _by_turns(numbers: Sequence[int]) -> int:
     seen, grid, runner = _HELD
-    return len([squares_of(runner, pixels_of(seen, grid, number)) for number in numbers])
+    return len([runner.map(pixels_of(seen, grid, number)) for number in numbers])
 
 
 def budget_rows(path: Path, model: Path, folder: Path) -> list[dict[str, Any]]:
@@ -393,8 +393,8 @@ def measured(path: Path, models: Sequence[Path], folder: Path) -> list[dict[str,
     add(
         f"Dense against patch-wise on one thread: fields of {FIELD_PX} px, and their patches every {STEP_PX} px, in "
         f"memory, batch {BATCH}; a verdict per square in both, {DENSE_ROUNDS} rounds in turns, 95 % interval. "
-        "`ratio_of_macs` is what the multiply-accumulates alone promise for a square of `at_once_px`, which the "
-        f"runtime computes at once. It holds where the interval is at least {LEAST_RATIO:g} and the ratio at least "
+        "`ratio_of_macs` is what the multiply-accumulates promise that a square's values need: the head's are of each "
+        f"{STEP_PX} px. It holds where the interval is at least {LEAST_RATIO:g} and the ratio at least "
         f"{LEAST_OF_MACS:g} of that.",
         [dense_row(path, model, runtime) for model, runtime in on],
     )

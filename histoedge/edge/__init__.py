@@ -19,10 +19,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import manifest as _manifest
-from .errors import RuntimeUnavailable
+from .errors import ConfigError, RuntimeUnavailable
 from .manifest import Manifest
 from .patches import check_patches
 from .runner import ExportedRunner
+from .strided import strided
 
 __all__ = [
     "RUNTIMES",
@@ -157,7 +158,14 @@ def known() -> dict[str, Runtime]:
     return {**RUNTIMES, **VARIANTS}
 
 
-def load(model: str | Path, *, runtime: str | None = None, threads: int = 1, warm_up: bool = True) -> ExportedRunner:
+def load(
+    model: str | Path,
+    *,
+    runtime: str | None = None,
+    threads: int = 1,
+    warm_up: bool = True,
+    step_px: int | None = None,
+) -> ExportedRunner:
     """Open an exported file after checking it, its golden patches and its manifest against each other.
 
     Args:
@@ -165,19 +173,31 @@ def load(model: str | Path, *, runtime: str | None = None, threads: int = 1, war
         runtime: a name of ``known()``; without it the first installed of ``RUNTIMES`` that opens the format.
         threads: how many threads the interpreter may use.
         warm_up: predict a black patch first, so that the first call of the host is as fast as the rest.
+        step_px: pixels between neighbours of a map, a multiple of the manifest's ``stride_px`` (without it that
+            itself). ONNX Runtime then computes no others, the other runtimes do and drop them.
 
     Raises:
+        ConfigError: ``step_px`` is no multiple of the model's stride.
         ModelError: file, golden patches or manifest missing, unreadable, or not matching each other.
         RuntimeUnavailable: the runtime is unknown, not installed, does not open this format, or finds no device.
     """
     row, content, manifest = _checked(model, runtime)
+    every = _every(manifest, step_px)
+    thinned = strided(content, every) if every > 1 and row.opener == "ort" else None
     told: dict[str, Any] = {"may_saturate": bool(manifest.may_saturate), "stride_px": manifest.stride_px}
     if row.kernels is not None:
         told["kernels"] = row.kernels
-    opened: Runner = _opener(row).open_model(content, threads=threads, **told)
+    opened: Runner = _opener(row).open_model(thinned or content, threads=threads, **told)
     if warm_up:
         opened.predict(np.zeros((1, manifest.patch_px, manifest.patch_px, 3), np.uint8))
-    return ExportedRunner(opened, manifest)
+    return ExportedRunner(opened, manifest, every=1 if thinned else every)
+
+
+def _every(manifest: Manifest, step_px: int | None) -> int:
+    step = manifest.stride_px if step_px is None else step_px
+    if step < 1 or step % manifest.stride_px:
+        raise ConfigError(f"step_px is {step}; expected a multiple of the model's stride, {manifest.stride_px} px")
+    return step // manifest.stride_px
 
 
 def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operator, ...]:

@@ -16,11 +16,13 @@ class ExportedRunner:
 
     ONNX Runtime computes their calls at once; on LiteRT and OpenVINO, whose interpreters hold one call's values, they
     take turns. A contiguous array goes to ONNX Runtime and OpenVINO without a copy; LiteRT copies it.
-    ``manifest`` is the file's own; ``runtime``, ``version`` and ``kernels`` are those of ``Runner``.
+    ``manifest`` is the file's own; ``runtime``, ``version`` and ``kernels`` are those of ``Runner``. Of the answers of
+    ``runner`` along each side, only each ``every``-th is given.
     """
 
-    def __init__(self, runner: "Runner", manifest: Manifest) -> None:
+    def __init__(self, runner: "Runner", manifest: Manifest, *, every: int = 1) -> None:
         self.manifest = manifest
+        self._every = every
         self.runtime, self.version, self.kernels = runner.runtime, runner.version, runner.kernels
         self.interpreter = runner
 
@@ -30,7 +32,8 @@ class ExportedRunner:
         Raises:
             DataError: the array is not uint8, not (N, H, W, 3), empty, or smaller than 96 x 96.
         """
-        return self.interpreter.predict(patches)
+        logits = self.interpreter.predict(patches)
+        return logits if self._every == 1 else logits[:, :: self._every, :: self._every]
 
     def probability(self, patches: np.ndarray) -> np.ndarray:
         """Calibrated probabilities of tumour, float64 (N, h, w, 1), of the same patches as ``predict``.
@@ -56,7 +59,8 @@ class ExportedRunner:
         """Logits, float32 (h, w), of a field of raw RGB pixels, uint8 (H, W, 3): one for each whole patch in it.
 
         Row i, column j is the logit of the 96 x 96 patch whose corner is at (i, j) x ``manifest.stride_px``, exactly as
-        if it had been cut out: h = (H - 96) // stride_px + 1. ``manifest.probability`` makes probabilities of them.
+        if it had been cut out: h = (H - 96) // stride_px + 1; where ``load`` was given a ``step_px``, it stands for
+        ``stride_px``. ``manifest.probability`` makes probabilities of them.
 
         Raises:
             DataError: the array is not uint8, not (H, W, 3), or smaller than 96 x 96.

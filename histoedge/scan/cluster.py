@@ -143,7 +143,7 @@ def _computed(numbers: list[int], *, job: Job, grid: Grid) -> _Found:
         with timings.of("read"):
             pixels = engine.pixels_of(_opened.plane, grid, number)
         with timings.of("infer"):
-            found.append((number, engine.squares_of(_opened.runner, pixels)))
+            found.append((number, _opened.runner.map(pixels)))
     return found, timings.seconds
 
 
@@ -154,7 +154,7 @@ def _open(job: Job) -> tuple[Plane, edge.ExportedRunner]:
         slide = open_slide(job.slide)
         if job.slide.stat().st_size != job.size_bytes:
             raise DataError(f"{job.slide}: {job.slide.stat().st_size} bytes, expected {job.size_bytes}")
-        runner = edge.load(job.model, runtime=job.runtime, threads=job.threads)
+        runner = engine.open_model(job.model, runtime=job.runtime, threads=job.threads)
         if runner.manifest.sha256 != job.sha256:
             raise ModelError(f"{job.model}: another model than the one that was asked for")
     except HistoedgeError as error:

@@ -29,9 +29,6 @@ STATE = "state"  # of an unfinished map: its folder
 LOGITS, DONE = "logits.npy", "done.npy"  # there: the squares, and which fields are kept
 AHEAD = 4  # fields in memory for each interpreter, read or waiting or computed: enough to hide a slow read
 STRIP = 8  # fields: so wide are the strips that a slide is walked in, and what their rows share is read once
-AT_ONCE_PX = {"mlas": 384}
-"""Kernels that compute a field in parts, of so many pixels a side: ONNX Runtime goes over a whole field layer by layer,
-and slows down where a layer's values leave the cache (``benchmarks/slides.py``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,21 +122,13 @@ def pixels_of(plane: Plane, grid: Grid, number: int) -> np.ndarray:
     return plane.read(columns.start * STEP_PX, rows.start * STEP_PX, grid.field_px, grid.field_px)
 
 
-def squares_of(runner: edge.ExportedRunner, pixels: np.ndarray) -> np.ndarray:
-    """The logits of a field's squares, float32 (rows, columns): every ``STEP_PX`` of the network's answers."""
-    patch_px, every = runner.manifest.patch_px, STEP_PX // runner.manifest.stride_px
-    side = at_once_px(runner, max(pixels.shape[:2]))
-    tops, lefts = (range(0, along - patch_px + 1, side - patch_px + STEP_PX) for along in pixels.shape[:2])
+def open_model(model: Path, *, runtime: str | None, threads: int = 1) -> edge.ExportedRunner:
+    """A runner whose map of a field holds one logit per square.
 
-    def squares(top: int, left: int) -> np.ndarray:
-        return runner.map(pixels[top : top + side, left : left + side])[::every, ::every]
-
-    return np.block([[squares(top, left) for left in lefts] for top in tops])
-
-
-def at_once_px(runner: edge.ExportedRunner, field_px: int) -> int:
-    """The side of what a runner computes at once of a field."""
-    return min(AT_ONCE_PX.get(runner.kernels, field_px), field_px)
+    Raises:
+        ModelError, RuntimeUnavailable: see ``edge.load``.
+    """
+    return edge.load(model, runtime=runtime, threads=threads, step_px=STEP_PX)
 
 
 @dataclass
@@ -222,7 +211,7 @@ def compute(
     """
     if not numbers:
         return
-    runners = [edge.load(model, runtime=runtime, threads=workers.threads) for _ in range(workers.interpreters)]
+    runners = [open_model(model, runtime=runtime, threads=workers.threads) for _ in range(workers.interpreters)]
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in numbers:
         todo.put(number)
@@ -245,7 +234,7 @@ def compute(
         while (found := read.get()) is not None and not stop.is_set():
             number, pixels = found
             with timings.of("infer"):
-                logits = squares_of(runner, pixels)
+                logits = runner.map(pixels)
             made.put((number, logits))
 
     def guarded(work: Callable[..., None], *arguments: Any) -> None:

@@ -427,7 +427,8 @@ def _sums(may_saturate: Sequence[str]) -> str:
         return "sums: proved to fit 16 bits, so that CPUs without VNNI answer alike"
     return (
         f"sums: may overflow 16 bits on CPUs without VNNI in {', '.join(may_saturate)}; "
-        "histoedge.edge asks ONNX Runtime for exact sums, another host must set session.x64quantprecision"
+        "histoedge.edge asks ONNX Runtime for exact sums, OpenVINO for floats; another host must set "
+        "session.x64quantprecision"
     )
 
 

@@ -89,7 +89,7 @@ class Runtime:
     """What to tell someone who lacks it."""
     opener: str
     """The submodule of this package: ``open_model(content, threads=, may_saturate=, stride_px=)`` gives a ``Runner``,
-    ``operators(content)`` tells what it computes."""
+    ``operators(content, may_saturate=)`` tells what it computes."""
     packages: tuple[str, ...]
     """The distributions that may provide the module."""
     kernels: str | None = None
@@ -207,10 +207,10 @@ def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operato
         ModelError: see ``load``.
         RuntimeUnavailable: see ``load``.
     """
-    row, content, _ = _checked(model, runtime)
+    row, content, manifest = _checked(model, runtime)
     if row.kernels is not None:
         raise RuntimeUnavailable(f"{row.name} does not tell its operators; {', '.join(RUNTIMES)} do")
-    return _opener(row).operators(content)  # type: ignore[no-any-return]
+    return _opener(row).operators(content, may_saturate=bool(manifest.may_saturate))  # type: ignore[no-any-return]
 
 
 def _checked(model: str | Path, runtime: str | None) -> tuple[Runtime, bytes, Manifest]:

@@ -25,7 +25,7 @@ def open_model(
     return LiteRTRunner(_interpreter(content, threads=threads, kernels=kernels), stride_px=stride_px, kernels=kernels)
 
 
-def operators(content: bytes) -> tuple[Operator, ...]:
+def operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
     """The file's operators; ``delegated`` are those that XNNPACK computes, the others LiteRT's own kernels.
 
     An operator is integer when none of its inputs and outputs is a float: scales are no tensors of their own in this

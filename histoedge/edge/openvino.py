@@ -1,6 +1,8 @@
 """OpenVINO: opens ``.onnx`` files on the CPU (it reads TFLite from a path alone, never from checked bytes)."""
 
+import platform
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,14 @@ from .patches import check_patches
 ONE_PATCH = (1, 96, 96, 3)
 SHAPES_KEPT = 4  # a patch, a batch, a field and what is left of it; compiling takes a tenth of a second
 FLOATS = ("f16", "bf16", "f32", "f64")
+IN_FLOATS = {"LP_TRANSFORMS_MODE": "NO"}  # leave QuantizeLinear and its floats as they are: src/plugins/intel_cpu
 
 
 def open_model(content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1) -> "OpenVINORunner":
-    """A runner for the bytes of an ``.onnx`` file, on OpenVINO's CPU plug-in, computing in float32.
+    """A runner for the bytes of an ``.onnx`` file, on OpenVINO's CPU plug-in.
 
-    ``may_saturate`` changes nothing: OpenVINO has no option for exact sums.
+    Integers stay integers; what is float is computed in float32. ``may_saturate`` has the whole file computed in floats
+    on x86 CPUs without VNNI, where its integer kernels would overflow 16 bits: slower, and right to a quantum.
 
     Raises:
         ModelError: not a file that OpenVINO can run.
@@ -25,10 +29,25 @@ def open_model(content: bytes, *, threads: int = 1, may_saturate: bool = False, 
     import openvino
 
     release = openvino.__version__.split("-")[0]
-    return OpenVINORunner(_model(content), threads=threads, stride_px=stride_px, version=release)
+    in_floats = may_saturate and not _adds_in_32_bits()
+    return OpenVINORunner(_model(content), threads=threads, stride_px=stride_px, version=release, in_floats=in_floats)
 
 
-def operators(content: bytes) -> tuple[Operator, ...]:
+def _adds_in_32_bits() -> bool:
+    """Whether the kernels of this CPU add products of bytes in 32 bits: all but x86 without VNNI, as far as is known.
+
+    Source: "Saturation (overflow) Issue Workaround" in OpenVINO's documentation.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64", "i686", "x86"):
+        return True
+    try:
+        told = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_vnni" in told or "avx_vnni" in told
+
+
+def operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
     """The operators of the CPU plug-in's runtime graph that work on the patches.
 
     An operator is integer when its outputs and its ``runtimePrecision`` are (a float convolution may give integers).
@@ -40,7 +59,9 @@ def operators(content: bytes) -> tuple[Operator, ...]:
     """
     found: list[Operator] = []
     fed: set[str] = set()  # the nodes that the patches' values reach
-    for node in _compiled(_model(content), ONE_PATCH, threads=1).get_runtime_model().get_ordered_ops():
+    in_floats = may_saturate and not _adds_in_32_bits()
+    compiled = _compiled(_model(content), ONE_PATCH, threads=1, in_floats=in_floats)
+    for node in compiled.get_runtime_model().get_ordered_ops():
         name, told = node.get_friendly_name(), node.get_rt_info()
         kind, precision = (told[key].astype(str) for key in ("layerType", "runtimePrecision"))
         sources = {node.input_value(at).get_node().get_friendly_name() for at in range(node.get_input_size())}
@@ -106,22 +127,22 @@ def _constant(node: Any) -> np.ndarray | None:
     return np.asarray(source.data) if source.get_type_name() == "Constant" else None
 
 
-def _compiled(model: Any, shape: tuple[int, ...], *, threads: int) -> Any:
+def _compiled(model: Any, shape: tuple[int, ...], *, threads: int, in_floats: bool) -> Any:
     import openvino
 
     model.reshape(list(shape))
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    return openvino.Core().compile_model(model, "CPU", settings)
+    return openvino.Core().compile_model(model, "CPU", settings | (IN_FLOATS if in_floats else {}))
 
 
 class OpenVINORunner:
     """A ``Runner`` over an OpenVINO model, compiled for each shape: faster than one compiled for all of them."""
 
     runtime = "openvino"
-    kernels = "cpu plug-in"
 
-    def __init__(self, model: Any, *, threads: int, stride_px: int, version: str) -> None:
-        self.version = version
+    def __init__(self, model: Any, *, threads: int, stride_px: int, version: str, in_floats: bool) -> None:
+        self.version, self.kernels = version, "cpu plug-in, in floats" if in_floats else "cpu plug-in"
+        self._in_floats = in_floats
         self._model, self._threads, self._stride_px = model, threads, stride_px
         self._turn = threading.Lock()  # a request holds one call's values
         self._requests: dict[tuple[int, ...], Any] = {}
@@ -138,5 +159,6 @@ class OpenVINORunner:
     def _compile(self, shape: tuple[int, ...]) -> Any:
         while len(self._requests) >= SHAPES_KEPT:
             del self._requests[next(iter(self._requests))]
-        self._requests[shape] = _compiled(self._model, shape, threads=self._threads).create_infer_request()
+        compiled = _compiled(self._model, shape, threads=self._threads, in_floats=self._in_floats)
+        self._requests[shape] = compiled.create_infer_request()
         return self._requests[shape]

@@ -69,7 +69,7 @@ def _on_gpu(content: bytes, kernels: str, *, threads: int) -> tuple[Any, str]:
     return session, words
 
 
-def operators(content: bytes) -> tuple[Operator, ...]:
+def operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
     """The operators of the optimised graph, in the order in which they ran on one black patch.
 
     The profile names each with the types and shapes of its inputs and outputs, parameters included. An operator is
@@ -80,7 +80,7 @@ def operators(content: bytes) -> tuple[Operator, ...]:
         ModelError: see ``open_model``.
     """
     with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
-        session = _session(content, threads=1, profile=Path(folder) / "profile")
+        session = _session(content, threads=1, may_saturate=may_saturate, profile=Path(folder) / "profile")
         session.run(None, {session.get_inputs()[0].name: np.zeros((1, 96, 96, 3), np.uint8)})
         events = json.loads(Path(session.end_profiling()).read_bytes())
     ending = "_kernel_time"

@@ -281,7 +281,7 @@ def _open_onnx(content: bytes, names: Sequence[str]) -> _Opened:
     """Run by ONNX Runtime, which still fuses each Conv with the QuantizeLinear that is read out."""
     import onnx
 
-    from histoedge.edge import ort  # noqa: F401 - before onnxruntime: it switches its telemetry off
+    from histoedge.edge import ort  # before onnxruntime: it switches its telemetry off
 
     import onnxruntime  # isort: skip
 
@@ -297,6 +297,7 @@ def _open_onnx(content: bytes, names: Sequence[str]) -> _Opened:
         quanta[name] = (float(quantum), int(_from_zero(zero)))
         model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], types[zero.dtype], None))
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(ort.EXACT_SUMS, "1")  # errors of the codes, not of this CPU
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     patches_name = model.graph.input[0].name

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from histoedge.bench import environment
 from histoedge.cli import main
 
 pytest.importorskip("tensorflow", reason="the lab is not installed")
@@ -18,6 +19,18 @@ def _frameworks_may_warn() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@pytest.fixture(scope="session")
+def without_vnni() -> tuple[str, ...]:
+    """What to put before a command so that it runs on an x86 CPU without VNNI: nothing where this is one."""
+    here = environment.describe()
+    if "avx2" in here["cpu_flags"] and not {"avx_vnni", "avx512_vnni"} & set(here["cpu_flags"]):
+        return ()
+    emulator = shutil.which("qemu-x86_64")
+    if emulator is None:
+        pytest.skip("needs an x86 CPU without VNNI, or qemu-x86_64 (Debian: qemu-user), which emulates one")
+    return (emulator, "-cpu", "Haswell")
 
 
 SETTINGS = """

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from histoedge import data, edge, files
-from histoedge.bench import environment, noise
+from histoedge.benchmark import environment, noise
 from histoedge.cell import EDGE_COMMAND, Cell, Request, serve
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import HistoedgeError, RuntimeUnavailable

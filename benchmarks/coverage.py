@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from histoedge import files, metrics
-from histoedge.bench import environment, slides
+from histoedge.benchmark import environment, slides
 from histoedge.data import synthetic
 from histoedge.edge import drift
 from histoedge.metrics import Interval

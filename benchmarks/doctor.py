@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from histoedge import edge, files
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.data import synthetic
 from histoedge.edge import manifest as manifests
 from histoedge.edge.doctor import Case, Diagnosis, diagnose

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from histoedge import data, edge, files
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.data import perturb
 from histoedge.edge import drift
 from histoedge.edge.errors import HistoedgeError

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from histoedge import edge, files
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import HistoedgeError
 from histoedge.progress import on_terminal

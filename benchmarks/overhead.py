@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from histoedge import data, edge, files, metrics
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import HistoedgeError, RuntimeUnavailable
 from histoedge.edge.litert import LiteRTRunner

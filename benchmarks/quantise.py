@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from histoedge import data, files, metrics
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.config import CompressConfig, Recipe
 from histoedge.lab import batches, checkpoint, compress, quantise
 

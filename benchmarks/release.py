@@ -12,13 +12,13 @@ from pathlib import Path
 import jinja2
 import tables
 
-from histoedge import bench, config, files
-from histoedge.bench.results import Measurement, Results
+from histoedge import benchmark, config, files
+from histoedge.benchmark.results import Measurement, Results
 from histoedge.edge import Manifest
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
 from histoedge.lab import network as networks
-from histoedge.report.tables import interval, kilobytes, micros
+from histoedge.reporting.tables import interval, kilobytes, micros
 
 HERE = Path(__file__).parent
 RECIPES = ("fp32", "int8")
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--into", type=Path, required=True)
     arguments = parser.parse_args()
-    results = bench.read(arguments.results)
+    results = benchmark.read(arguments.results)
     hashes = {row.sha256 for row in results.measurements}
     models = [arguments.run / "models" / f"{recipe}.{kind}" for recipe in RECIPES for kind in config.FORMATS]
     for model in models:

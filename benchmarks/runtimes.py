@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 
 from histoedge import files
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.edge.errors import HistoedgeError, RuntimeUnavailable
-from histoedge.embed import embed
+from histoedge.kit import embed
 from histoedge.progress import Progress, on_terminal
 
 KIND = "runtimes"

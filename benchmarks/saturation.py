@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from histoedge import data, files, metrics
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.cell import EDGE_COMMAND, Cell
 from histoedge.config import Recipe
 from histoedge.edge import manifest as manifests

@@ -23,15 +23,15 @@ import numpy as np
 import slidemaker
 
 from histoedge import edge, files, metrics, slides
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import HistoedgeError
 from histoedge.lab import network as networks
-from histoedge.scan import FIELD_PX, Scan, engine, plane, tissue
-from histoedge.scan.engine import Grid, Timings, Unfinished, Workers, pixels_of
-from histoedge.scan.plane import Plane
-from histoedge.scan.slide import open_slide
-from histoedge.scan.slidemap import STEP_PX
+from histoedge.scanning import FIELD_PX, Scan, engine, plane, tissue
+from histoedge.scanning.engine import Grid, Timings, Unfinished, Workers, pixels_of
+from histoedge.scanning.plane import Plane
+from histoedge.scanning.slide import open_slide
+from histoedge.scanning.slidemap import STEP_PX
 
 KIND = "slides"
 DENSE_ROUNDS, ROUNDS = 28, 7  # a round of the first takes a third of a second

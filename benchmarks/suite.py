@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from histoedge import bench, config, data
-from histoedge.bench import environment
+from histoedge import benchmark, config, data
+from histoedge.benchmark import environment
 from histoedge.config import BenchPlan
 from histoedge.data import Split
 from histoedge.edge.errors import HistoedgeError
@@ -44,11 +44,11 @@ def main() -> None:
     parser.add_argument("models", type=Path, nargs="*", metavar="RUN|MODEL", help="default: all of exported/")
     arguments = parser.parse_args()
     plan = config.resolve(BenchPlan, file=arguments.config, options={})
-    models, reference = bench.find(arguments.models or sorted(RELEASED.glob("*/")))
+    models, reference = benchmark.find(arguments.models or sorted(RELEASED.glob("*/")))
     with on_terminal() as show:
         split = data.load(arguments.data, splits=("test",))["test"]
         out = place(arguments.results, split)
-        bench.bench_to(out, models, plan=plan, split=split, reference=reference, progress=show)
+        benchmark.bench_to(out, models, plan=plan, split=split, reference=reference, progress=show)
     sys.stdout.write(f"{out}\n")
 
 

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from histoedge.bench.results import Measurement
+from histoedge.benchmark.results import Measurement
 from histoedge.config import SCENARIOS
 from histoedge.data import PATCH_PX
-from histoedge.report.notes import UNSETTLED_MARK
-from histoedge.report.tables import interval, kilobytes, micros, per_second
+from histoedge.reporting.notes import UNSETTLED_MARK
+from histoedge.reporting.tables import interval, kilobytes, micros, per_second
 
 FIGURES = {"p90_ms": "p90 us", "p99_ms": "p99 us", "patches_per_s": "patches/s"}
 NOTE = (

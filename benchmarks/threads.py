@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from histoedge import edge, files
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import HistoedgeError, RuntimeUnavailable
 from histoedge.progress import Progress, on_terminal

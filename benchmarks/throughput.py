@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from histoedge import config, data, files, metrics
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.config import TrainConfig
 from histoedge.data import Split
 from histoedge.lab import augment, backend, batches, train

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from histoedge import files
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.lab import checkpoint
 
 

@@ -18,7 +18,7 @@ from histoedge.edge.errors import ComparisonFailed, ConfigError, HistoedgeError,
 from histoedge.edge.manifest import OperatingPoint
 
 if TYPE_CHECKING:
-    from histoedge import explain as explaining
+    from histoedge import explanation as explaining
 
 if TYPE_CHECKING:
     from histoedge.lab.network import Network
@@ -150,8 +150,8 @@ def run(
     as_json: bool,
 ) -> None:
     """All stages: train, compress, export, verify, bench, report. Started again, it goes on where it stopped."""
-    from histoedge import bench, progress, report
-    from histoedge import run as main_job
+    from histoedge import benchmark, progress, reporting
+    from histoedge import pipeline as main_job
 
     recipes = config.recipes(recipe_names)
     train_config, architecture = _training(file, network, epochs, seed)
@@ -170,11 +170,11 @@ def run(
             device=device,
             progress=show,
         )
-    results = bench.read(outcome.results)
+    results = benchmark.read(outcome.results)
     if as_json:
         _print_json({"run": str(out), "models": outcome.models, "results": outcome.results, "page": outcome.page})
         return
-    report.print_table(results)
+    reporting.print_table(results)
     click.echo(f"models   {outcome.models[0].parent}{_separator()}")
     click.echo(f"results  {outcome.results}\nreport   {outcome.page}")
 
@@ -391,7 +391,7 @@ def verify(model: Path, source: str | None, layers: bool, as_json: bool) -> None
 
     An int8 file must also run in integers, and with --data answer as the same recipe's file in the other format does.
     """
-    from histoedge import verify as verifying
+    from histoedge import verification as verifying
 
     split = None
     if source is not None:
@@ -464,7 +464,7 @@ def predict(
     as_json: bool,
 ) -> None:
     """Tumour probability of single patches and folders of them: as given, a folder's files by name."""
-    from histoedge import predict as predicting
+    from histoedge import prediction as predicting
 
     if at is not None and csv_file is not None:
         raise click.UsageError("--csv writes probabilities, which --at does not change; give one of the two")
@@ -502,10 +502,10 @@ def explain(
     sheet of the most confident right and wrong patches and the evidence of 256 patches, all of the valid split.
     """
     from histoedge import data as sources
-    from histoedge import explain as explaining
-    from histoedge import predict as predicting
+    from histoedge import explanation as explaining
+    from histoedge import prediction as predicting
     from histoedge import progress
-    from histoedge.explain import draw
+    from histoedge.explanation import draw
 
     if not places and source is None:
         raise ConfigError("explain needs patches: give images, folders of them, or --data DATA")
@@ -540,7 +540,7 @@ def explain(
 
 
 def _explainable(model: Path, runtime: str | None) -> "explaining.Model":
-    from histoedge import explain as explaining
+    from histoedge import explanation as explaining
 
     if model.suffix != ".h5":
         return explaining.exported(model, runtime=runtime)
@@ -584,8 +584,8 @@ def scan(
     others are scanned all the same; then the exit code is 1.
     """
     from histoedge import progress, slides
-    from histoedge.scan import FIELD_PX, Scan
-    from histoedge.scan.engine import Workers
+    from histoedge.scanning import FIELD_PX, Scan
+    from histoedge.scanning.engine import Workers
 
     settings = Scan(um_per_px=um_per_px, mask=not everywhere, field_px=field_px or FIELD_PX, runtime=runtime)
     found = slides.find(places)
@@ -670,9 +670,9 @@ def bench(
     Exit code 3 when a gate does not pass. A gate is COLUMN OP NUMBER of the results' columns, or MODEL@RUNTIME: before
     it for some cells alone; on a figure with an interval the whole interval must hold it.
     """
-    from histoedge import bench as benches
+    from histoedge import benchmark as benches
     from histoedge import data as sources
-    from histoedge import progress, report
+    from histoedge import progress, reporting
 
     if compared is not None:
         _compare(*compared, as_json=as_json)
@@ -703,7 +703,7 @@ def bench(
     if as_json and not gate_texts:
         click.echo(out.read_text(), nl=False)
     elif not as_json:
-        report.print_table(benches.read(out))
+        reporting.print_table(benches.read(out))
         click.echo(f"results  {out}")
     gates.judge(out, as_json=as_json)
 
@@ -712,8 +712,8 @@ class _Gates:
     """The gates of one command: parsed before anything is measured, judged after."""
 
     def __init__(self, texts: tuple[str, ...], baseline: Path | None, junit_file: Path | None) -> None:
-        from histoedge.bench import compare
-        from histoedge.bench import gates as judging
+        from histoedge.benchmark import compare
+        from histoedge.benchmark import gates as judging
 
         if not texts and (baseline or junit_file):
             raise click.UsageError("--baseline and --junit are of gates; give --gate EXPR")
@@ -725,10 +725,10 @@ class _Gates:
 
     def judge(self, out: Path, *, as_json: bool) -> None:
         """Say how the results stand, and raise ``ComparisonFailed`` where a gate does not pass."""
-        from histoedge import bench as benches
-        from histoedge.bench import gates as judging
-        from histoedge.bench import junit, noise
-        from histoedge.report import verdicts
+        from histoedge import benchmark as benches
+        from histoedge.benchmark import gates as judging
+        from histoedge.benchmark import junit, noise
+        from histoedge.reporting import verdicts
 
         if not self._gates:
             return
@@ -753,8 +753,8 @@ class _Gates:
 
 
 def _compare(a: Path, b: Path, *, as_json: bool) -> None:
-    from histoedge.bench import compare
-    from histoedge.report import verdicts
+    from histoedge.benchmark import compare
+    from histoedge.reporting import verdicts
 
     context = click.get_current_context()
     if {name for name, value in context.params.items() if value not in (None, (), False)} - {"compared", "as_json"}:
@@ -783,9 +783,9 @@ def report(
     results: Path, html: Path | None, csv_file: Path | None, md: Path | None, flips: tuple[Path, ...], as_json: bool
 ) -> None:
     """Show measured results as a table, a page, CSV or Markdown."""
-    from histoedge import bench as benches
+    from histoedge import benchmark as benches
     from histoedge import files
-    from histoedge import report as reports
+    from histoedge import reporting as reports
 
     if flips and html is None:
         raise click.UsageError("--flips shows sheets in the page; give --html F")
@@ -813,7 +813,7 @@ def report(
 @json_option
 def embed(model: Path, into: Path, as_json: bool) -> None:
     """Write one folder to copy: MODEL, the code that runs it without histoedge, a self-test, examples and a page."""
-    from histoedge import embed as embedding
+    from histoedge import kit as embedding
 
     written = embedding.embed(model, into)
     if as_json:
@@ -835,7 +835,7 @@ def embed(model: Path, into: Path, as_json: bool) -> None:
 @json_option
 def diff(a: Path, b: Path, results: tuple[Path, Path] | None, as_json: bool) -> None:
     """What changed from model A to model B, and does it need a new validation? For change control; it is no gate."""
-    from histoedge import diff as diffs
+    from histoedge import difference as diffs
 
     found = diffs.diff(a, b, results=results)
     if as_json:
@@ -912,7 +912,7 @@ _LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
 @json_option
 def info(model: Path, as_json: bool) -> None:
     """What MODEL's manifest says, after checking its hashes, and whether a passing verdict lies beside it."""
-    from histoedge import verify as verifying
+    from histoedge import verification as verifying
     from histoedge.edge import manifest as manifests
 
     manifest = manifests.read(model)

@@ -13,12 +13,12 @@ from histoedge import __version__, edge, files
 from histoedge.edge import Manifest
 from histoedge.edge.errors import ConfigError, DataError, HistoedgeError
 from histoedge.progress import Progress, silent
-from histoedge.report import slide as pages
-from histoedge.scan import Scan, engine, foci, geojson, heatmap, inputs_of, ometiff, scan, summary, tiles
-from histoedge.scan.engine import Workers
-from histoedge.scan.plane import Plane
-from histoedge.scan.slide import DICOM, SUFFIXES, name_of
-from histoedge.scan.slidemap import STEP_PX, SlideMap
+from histoedge.reporting import slide as pages
+from histoedge.scanning import Scan, engine, foci, geojson, heatmap, inputs_of, ometiff, scan, summary, tiles
+from histoedge.scanning.engine import Workers
+from histoedge.scanning.plane import Plane
+from histoedge.scanning.slide import DICOM, SUFFIXES, name_of
+from histoedge.scanning.slidemap import STEP_PX, SlideMap
 
 MAP, HEATMAP, REGIONS, TILES, SUMMARY, PAGE = (
     "map.ome.tif",

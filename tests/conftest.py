@@ -20,7 +20,7 @@ def cell() -> Callable[..., Any]:
 
     ``p50_ms=None`` and ``auc=None`` leave out that figure with its bounds; recipe and format are those of the name.
     """
-    from histoedge.bench import Measurement  # needs what machines that only run the edge lack
+    from histoedge.benchmark import Measurement  # needs what machines that only run the edge lack
 
     def made(
         model: str = "int8.onnx",

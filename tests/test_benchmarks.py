@@ -234,7 +234,7 @@ def test_writes_are_told_from_reads_and_failures_in_a_trace(tmp_path: Path) -> N
 
 def test_a_synthetic_slide_has_the_tissue_and_levels_that_were_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("tifffile")
-    from histoedge.scan import slide
+    from histoedge.scanning import slide
 
     maker = script("slidemaker")
     maker.write(tmp_path / "slide.tif", side_px=6000, tissue=0.15)

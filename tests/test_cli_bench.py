@@ -123,7 +123,7 @@ def test_options_without_what_they_are_for_are_wrong_usage(untouched: tuple[obje
 
 
 def test_two_results_files_are_compared_without_measuring(cell: Callable[..., Any], tmp_path: Path) -> None:
-    from histoedge.bench import write
+    from histoedge.benchmark import write
 
     for name, p50_ms in (("a.json", 1.0), ("b.json", 2.0)):
         write(tmp_path / name, [cell(p50_ms=p50_ms)], inputs={})

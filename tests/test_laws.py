@@ -35,7 +35,8 @@ def test_the_edge_needs_numpy_alone() -> None:
     [
         "import histoedge.edge",
         "import histoedge.cli",
-        "import histoedge.verify, histoedge.bench, histoedge.report, histoedge.predict, histoedge.explain",
+        "import histoedge.verification, histoedge.benchmark, histoedge.reporting",
+        "import histoedge.prediction, histoedge.explanation",
         "import histoedge.data.kaggle, histoedge.data.pcam, histoedge.metrics",
     ],
 )

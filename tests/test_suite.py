@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from histoedge.bench import Measurement, environment, read, results
+from histoedge.benchmark import Measurement, environment, read, results
 from histoedge.config import BenchPlan, resolve
 from histoedge.data import synthetic
 from histoedge.edge import RUNTIMES

@@ -26,7 +26,7 @@ from measurement import PEER_COMMAND, SPLITS, Contender
 from quantisers import PEERS, Job
 
 from histoedge import data, files, progress
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.cell import EDGE_COMMAND, SOURCE
 from histoedge.config import BenchPlan, CompressConfig
 from histoedge.data import Split

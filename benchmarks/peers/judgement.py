@@ -7,7 +7,7 @@ import numpy as np
 from measurement import SPLITS, Contender, Row, named
 
 from histoedge import metrics
-from histoedge.report.tables import interval
+from histoedge.reporting.tables import interval
 
 RULE = (
     "Quantisation-aware training beats int8ptq where the 95 % interval of its AUC less int8ptq's lies above 0 on valid "

@@ -2,7 +2,7 @@
 
 The errors are the file's own, read out of a real interpreter. What a layer costs the logit comes from a simulation
 of the integer network, because no file has that one layer in float. ``python -m histoedge.lab.layers`` tells the errors
-to who must not load TensorFlow: ``histoedge.bench``.
+to who must not load TensorFlow: ``histoedge.benchmark``.
 """
 
 import dataclasses

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from histoedge.bench import environment
+from histoedge.benchmark import environment
 from histoedge.cli import main
 
 pytest.importorskip("tensorflow", reason="the lab is not installed")

@@ -11,7 +11,7 @@ from PIL import Image
 from histoedge.cli import main
 from histoedge.data import synthetic
 from histoedge.edge.errors import ModelError
-from histoedge.explain import centre_share
+from histoedge.explanation import centre_share
 from histoedge.lab import checkpoint
 from histoedge.lab import network as networks
 from histoedge.lab.calibrate import Calibration

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from histoedge import bench, data, edge, files
+from histoedge import benchmark, data, edge, files
 from histoedge.cli import main
 from histoedge.config import Recipe
 from histoedge.data import synthetic
@@ -88,7 +88,7 @@ def test_a_run_tells_the_layers_of_its_int8_files_in_order_on_valid_patches(
     finished_run: Path, tiny_data: Path
 ) -> None:
     valid = data.load(str(tiny_data), splits=("valid",))["valid"]
-    found = {file.model: file for file in bench.read(finished_run / "bench.json").layers}
+    found = {file.model: file for file in benchmark.read(finished_run / "bench.json").layers}
     assert sorted(found) == ["int8.onnx", "int8.tflite", "prune50_int8.onnx", "prune50_int8.tflite"]
     for name in ("int8.onnx", "prune50_int8.tflite"):
         told, errors = found[name], layers.in_order(finished_run / "models" / name, layers.sample(valid))

@@ -1,0 +1,86 @@
+"""The main job: train, compress, export, verify, bench and report, each stage skipped when it is done already.
+
+Stages talk through the files of the run, which name what they were made from; there is no other record. A run
+that was killed is started again with the same arguments.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from histoedge import benchmark, data, files, reporting, verification
+from histoedge.cell import SOURCE
+from histoedge.config import BenchPlan, CompressConfig, Device, Recipe, TrainConfig, ancestry
+from histoedge.edge.errors import ComparisonFailed
+from histoedge.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from histoedge.lab.network import Network
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a run's files are: exported models, the results, the page."""
+
+    models: tuple[Path, ...]
+    results: Path
+    page: Path
+
+
+def run(
+    source: str,
+    out: Path,
+    *,
+    train_config: TrainConfig,
+    network: "Network | None" = None,
+    teacher: Path | None = None,
+    compress_config: CompressConfig,
+    plan: BenchPlan,
+    recipes: Sequence[Recipe],
+    device: Device = "auto",
+    progress: Progress = silent,
+) -> Outcome:
+    """Do all stages for these recipes and write ``OUT/bench.json`` and ``OUT/report.html``.
+
+    ``network`` is what is trained; without it, the one that ``train_config`` names. ``teacher`` is the folder of a run
+    on the same data, from whose network this one learns beside the labels.
+
+    Raises:
+        DataError, ConfigError, ModelError: something that cannot be used; what was done stays and is not done again.
+        ComparisonFailed: a file fails verification (everything is written all the same).
+    """
+    from histoedge.lab import compress, export, train
+
+    splits = data.load(source)
+    for done, split in enumerate(splits.values(), start=1):
+        progress(
+            "data, splits", done, len(splits), f"{split.name}: {len(split.labels)} patches, {split.content_hash[:12]}"
+        )
+    trained = train.train(splits, train_config, out, network=network, teacher=teacher, device=device, progress=progress)
+    files.sweep(out)
+    progress("train", 1, 1, f"valid AUC {trained.valid_auc:.4f}")
+    needed = {step.name: step for recipe in recipes for step in ancestry(recipe)}
+    for done, recipe in enumerate(needed.values(), start=1):
+        made = compress.compress(out, recipe, splits, compress_config, device=device, progress=progress)
+        progress("compress, recipes", done, len(needed), f"{recipe.name}: valid AUC {made.valid_auc:.4f}")
+    models: list[Path] = []
+    for done, recipe in enumerate(recipes, start=1):
+        models += [exported.model for exported in export.export(out, recipe)]
+        progress("export, recipes", done, len(recipes), recipe.name)
+    failed = []
+    for done, model in enumerate(models, start=1):
+        if not verification.is_current(model) and not verification.verify(model).passed:
+            failed.append(model.name)
+        progress("verify, files", done, len(models), model.name)
+    results = out / "bench.json"
+    reference = out / SOURCE
+    test, valid = splits["test"], splits["valid"]
+    inputs = benchmark.inputs_of(models, plan=plan, split=test, reference=reference)
+    if not benchmark.is_current(results, inputs):
+        benchmark.bench_to(results, models, plan=plan, split=test, reference=reference, valid=valid, progress=progress)
+    page = out / "report.html"
+    files.write_text(page, reporting.html(benchmark.read(results)))
+    if failed:
+        raise ComparisonFailed(f"{len(failed)} of {len(models)} files fail verification: {', '.join(failed)}")
+    return Outcome(tuple(models), results, page)

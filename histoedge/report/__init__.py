@@ -1,8 +1,0 @@
-"""Measured results for people: terminal tables, Markdown, CSV and one self-contained HTML page."""
-
-from histoedge.report.notes import SPARSITY_NOTE
-from histoedge.report.page import html, read_sheet
-from histoedge.report.tables import csv_text, markdown
-from histoedge.report.terminal import print_table, terminal
-
-__all__ = ["SPARSITY_NOTE", "csv_text", "html", "markdown", "print_table", "read_sheet", "terminal"]

@@ -1,0 +1,38 @@
+"""Foci as GeoJSON that QuPath opens (drag the file onto the slide): annotations in pixels of level 0."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from histoedge.scanning.foci import Focus
+
+CLASS: dict[str, Any] = {"name": "Tumor", "color": [200, 0, 0]}  # QuPath's own name and colour
+
+
+def collection(foci: Sequence[Focus]) -> dict[str, Any]:
+    """A FeatureCollection with an annotation for each focus, in their order (RFC 7946, but for the coordinates).
+
+    Measurements are an object, as QuPath writes them since 0.4.
+    """
+    return {"type": "FeatureCollection", "features": [_feature(at, focus) for at, focus in enumerate(foci, start=1)]}
+
+
+def _feature(number: int, focus: Focus) -> dict[str, Any]:
+    from shapely.geometry import mapping
+
+    return {
+        "type": "Feature",
+        "id": str(uuid5(NAMESPACE_OID, focus.outline.wkb_hex)),  # the same focus has the same name in every scan
+        "geometry": mapping(focus.outline),
+        "properties": {
+            "objectType": "annotation",
+            "name": f"focus {number}",
+            "classification": CLASS,
+            "measurements": {
+                "area mm^2": round(focus.area_mm2, 6),
+                "diameter mm": round(focus.diameter_mm, 4),
+                "mean probability": round(focus.mean_probability, 6),
+                "largest probability": round(focus.largest_probability, 6),
+            },
+        },
+    }

@@ -1,0 +1,38 @@
+"""Which rows belong together, and how groups are called."""
+
+from collections.abc import Callable
+from typing import Any
+
+from histoedge.reporting import groups
+
+
+def test_a_group_is_called_after_what_sets_it_apart(cell: Callable[..., Any]) -> None:
+    assert [group.title for group in groups.groups([cell(), cell(runtime="openvino")])] == [""]
+    threads = groups.groups([cell(threads=2), cell(), cell(threads=2, runtime="openvino")])
+    assert [(group.title, len(group.rows)) for group in threads] == [("2 threads", 2), ("1 thread", 1)]
+    shapes = groups.groups(
+        [cell(scenario="single-stream"), cell(batch=3), cell(field_px=1024, scenario="field", threads=4)]
+    )
+    assert [group.title for group in shapes] == [
+        "single-stream (batch 1), 1 thread",
+        "batch 3, 1 thread",
+        "field (1024 px), 4 threads",
+    ]
+    assert [group.of_fields for group in shapes] == [False, False, True]
+    assert groups.groups([]) == []
+
+
+def test_a_group_is_about_the_figure_of_its_scenario(cell: Callable[..., Any]) -> None:
+    rows = [cell(batch=8, scenario="multi-stream"), cell(batch=64, scenario="offline"), cell(batch=5)]
+    assert [group.figure for group in groups.groups(rows)] == ["p99_ms", "patches_per_s", "p90_ms"]
+
+
+def test_a_file_on_a_runtime_is_its_first_measured_row(cell: Callable[..., Any]) -> None:
+    rows = [cell(status="failed"), cell(threads=2, status="unsettled"), cell(threads=3), cell(runtime="openvino")]
+    assert groups.files_on_runtimes(rows) == [rows[1], rows[3]]
+
+
+def test_networks_are_called_by_as_much_as_tells_them_apart(cell: Callable[..., Any]) -> None:
+    rows = [cell(model="a/int8.onnx"), cell(model="a/int8.tflite"), cell(model="b/int8.onnx")]
+    assert groups.network_names(groups.networks(rows)) == ["a/int8", "b/int8"]
+    assert groups.network_names(groups.networks([cell(), cell(model="fp32.onnx")])) == ["int8", "fp32"]

@@ -1,0 +1,69 @@
+"""Gates and comparisons as a person reads them."""
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from histoedge.benchmark import Results, compare, gates
+from histoedge.reporting import verdicts
+
+
+@pytest.fixture
+def row(cell):
+    return cell("prune50_int8.tflite", "litert", p50_ms=0.064, p50_lo=0.063, p50_hi=0.065, auc=0.93, size_bytes=113_000)
+
+
+@pytest.fixture
+def crashed(row):
+    return dataclasses.replace(
+        row, runtime="openvino", status="failed", reason="[bold]killed[/bold]", p50_ms=None, auc=None
+    )
+
+
+def printed(table):
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(table)
+    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+
+
+def test_a_gate_is_one_line_and_what_did_not_pass_is_told_below(row, crashed):
+    parsed = gates.parse(["auc > 0.5", "auc > 0.925", "p50_ms < 0.01"])
+    lines = printed(verdicts.gates(gates.judge(parsed, Results({}, {}, (row, crashed)))))
+    assert lines[:4] == [
+        "gate passed failed undecided skipped",
+        "auc > 0.5 1 0 0 1 passes",
+        "auc > 0.925 0 0 1 1 does not pass: undecided",
+        "p50_ms < 0.01 0 1 0 1 does not pass: failed",
+    ]
+    below = " ".join(lines[4:])
+    assert "failed: p50_ms < 0.01: prune50_int8.tflite @ litert: 0.064 [0.063, 0.065] undecided:" in below
+    assert "skipped: auc > 0.5: prune50_int8.tflite @ openvino: failed: [bold]killed[/bold]" in below
+    assert "passed: auc > 0.5" not in below
+
+
+def test_a_comparison_is_one_line_per_cell_and_the_rest_is_told_below(row, crashed):
+    slower = dataclasses.replace(row, p50_ms=0.128, p50_lo=0.126, p50_hi=0.130, auc=0.9312, sha256="b" * 64)
+    other = dataclasses.replace(row, runtime="onnxruntime", kernels="mlas")
+    a = Results({"python": "3.11"}, {"data": "d"}, (row, crashed))
+    b = Results({"python": "3.12"}, {"data": "d"}, (slower, dataclasses.replace(crashed, status="unavailable"), other))
+    lines = printed(verdicts.comparison(compare.compare(a, b)))
+    assert lines[1].startswith("prune50_int8.tflite @ litert changed 113 +.0012 64.0 -> 128 2.00 [1.")
+    assert lines[1].endswith("slower")
+    assert "added: prune50_int8.tflite @ onnxruntime (ok)" in lines
+    assert "status: prune50_int8.tflite @ openvino: failed -> unavailable" in lines
+    assert "environment: python: 3.11 -> 3.12" in lines
+
+
+def test_an_auc_that_is_lower_for_certain_is_marked(row):
+    lower = dataclasses.replace(row, auc=0.92)
+    a, b = (Results({}, {"data": "d"}, (one,)) for one in (row, lower))
+    assert "-.0100*" in printed(verdicts.comparison(compare.compare(a, b)))[1]
+
+
+def test_another_machine_is_told(row):
+    a, b = (Results({"cpu": cpu}, {}, (row,)) for cpu in ("Xeon", "Ryzen"))
+    lines = printed(verdicts.comparison(compare.compare(a, b)))
+    assert lines[1].endswith("1.00 other machine")
+    assert "times do not compare: another machine (cpu: Xeon -> Ryzen)" in lines

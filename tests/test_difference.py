@@ -1,0 +1,164 @@
+"""What changed between two models, and whether that asks for a new validation."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from histoedge.cli import main
+from histoedge.difference import Diff, diff
+from histoedge.edge import manifest as manifests
+from histoedge.edge.errors import DataError, ModelError
+
+
+def other(model: Path, *, golden_less: float = 0.0, **changed: Any) -> Path:
+    """A copy of the model in a folder of its own, with other fields in its manifest and other golden logits."""
+    folder = model.parent / "other"
+    folder.mkdir()
+    copy = folder / model.name
+    for path in (model, manifests.golden_path(model), manifests.manifest_path(model)):
+        shutil.copy(path, folder)
+    if golden_less:
+        golden = dict(np.load(manifests.golden_path(model)))
+        golden["logits"] -= np.float32(golden_less)
+        np.savez(manifests.golden_path(copy), **golden)
+    sha256 = manifests.hashlib.sha256(manifests.golden_path(copy).read_bytes()).hexdigest()
+    path = manifests.manifest_path(copy)
+    body = json.loads(path.read_text()) | {"golden_sha256": sha256} | changed
+    path.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
+    return copy
+
+
+def changes(found: Diff) -> list[tuple[str, str]]:
+    return [(row.group, row.name) for row in found.rows if row.changed]
+
+
+def test_a_model_and_itself_need_nothing(mean_red_calibrated: Path) -> None:
+    found = diff(mean_red_calibrated, mean_red_calibrated)
+    assert changes(found) == []
+    assert found.golden is not None
+    assert (found.golden.largest, found.golden.flips, found.golden.n_patches) == (0, 0, 3)
+    assert found.need == "nothing"
+    assert list(found.lines())[-1] == "new validation needed? no: nothing changed"
+
+
+@pytest.mark.parametrize(
+    ("changed", "group", "name"),
+    [
+        ({"temperature": 0.6}, "decision", "temperature"),
+        ({"threshold": 0.7}, "decision", "threshold"),
+        ({"operating_points": []}, "decision", "at specificity 0.95"),
+        ({"um_per_px": 0.5}, "geometry", "um_per_px"),
+        ({"stride_px": 16}, "geometry", "stride_px"),
+        ({"parents": {"weights": "a" * 64}}, "weights", "weights"),
+        ({"parents": {"data train": "b" * 64}}, "weights", "data train"),
+        ({"recipe": "int8"}, "weights", "recipe"),
+        ({"may_saturate": ["the first"]}, "arithmetic", "may_saturate"),
+    ],
+)
+def test_what_changes_answers_or_verdicts_needs_a_validation(
+    mean_red_calibrated: Path, changed: dict[str, Any], group: str, name: str
+) -> None:
+    found = diff(mean_red_calibrated, other(mean_red_calibrated, **changed))
+    assert changes(found) == [(group, name)]
+    assert found.need == "validation"
+    assert found.reasons[0].startswith(f"{group} changed ({name}")
+
+
+@pytest.mark.parametrize(
+    ("changed", "group"),
+    [
+        ({"tools": {"tf2onnx": "1.17.0"}}, "tools"),
+        ({"tolerance": 2e-4}, "arithmetic"),
+        ({"input_statistics": {"red": {"p01": 1.0, "p50": 2.0, "p99": 3.0}}}, "input statistics"),
+    ],
+)
+def test_what_changes_no_answer_needs_the_self_test(mean_red: Path, changed: dict[str, Any], group: str) -> None:
+    found = diff(mean_red, other(mean_red, **changed))
+    assert [of for of, _ in changes(found)] == [group]
+    assert (found.need, found.reasons) == ("self-test", ())
+    assert list(found.lines())[-1].endswith(
+        f"no, but the self-test on each device: {group} changed, the answers did not"
+    )
+
+
+def test_other_golden_logits_need_a_validation(mean_red: Path) -> None:
+    found = diff(mean_red, other(mean_red, golden_less=0.5))
+    assert found.golden is not None
+    assert found.golden.largest == pytest.approx(0.5)
+    assert found.golden.rms == pytest.approx(0.5)
+    assert found.golden.flips == 2  # logits 0, 0.2 and 1 are at or above 0; -0.5, -0.3 are not
+    assert found.reasons == ("golden logits changed (by up to 0.5, verdicts 2)",)
+
+
+def test_golden_logits_of_other_patches_do_not_compare(mean_red: Path) -> None:
+    copy = other(mean_red)
+    golden = dict(np.load(manifests.golden_path(copy)))
+    np.savez(manifests.golden_path(copy), **golden | {"patches": golden["patches"] + np.uint8(1)})
+    body = json.loads(manifests.manifest_path(copy).read_text())
+    body["golden_sha256"] = manifests.hashlib.sha256(manifests.golden_path(copy).read_bytes()).hexdigest()
+    manifests.manifest_path(copy).write_text(json.dumps(body | {"digest": manifests.digest(body)}))
+    found = diff(mean_red, copy)
+    assert found.golden is None
+    assert "golden logits: of other patches, they do not compare" in found.lines()
+
+
+def test_a_changed_file_is_refused(mean_red: Path) -> None:
+    copy = other(mean_red)
+    copy.write_bytes(copy.read_bytes() + b"\0")
+    with pytest.raises(ModelError, match="changed after its manifest was written"):
+        diff(mean_red, copy)
+
+
+def results(path: Path, sha256: str, auc: float, p50_ms: float) -> Path:
+    """A results file with one row of this file."""
+    from histoedge.benchmark.results import Measurement, write
+
+    row = Measurement(
+        **{"model": path.stem, "recipe": "fp32", "format": "onnx", "runtime": "onnxruntime", "threads": 1, "batch": 1},
+        **{"field_px": 96, "status": "ok", "sha256": sha256, "n_patches": 1000},
+        **{"auc": auc, "auc_lo": auc - 0.01, "auc_hi": auc + 0.01},
+        **{"p50_ms": p50_ms, "p50_lo": p50_ms * 0.99, "p50_hi": p50_ms * 1.01},
+    )
+    write(path, [row], inputs={"data": "d" * 64})
+    return path
+
+
+def test_measured_figures_are_found_by_hash_and_a_lower_auc_needs_a_validation(
+    mean_red: Path, mean_red_int8: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("scipy")
+    hashes = [manifests.read(model).sha256 for model in (mean_red, mean_red_int8)]
+    old = results(tmp_path / "old.json", hashes[0], auc=0.95, p50_ms=0.1)
+    new = results(tmp_path / "new.json", hashes[1], auc=0.90, p50_ms=0.05)
+    found = diff(mean_red, mean_red_int8, results=(old, new))
+    (row,) = found.measured_table()
+    assert row["AUC A"] == "0.9500 [0.9400, 0.9600]"
+    assert row["p50 us B"] == "50.0 [49.5, 50.5]"
+    assert (row["measured on"], row["AUC"], row["p50"]) == ("onnxruntime", "lower", "faster")
+    assert "AUC is lower by more than noise on onnxruntime" in found.reasons
+    with pytest.raises(DataError, match=r"old\.json: no measured row of test test\.onnx, SHA-256 .*histoedge bench"):
+        diff(mean_red_int8, mean_red_int8, results=(old, new))
+
+
+def test_the_command_prints_what_changed_and_ends_well(mean_red_calibrated: Path) -> None:
+    copy = other(mean_red_calibrated, threshold=0.7, tools={"tf2onnx": "1.17.0"})
+    result = CliRunner().invoke(main, ["diff", str(mean_red_calibrated), str(copy)])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert [line.split() for line in lines[:3]] == [
+        ["of", "what", "A", "B"],
+        ["decision", "threshold", "0.6", "0.7"],
+        ["tools", "tf2onnx", "-", "1.17.0"],
+    ]
+    assert lines[-1] == "new validation needed? yes: decision changed (threshold)"
+    document = json.loads(CliRunner().invoke(main, ["diff", str(mean_red_calibrated), str(copy), "--json"]).stdout)
+    assert document["need"] == "validation"
+    assert {row["name"]: (row["a"], row["b"]) for row in document["rows"] if row["changed"]} == {
+        "threshold": (0.6, 0.7),
+        "tf2onnx": (None, "1.17.0"),
+    }

@@ -1,0 +1,98 @@
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from histoedge import edge, verification
+from histoedge.cli import main
+from histoedge.edge import manifest as manifests
+
+QUANTUM = 0.25
+
+
+def test_an_int8_file_passes_and_names_its_one_float(mean_red_int8: Path) -> None:
+    result = CliRunner().invoke(main, ["verify", str(mean_red_int8)])
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.stdout.splitlines() if line.startswith("onnxruntime:"))
+    assert line.endswith("operators in integers; not: DequantizeLinear logit")
+    check = json.loads(manifests.verdict_path(mean_red_int8).read_text())["golden"][0]
+    assert check["integer_operators"] == check["operators"] - 1
+    assert check["not_integer"] == ["DequantizeLinear logit"]
+
+
+def test_floats_under_an_int8_manifest_fail_although_they_answer_well(mean_red_broken_promise: Path) -> None:
+    result = CliRunner().invoke(main, ["verify", str(mean_red_broken_promise), "--json"])
+    assert result.exit_code == 3
+    checks = {check["runtime"]: check for check in json.loads(result.stdout)["golden"]}
+    assert checks["onnxruntime"]["largest"] < 1e-6
+    assert checks["onnxruntime"]["status"] == "failed"
+    assert "1 of an int8 file's multiplications run in floats, Conv " in checks["onnxruntime"]["reason"]
+    assert checks["openvino"]["status"] in ("ok", "unavailable")
+    assert not manifests.verdict_path(mean_red_broken_promise).exists()
+
+
+def test_a_float_file_may_compute_in_floats_and_says_nothing_of_it(mean_red: Path) -> None:
+    result = CliRunner().invoke(main, ["verify", str(mean_red)])
+    assert result.exit_code == 0, result.output
+    assert "in integers" not in result.stdout
+
+
+def test_a_verdict_of_an_older_format_is_not_current(mean_red: Path) -> None:
+    assert verification.verify(mean_red).passed
+    assert verification.is_current(mean_red)
+    path = manifests.verdict_path(mean_red)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    assert not verification.is_current(mean_red)
+
+
+def test_flips_are_counted_at_the_threshold_on_the_calibrated_probability(mean_red_calibrated: Path) -> None:
+    """Threshold .6 at a temperature of .5: logit .5 ln 1.5 = .2027, a mean red value of 51.7."""
+    fp32 = mean_red_calibrated.with_name("fp32.onnx")
+    for place in (Path, manifests.manifest_path, manifests.golden_path):
+        shutil.copy(place(mean_red_calibrated), place(fp32))
+    body = json.loads(manifests.manifest_path(fp32).read_text()) | {"parents": {"source": "0"}}
+    for model in (fp32, mean_red_calibrated):
+        body |= {"fp32": "fp32.onnx", "recipe": "prune50"}
+        manifests.manifest_path(model).write_text(json.dumps(body | {"digest": manifests.digest(body)}))
+    reds = np.array([30, 49, 51, 52, 60, 255], np.uint8)
+    patches = np.zeros((6, 96, 96, 3), np.uint8)
+    patches[..., 0] = reds[:, None, None]
+    split = SimpleNamespace(patches=patches, labels=np.array([0, 0, 0, 1, 1, 1]))
+
+    class Shifted:
+        """The file's runner with a red value of 2 more; the reference is the file itself."""
+
+        runtime = "onnxruntime"
+
+        def predict(self, some: np.ndarray) -> np.ndarray:
+            return edge.load(fp32).predict(some) + np.float32(2 / 255)
+
+    manifest = manifests.read(mean_red_calibrated)
+    ours = verification._logits(Shifted(), split)
+    found = verification._compare(mean_red_calibrated, manifest, split, "onnxruntime", ours)
+    assert found.flips == 1  # 51 becomes 53; at logit 0 or at .6 without the temperature (.405) it would be none
+
+
+@pytest.mark.parametrize(
+    ("quanta", "theirs", "flips", "beyond", "passed"),
+    [
+        ([0, -1, 7], [0, -1, 7], 0, 0, True),
+        ([0, -1, 7], [-1, 0, 8], 2, 0, True),  # 0 is the threshold and counts as positive
+        ([0, -1, 7], [0, -1, 9], 0, 0, False),
+        ([0, -1, 7], [-2, -1, 7], 1, 1, False),
+        ([0, -1, np.nan], [0, -1, 7], 1, 0, False),
+    ],
+)
+def test_twins_may_differ_by_one_quantum(
+    quanta: list[float], theirs: list[float], flips: int, beyond: int, passed: bool
+) -> None:
+    logits = [QUANTUM * np.array(codes, np.float32) for codes in (quanta, theirs)]
+    check = verification.compare_twins(
+        *logits, model="int8.tflite", runtime="litert", output_quantum=QUANTUM, threshold_logit=0.0
+    )
+    assert (check.flips, check.flips_beyond_quantum, check.passed) == (flips, beyond, passed)
+    assert check.n_patches == 3

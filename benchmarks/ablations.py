@@ -102,9 +102,10 @@ def trained(splits: dict[str, Split], base: TrainConfig, changes: dict[str, Any]
     part = {"train": batches.drawn(splits["train"], count, seed=seed), "valid": splits["valid"]}
     part = {name: prepared(split, pixels) for name, split in part.items()}
     backend.keras().backend.clear_session()
-    backend.use_device("auto")
+    devices = backend.use_device("auto")
     with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
-        found = train.fit(network, part, settings, state=Path(folder) / "state.h5", inputs={})
+        state = Path(folder) / "state.h5"
+        found = train.fit(network, part, settings, state=state, inputs={}, devices=devices)
     return {
         "patches": len(part["train"].labels),
         "epochs": settings.epochs,

@@ -15,6 +15,7 @@ import numpy as np
 from histoedge import data, files, metrics
 from histoedge.lab import backend, norm, train
 from histoedge.lab import network as networks
+from histoedge.lab.trainee import Trained
 
 PATCHES = 8_000
 PHASES = ((3, 2.5e-3, 50), (5, 1e-3, 64))  # epochs, learning rate, batch
@@ -52,7 +53,7 @@ def main() -> None:
     inputs = {"train": settings, "network": network.as_json(), "data": hashes, "teacher": None}
     networks.write(arguments.out, network, {name: inputs[name] for name in ("train", "data", "teacher")})
     files.write_json(arguments.out / "history.json", history)
-    trained = train.Trained(tuple(history), arrays, history[-1]["valid_auc"])
+    trained = Trained(tuple(history), arrays, history[-1]["valid_auc"])
     train.write(arguments.out, network, trained, inputs, splits)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, cast
 from histoedge.edge.errors import ConfigError
 
 Device = Literal["auto", "gpu", "cpu"]
+PatchesOn = Literal["auto", "device", "disk"]
 Precision = Literal["fp32", "fp16", "int8"]
 
 DEFAULT_RECIPES = ("fp32", "fp16", "int8", "prune50", "prune50_int8")

@@ -212,6 +212,16 @@ def calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, bins: int 
     return float(np.abs(gaps).sum() / len(shares))
 
 
+def cross_entropy(labels: ArrayLike, logits: ArrayLike) -> float:
+    """The mean binary cross-entropy of labels (n,), 0 or 1, under the probabilities sigmoid(logits), in nats.
+
+    Raises:
+        DataError: as ``auc``.
+    """
+    positive, (scores,) = _checked(labels, logits)
+    return float(np.mean(np.logaddexp(0, np.where(positive, -scores, scores))))
+
+
 def brier(labels: ArrayLike, probabilities: ArrayLike, *, level: float = 0.95) -> Interval:
     """Brier score, mean (probability - label)^2, with the normal interval of a mean, clipped to 0..1.
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from histoedge import benchmark, data, files, reporting, verification
 from histoedge.cell import SOURCE
-from histoedge.config import BenchPlan, CompressConfig, Device, Recipe, TrainConfig, ancestry
+from histoedge.config import BenchPlan, CompressConfig, Device, PatchesOn, Recipe, TrainConfig, ancestry
 from histoedge.edge.errors import ComparisonFailed
 from histoedge.progress import Progress, silent
 
 if TYPE_CHECKING:
     from histoedge.lab.network import Network
+    from histoedge.lab.watching import Watch
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ def run(
     plan: BenchPlan,
     recipes: Sequence[Recipe],
     device: Device = "auto",
+    patches_on: PatchesOn = "auto",
+    watches: "Sequence[Watch]" = (),
     progress: Progress = silent,
 ) -> Outcome:
     """Do all stages for these recipes and write ``OUT/bench.json`` and ``OUT/report.html``.
@@ -57,12 +60,24 @@ def run(
         progress(
             "data, splits", done, len(splits), f"{split.name}: {len(split.labels)} patches, {split.content_hash[:12]}"
         )
-    trained = train.train(splits, train_config, out, network=network, teacher=teacher, device=device, progress=progress)
+    trained = train.train(
+        splits,
+        train_config,
+        out,
+        network=network,
+        teacher=teacher,
+        device=device,
+        patches_on=patches_on,
+        watches=watches,
+        progress=progress,
+    )
     files.sweep(out)
     progress("train", 1, 1, f"valid AUC {trained.valid_auc:.4f}")
     needed = {step.name: step for recipe in recipes for step in ancestry(recipe)}
     for done, recipe in enumerate(needed.values(), start=1):
-        made = compress.compress(out, recipe, splits, compress_config, device=device, progress=progress)
+        made = compress.compress(
+            out, recipe, splits, compress_config, device=device, patches_on=patches_on, progress=progress
+        )
         progress("compress, recipes", done, len(needed), f"{recipe.name}: valid AUC {made.valid_auc:.4f}")
     models: list[Path] = []
     for done, recipe in enumerate(recipes, start=1):

@@ -13,7 +13,10 @@ FINISHED = 8  # bars of finished work that stay: what goes on must be in sight h
 
 
 class Progress(Protocol):
-    """Called as ``progress(what, done, total, note)``: ``done`` of ``total`` units of ``what``; ``note`` is free."""
+    """Called as ``progress(what, done, total, note)``: ``done`` of ``total`` units of ``what``; ``note`` is free.
+
+    With a ``total`` of 0 ``what`` is a line of its own, to be read once.
+    """
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
         """Tell that ``done`` of ``total`` are done."""
@@ -61,6 +64,9 @@ def on_terminal() -> Iterator[Progress]:
 
         def show(what: str, done: int, total: int, note: str = "") -> None:
             nonlocal printed, called
+            if total == 0:
+                bars.print(what, markup=False, highlight=False) if console.is_terminal else print(what, file=sys.stderr)
+                return
             if not console.is_terminal:
                 now, before = time.monotonic(), called
                 called = now

@@ -2,11 +2,14 @@
 
 import logging
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -55,6 +58,11 @@ def keras() -> Any:
     return module
 
 
+def name() -> str:
+    """Which backend Keras computes with: ``tensorflow``, ``jax`` or ``torch``."""
+    return str(keras().backend.backend())
+
+
 def tensorflow() -> Any:
     """TensorFlow, with deterministic kernels so that the same seed gives the same weights."""
     module = _import("tensorflow")
@@ -74,8 +82,50 @@ def toolkit() -> Any:
     return _import("tensorflow_model_optimization")
 
 
-def use_device(device: Device) -> str:
+@dataclass(frozen=True)
+class Devices:
+    """Where Keras computes: ``count`` devices, in ``processes`` processes of which this is number ``process``.
+
+    Where there are several, each takes an equal share of every batch (``distribution``); ``summary`` tells it.
+    """
+
+    summary: str
+    kind: str
+    count: int = 1
+    process: int = 0
+    processes: int = 1
+    distribution: Any = None
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Within it, what Keras builds lies on these devices."""
+        return nullcontext() if self.distribution is None else self.distribution.scope()  # type: ignore[no-any-return]
+
+    @property
+    def part(self) -> slice:
+        """The shares of a batch that this process' devices take, of ``count``."""
+        share = self.count // self.processes
+        return slice(self.process * share, (self.process + 1) * share)
+
+    def wait_for_all(self) -> None:
+        """Return when every process has come here."""
+        if self.processes > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("histoedge")
+
+    def split_layout(self, dimensions: int) -> Any:
+        """Keras' layout of an array whose rows are divided among the devices; None for a single one."""
+        if self.distribution is None:
+            return None
+        mesh = self.distribution.device_mesh
+        return keras().distribution.TensorLayout([mesh.axis_names[0], *[None] * (dimensions - 1)], mesh)
+
+
+def use_device(device: Device) -> Devices:
     """Choose where Keras computes and say what was found; mixed precision where it is a GPU.
+
+    On JAX all devices share the work; several machines do where Keras' own ``KERAS_DISTRIBUTION_JOB_ADDRESSES``,
+    ``KERAS_DISTRIBUTION_NUM_PROCESSES`` and ``KERAS_DISTRIBUTION_PROCESS_ID`` are set.
 
     Raises:
         ConfigError: ``gpu`` was asked for and there is none.
@@ -85,12 +135,61 @@ def use_device(device: Device) -> str:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     framework = keras()
     backend = framework.backend.backend()
+    if backend == "jax":
+        _join(framework)
     gpus = [] if device == "cpu" else _gpus(backend)
     if device == "gpu" and not gpus:
         raise ConfigError(f"--device gpu: the {backend} backend finds no GPU here; use --device cpu or auto")
     framework.mixed_precision.set_global_policy("mixed_bfloat16" if gpus else "float32")
-    where = f"{len(gpus)} GPU ({gpus[0]}), mixed precision" if gpus else f"CPU, {os.cpu_count()} cores"
-    return f"Keras {framework.__version__} on {backend}: {where}"
+    names = framework.distribution.list_devices("gpu" if gpus else "cpu") if backend == "jax" else []
+    where = f"{max(len(names), 1)} GPU ({gpus[0]}), mixed precision" if gpus else f"CPU, {os.cpu_count()} cores"
+    if len(gpus) > 1 and backend != "jax":
+        where += f"; {len(gpus) - 1} more are not used: KERAS_BACKEND=jax trains on all"
+    if len(names) > 1 and not gpus:
+        where += f" as {len(names)} devices"
+    summary = f"Keras {framework.__version__} on {backend}: {where}"
+    kind = "gpu" if gpus else "cpu"
+    if len(names) < 2:
+        return Devices(summary, kind)
+    import jax
+
+    distribution = framework.distribution.DataParallel(devices=names, auto_shard_dataset=False)
+    processes = jax.process_count()
+    if processes > 1:
+        summary += f", in {processes} processes, this is number {jax.process_index()}"
+    return Devices(summary, kind, len(names), jax.process_index(), processes, distribution)
+
+
+def _join(framework: Any) -> None:
+    """Join the other machines, where Keras' settings name them; once in a process."""
+    import jax
+
+    if "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ and not jax.distributed.is_initialized():
+        framework.distribution.initialize()
+
+
+def free_device_bytes(devices: Devices) -> int | None:
+    """Memory that the GPUs still have for arrays, all together; None where the backend does not tell."""
+    backend = keras().backend.backend()
+    if backend == "jax":
+        told = [device.memory_stats() or {} for device in _import("jax").devices() if device.platform == "gpu"]
+        return sum(int(stats.get("bytes_limit", 0)) - int(stats.get("bytes_in_use", 0)) for stats in told)
+    if backend == "tensorflow":
+        return _tensorflow_free_bytes()
+    return None
+
+
+def _tensorflow_free_bytes() -> int | None:
+    """Of the one GPU that TensorFlow trains on: it reserves nearly all of it and does not tell how much that is."""
+    told = shutil.which("nvidia-smi")
+    if told is None:
+        return None
+    command = [told, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.split()
+    if not listed or not listed[0].isdigit():
+        return None
+    used = tensorflow().config.experimental.get_memory_info("GPU:0")["current"]
+    return int(listed[0]) * 2**20 - int(used)
 
 
 def _gpus(backend: str) -> list[str]:

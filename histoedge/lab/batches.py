@@ -2,11 +2,16 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from histoedge.data import Split
+from histoedge.progress import Progress, silent
+
+READERS = 2  # threads that read ahead: one waits for the disk while the other copies
+READ_AHEAD = 8  # batches
 
 
 def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -23,40 +28,95 @@ def drawn(split: Split, count: int | None, *, seed: int) -> Split:
     return Split(split.name, split.patches[chosen], split.labels[chosen], [split.ids[row] for row in chosen])
 
 
-def dataset(keras: Any, split: Split, *, batch: int, seed: int, epoch: int) -> Any:
-    """A ``PyDataset`` of (uint8 (n, 96, 96, 3), float32 (n, 1)) over one epoch; read from disk batch by batch."""
-    indices = order(len(split.labels), seed=seed, epoch=epoch)
+def dataset(
+    keras: Any,
+    rows: Callable[[np.ndarray], np.ndarray],
+    labels: np.ndarray,
+    *,
+    batch: int,
+    seed: int,
+    epoch: int,
+    readers: int = 0,
+    multiple: int = 1,
+    part: slice = slice(None),
+) -> Any:
+    """A ``PyDataset`` of (what ``rows`` gives, label float32 (n, 1)) over one epoch.
+
+    Args:
+        keras: Keras 3.
+        rows: given sorted patch numbers int (n,), what the network takes for them; called by several threads.
+        labels: (N,) of all patches.
+        batch: patches a step; the last batch of an epoch is what is left.
+        seed: of the order.
+        epoch: of the order.
+        readers: threads that read ahead, until ``close``; with 0 each batch is read when it is asked for.
+        multiple: every batch has a multiple of so many patches; the last few, which make none, are left out.
+        part: which of ``multiple`` equal shares of a batch this process takes.
+
+    The dataset's ``fault`` is the error that ``rows`` raised: Keras hides it in one of its own.
+    """
+    indices = order(len(labels), seed=seed, epoch=epoch)
+    indices = indices[: len(indices) // multiple * multiple]
+
+    def read(number: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = np.sort(indices[number * batch : (number + 1) * batch])
+        chosen = chosen.reshape(multiple, -1)[part].reshape(-1)
+        return rows(chosen), labels[chosen, None].astype(np.float32)
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
+        """Reads ahead itself: Keras' own queue loses the batch that it looks at before training (JAX, 3.15)."""
+
+        fault: Exception | None = None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._threads = ThreadPoolExecutor(readers) if readers else None
+            self._waiting: dict[int, Future[tuple[np.ndarray, np.ndarray]]] = {}
+
         def __len__(self) -> int:
             return math.ceil(len(indices) / batch)
 
         def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-            chosen = np.sort(indices[number * batch : (number + 1) * batch])
-            return split.patches[chosen], split.labels[chosen, None].astype(np.float32)
+            try:
+                if self._threads is None:
+                    return read(number)
+                for ahead in range(number, min(number + READ_AHEAD, len(self))):
+                    if ahead not in self._waiting:
+                        self._waiting[ahead] = self._threads.submit(read, ahead)
+                return self._waiting.pop(number).result()
+            except Exception as fault:
+                self.fault = fault
+                raise
+
+        def close(self) -> None:
+            """End the threads that read ahead."""
+            if self._threads is not None:
+                self._threads.shutdown(cancel_futures=True)
 
     return Batches()
 
 
-def numbered(keras: Any, targets: np.ndarray, *, batch: int, seed: int, epoch: int) -> Any:
-    """A ``PyDataset`` of (patch number int32 (n,), target float32 (n, 1)) over one epoch, for patches on the device."""
-    indices = order(len(targets), seed=seed, epoch=epoch).astype(np.int32)
+def logits(
+    answer: Callable[[np.ndarray], Any],
+    split: Split,
+    *,
+    batch: int = 256,
+    progress: Progress = silent,
+    what: str = "",
+) -> np.ndarray:
+    """The logits, float32 (N,), that a function of float32 pixels (n, 96, 96, 3) in 0..1 gives over a whole split.
 
-    class Numbered(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
-        def __len__(self) -> int:
-            return math.ceil(len(indices) / batch)
-
-        def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-            chosen = np.sort(indices[number * batch : (number + 1) * batch])
-            return chosen, targets[chosen, None].astype(np.float32)
-
-    return Numbered()
-
-
-def logits(answer: Callable[[np.ndarray], Any], split: Split, *, batch: int = 256) -> np.ndarray:
-    """The logits, float32 (N,), that a function of float32 pixels (n, 96, 96, 3) in 0..1 gives over a whole split."""
+    Args:
+        answer: the function.
+        split: whose patches it answers.
+        batch: patches a call.
+        progress: called after each batch, as ``what``.
+        what: is done, such as ``train edge, valid patches``.
+    """
     parts = []
-    for start in range(0, len(split.labels), batch):
+    count = len(split.labels)
+    for start in range(0, count, batch):
         pixels = split.patches[start : start + batch].astype(np.float32) / 255.0
         parts.append(np.asarray(answer(pixels)).reshape(len(pixels)))
+        progress(what, start + len(pixels), count)
     return np.concatenate(parts).astype(np.float32)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from histoedge import files, metrics
-from histoedge.config import CompressConfig, Device, Recipe, TrainConfig
+from histoedge.config import CompressConfig, Device, PatchesOn, Recipe, TrainConfig
 from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
 from histoedge.lab import (
@@ -24,14 +24,17 @@ from histoedge.lab import (
     calibrate,
     checkpoint,
     keep,
+    placement,
     quantise,
     slim,
     symmetry,
     train,
 )
 from histoedge.lab import network as networks
+from histoedge.lab.backend import Devices
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.network import Arrays, Network
+from histoedge.lab.trainee import Teacher
 from histoedge.progress import Progress, silent
 
 LARGEST_AUC_COST = 0.001  # on valid: what kernels that cannot saturate may cost before they get the finer grid
@@ -59,13 +62,14 @@ def compress(
     config: CompressConfig,
     *,
     device: Device = "auto",
+    patches_on: PatchesOn = "auto",
     progress: Progress = silent,
 ) -> Checkpoint:
     """Make ``RUN/<recipe>.weights.h5`` from the weights it builds on; nothing is done again that is there already.
 
     Raises:
         ModelError: the weights it builds on are missing, or training broke what the recipe promises.
-        ConfigError: the data is not what the network was trained on.
+        ConfigError: the data is not what the network was trained on, or memory does not suffice.
         DataError: the calibration patches are of one colour.
     """
     path = checkpoint.path_of(run, recipe.name)
@@ -79,9 +83,12 @@ def compress(
     inputs = inputs_of(run, recipe, config, splits)
     if checkpoint.is_current(path, inputs):
         return checkpoint.read(path)
-    backend.use_device(device)
+    devices = backend.use_device(device)
+    if devices.processes > 1:
+        raise ConfigError("several machines share train alone; compress on one of them, without KERAS_DISTRIBUTION_*")
+    where = placement.choose(patches_on, splits["train"], source.network, batch=config.batch, devices=devices)
     parent = checkpoint.read(checkpoint.path_of(run, recipe.parent))
-    job = _Job(recipe, source, parent, splits, config, progress)
+    job = _Job(recipe, source, parent, splits, config, devices, where.on, progress)
     state = run / f".{recipe.name}.state.h5"
     if recipe.precision == "int8":
         result = _integers(job)
@@ -105,6 +112,8 @@ class _Job:
     parent: Checkpoint
     splits: Mapping[str, Split]
     config: CompressConfig
+    devices: Devices
+    patches_on: str
     progress: Progress
 
     @property
@@ -158,7 +167,12 @@ class _Lesson:
         for epoch in range(math.ceil(count / per_epoch)):
             self._augment.reseed(epoch)
             data = batches.dataset(
-                self.keras, self.split, batch=self.config.batch, seed=self.config.seed + 1, epoch=epoch
+                self.keras,
+                lambda chosen: self.split.patches[chosen],
+                self.split.labels,
+                batch=self.config.batch,
+                seed=self.config.seed + 1,
+                epoch=epoch,
             )
             for number in range(min(per_epoch, count - epoch * per_epoch)):
                 patches, labels = data[number]
@@ -249,7 +263,9 @@ def _slimmed(job: _Job, state: Path, inputs: Mapping[str, Any]) -> Checkpoint:
         state=state,
         inputs=inputs,
         start=slim.sliced(source.network, network, source.arrays, ranking),
-        teacher=train.Teacher(source.network, source.folded, config.teacher_share),
+        teacher=Teacher(source.network, source.folded, config.teacher_share),
+        devices=job.devices,
+        patches_on=job.patches_on,
         progress=job.progress,
     )
     calibration = calibrate.of_network(network, trained.best, job.splits["valid"])

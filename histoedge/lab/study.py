@@ -18,7 +18,7 @@ import psutil
 from histoedge.config import TrainConfig
 from histoedge.edge.errors import ConfigError, DataError
 from histoedge.lab.network import Network
-from histoedge.lab.train import Trained
+from histoedge.lab.trainee import Trained
 
 JOURNAL = "study.journal"
 RIVALS = 4  # a median of fewer says little

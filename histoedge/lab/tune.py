@@ -18,10 +18,10 @@ import numpy as np
 
 from histoedge import metrics
 from histoedge.cell import Cell
-from histoedge.config import BenchPlan, CompressConfig, Recipe, TrainConfig
+from histoedge.config import BenchPlan, CompressConfig, PatchesOn, Recipe, TrainConfig
 from histoedge.data import Split
 from histoedge.edge.errors import DataError, ModelError
-from histoedge.lab import backend, batches, checkpoint, compress, export, front, space, train
+from histoedge.lab import backend, batches, checkpoint, compress, export, front, placement, space, train
 from histoedge.lab import network as networks
 from histoedge.lab import study as studies
 from histoedge.lab.front import Point
@@ -43,6 +43,7 @@ def tune(
     patches: int | None = None,
     compress_config: CompressConfig,
     plan: BenchPlan,
+    patches_on: PatchesOn = "auto",
     progress: Progress = silent,
 ) -> tuple[list[Point], Point]:
     """Go on with the study in ``out`` until it holds ``trials`` trained trials; the Pareto front and the best of it.
@@ -60,6 +61,7 @@ def tune(
         patches: so many training patches, drawn by the seed; all of them without it.
         compress_config: of the post-training quantisation.
         plan: rounds, runs and time-out of the measurement, which has one thread and single patches.
+        patches_on: where the training patches lie; the weights are the same.
         progress: called as each epoch and trial ends.
 
     Raises:
@@ -88,7 +90,7 @@ def tune(
 
     if len(studies.trained(study)) < trials:
         with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
-            work = _Work(splits, base, compress_config, plan, out, Path(folder), progress)
+            work = _Work(splits, base, compress_config, plan, patches_on, out, Path(folder), progress)
             study.optimize(work.trial, callbacks=[tell])
     done = studies.trained(study)
     points = [Point(**trial.user_attrs["point"]) for trial in done if "point" in trial.user_attrs]
@@ -106,12 +108,13 @@ class _Work:
         base: TrainConfig,
         compress_config: CompressConfig,
         plan: BenchPlan,
+        patches_on: PatchesOn,
         out: Path,
         folder: Path,
         progress: Progress,
     ) -> None:
         self.splits, self.base, self.compress_config = splits, base, compress_config
-        self.plan, self.out, self.progress = plan, out, progress
+        self.plan, self.patches_on, self.out, self.progress = plan, patches_on, out, progress
         few = {name: batches.drawn(split, REFERENCE_PATCHES, seed=base.seed) for name, split in splits.items()}
         once = dataclasses.replace(base, network=REFERENCE, epochs=1, batch=32)
         self.reference, _ = self._int8(few, networks.named(REFERENCE), once, folder / "reference")
@@ -157,11 +160,20 @@ class _Work:
         """The network, trained and quantised: its TFLite file and its weights."""
         for keras in (backend.keras(), backend.tf_keras()):
             keras.backend.clear_session()  # the trial before must not cost memory
-        backend.use_device("auto")  # clearing forgets the precision
+        devices = backend.use_device("auto")  # again: clearing forgets the precision
+        where = placement.choose(self.patches_on, splits["train"], network, batch=chosen.batch, devices=devices)
         inputs = train.inputs_of(chosen, splits, network)
-        state = folder / train.STATE
-        told = {"state": state, "inputs": inputs, "watch": watch, "progress": self.progress}
-        trained = train.fit(network, splits, chosen, **told)
+        trained = train.fit(
+            network,
+            splits,
+            chosen,
+            state=folder / train.STATE,
+            inputs=inputs,
+            devices=devices,
+            patches_on=where.on,
+            watches=[] if watch is None else [watch],
+            progress=self.progress,
+        )
         train.write(folder, network, trained, inputs, splits)
         made = compress.compress(folder, INT8, splits, self.compress_config)
         (exported,) = export.export(folder, INT8, formats=("tflite",))

@@ -35,8 +35,8 @@ def invoke(*arguments: object) -> "CliRunner.invoke":  # type: ignore[name-defin
 
 
 def snapshot(run: Path) -> dict[str, bytes]:
-    """All files but the measured ones and the page and picture made from them."""
-    skip = {"bench.json", "report.html", "curves.png"}
+    """All files but those that hold times, and the page and picture made from them."""
+    skip = {"bench.json", "report.html", "history.json", "curves.png", "train.log"}
     return {
         str(path.relative_to(run)): path.read_bytes()
         for path in sorted(run.rglob("*"))

@@ -1,0 +1,83 @@
+"""Where the training patches lie, decided from the memory there is before any work is done."""
+
+from dataclasses import dataclass
+
+from histoedge import memory
+from histoedge.config import PatchesOn
+from histoedge.data import PATCH_PX, Split
+from histoedge.edge.errors import ConfigError
+from histoedge.lab import backend
+from histoedge.lab.backend import Devices
+from histoedge.lab.network import Network
+
+PATCH_BYTES = PATCH_PX * PATCH_PX * 3
+FRAMEWORK_BYTES = 1_000_000_000  # Python, the framework and its compiled step: .9 to 1.0 GB with TensorFlow 2.21
+PIXEL_COPIES = 12  # float32 copies of the pixels of a batch that augmentation and its gradient-free steps hold
+OUTPUT_COPIES = 4  # of each layer's output: convolution, batch norm, ReLU, and the gradient
+SPARE = 0.9  # of the free memory is taken at most
+
+
+@dataclass(frozen=True)
+class Placement:
+    """``on`` the ``device`` or the ``disk``, and ``why`` in a line."""
+
+    on: str
+    why: str
+
+
+def step_bytes(network: Network, batch: int) -> int:
+    """An estimate of what one training step of ``batch`` patches holds besides the framework, in bytes."""
+    floats = PIXEL_COPIES * PATCH_BYTES
+    side, channels = PATCH_PX, 3
+    for _, row in network.layers:
+        side = (side - row.kernel) // row.stride + 1
+        channels = row.channels or channels
+        floats += OUTPUT_COPIES * side * side * channels
+    return 4 * batch * floats
+
+
+def choose(asked: PatchesOn, split: Split, network: Network, *, batch: int, devices: Devices) -> Placement:
+    """Where the patches of the split go.
+
+    Args:
+        asked: ``device``, ``disk``, or ``auto``: on the device where they fit.
+        split: the training patches.
+        network: that is trained.
+        batch: patches a step.
+        devices: where Keras computes.
+
+    Raises:
+        ConfigError: what was asked for does not fit, or not even a single batch does; the line has the figures.
+    """
+    free = memory.free()
+    patches, step = split.patches.shape[0] * PATCH_BYTES, step_bytes(network, batch)
+    room = int(SPARE * free.free_bytes)
+    host = FRAMEWORK_BYTES + (0 if devices.kind == "gpu" else step)
+    if host > room:
+        raise ConfigError(
+            f"training {network.name} takes about {_gb(host)} ({_gb(FRAMEWORK_BYTES)} for Keras, {_gb(step)} for a "
+            f"batch of {batch}) and {_gb(room)} may be taken here ({free.limited_by}); "
+            "set a smaller batch, train a smaller network, or give it more memory"
+        )
+    if devices.kind == "gpu":
+        on_device = backend.free_device_bytes(devices)
+        fits = on_device is not None and patches + devices.count * step <= SPARE * on_device
+        there = "an unknown amount" if on_device is None else _gb(on_device)
+        need, have = f"{_gb(patches)} of patches", f"{there} free on {devices.count} GPU"
+    else:
+        fits = host + patches // devices.processes <= room
+        need, have = f"{_gb(patches)} of patches and {_gb(host)} to train", f"{_gb(room)} of {free.limited_by}"
+    if asked == "device" and not fits:
+        raise ConfigError(
+            f"--patches-on device: {need} do not fit into {have}; leave it out, or give --patches-on disk"
+        )
+    if asked == "disk":
+        return Placement("disk", "patches are read from disk, as asked for")
+    if fits:
+        where = "on the device" if devices.kind == "gpu" else "in memory"
+        return Placement("device", f"patches are held {where}: {need}, {have}")
+    return Placement("disk", f"patches are read from disk: {need}, {have}")
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB"

@@ -1,0 +1,88 @@
+"""How much memory this process may still take: what the machine has free, within the limits of its control groups."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+CGROUPS = Path("/sys/fs/cgroup")
+UNLIMITED = 1 << 60  # version 1 writes "no limit" as a number near 2**63
+
+
+@dataclass(frozen=True)
+class Memory:
+    """``free_bytes`` of memory that may still be taken, and ``limited_by``, what sets that limit."""
+
+    free_bytes: int
+    limited_by: str
+
+
+def free() -> Memory:
+    """The least of what the machine has available and what each control group of this process leaves.
+
+    Pages that a control group holds of files are counted as free: the kernel gives them up first.
+    """
+    found = [Memory(psutil.virtual_memory().available, "this machine")]
+    for folder in _groups():
+        if (left := _left(folder)) is not None:
+            found.append(Memory(left, "the control group"))
+    return min(found, key=lambda memory: memory.free_bytes)
+
+
+def limit_bytes() -> int | None:
+    """The lowest memory limit of this process' control groups; None without one."""
+    limits = [limit for folder in _groups() if (limit := _limit(folder)) is not None]
+    return min(limits, default=None)
+
+
+def _groups() -> Iterator[Path]:
+    """The folders of the memory controller: of the process' own group, and of those above it.
+
+    Version 2 has one line, ``0::/path``; version 1 one line for each controller, ``4:memory:/path`` (cgroups(7)). In a
+    container the path may be the host's, of which only the root is to be seen.
+    """
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, path = line.split(":", 2)
+        root = CGROUPS if controllers == "" else CGROUPS / "memory"
+        if controllers not in ("", "memory"):
+            continue
+        folder = root / path.lstrip("/")
+        while True:
+            if folder.is_dir():
+                yield folder
+            if folder == root or root not in folder.parents:
+                break
+            folder = folder.parent
+
+
+def _limit(folder: Path) -> int | None:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        limit = _number(folder / name)
+        if limit is not None and limit < UNLIMITED:
+            return limit
+    return None
+
+
+def _left(folder: Path) -> int | None:
+    """The limit less what is used, pages of files apart; None without a limit."""
+    limit = _limit(folder)
+    if limit is None:
+        return None
+    used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0
+    rows = (line.split() for line in _text(folder / "memory.stat").splitlines())
+    stat = {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
+    pages = sum(stat.get(f"total_{name}", stat.get(name, 0)) for name in ("inactive_file", "active_file"))
+    return max(0, limit - max(0, used - pages))
+
+
+def _number(file: Path) -> int | None:
+    text = _text(file).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""

@@ -104,9 +104,9 @@ def assign(labels: np.ndarray, groups: Sequence[Hashable], *, seed: int) -> np.n
     truth = labels.tolist()
     wished = [[max(SHARES[name] * truth.count(label), 1e-9) for label in (0, 1)] for name in SPLITS]
     held = [[0.0, 0.0] for _ in SPLITS]
-    parts = np.zeros(len(labels), int)
+    parts = [0] * len(truth)
     for indices in order:  # plain numbers: arrays of two take ten times as long, and there can be 220,025 groups
-        positives = sum(truth[index] for index in indices)
+        positives = sum(map(truth.__getitem__, indices))
         more = (len(indices) - positives, positives)
         # how much the sum of held^2 / wished would rise: least where the group fills what is emptiest
         rise = [
@@ -117,8 +117,9 @@ def assign(labels: np.ndarray, groups: Sequence[Hashable], *, seed: int) -> np.n
         part = rise.index(min(rise))
         held[part][0] += more[0]
         held[part][1] += more[1]
-        parts[indices] = part
-    return parts
+        for index in indices:
+            parts[index] = part
+    return np.array(parts, int)
 
 
 def _joined(slides: Sequence[str], digests: Sequence[bytes]) -> list[Hashable]:

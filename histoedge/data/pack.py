@@ -87,14 +87,11 @@ def listed(folder: Path, *, suffix: str) -> Images:
     """
     try:
         with os.scandir(folder) as entries:
-            found = sorted(
-                (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
-                for entry in entries
-                if entry.name.endswith(suffix)
-            )
+            found = sorted((entry.name, entry.stat()) for entry in entries if entry.name.endswith(suffix))
     except OSError as cause:
         raise DataError(f"{cause.filename or folder}: cannot be read ({cause.strerror})") from cause
-    return Images(folder, [one[0] for one in found], [one[1] for one in found], [one[2] for one in found])
+    names = [name for name, _ in found]
+    return Images(folder, names, [one.st_size for _, one in found], [one.st_mtime_ns for _, one in found])
 
 
 def opened(images: Images, places: Sequence[Path], *, progress: Progress = silent) -> Pack | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from histoedge import explanation as explaining
 
 if TYPE_CHECKING:
+    from histoedge.data import Split
     from histoedge.lab.network import Network
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -81,9 +82,7 @@ def main() -> None:
 
 PATH = click.Path(path_type=Path)
 
-data_option = click.option(
-    "--data", "source", required=True, metavar="DATA", help="Folder of a data set, or `synthetic`."
-)
+no_cache_option = click.option("--no-cache", is_flag=True, help="Do not read or write the cache of DATA (.histoedge).")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
 config_option = click.option(
     "--config", "file", type=PATH, metavar="F.toml", help="Settings: [train], [compress], [bench], [network]."
@@ -97,6 +96,12 @@ recipe_option = click.option(
     metavar="R",
     help=f"Repeatable, or `all`; default: {' '.join(config.DEFAULT_RECIPES)}.",
 )
+
+
+def data_option(command: Command) -> Command:
+    """``--data``, which the command needs, and ``--no-cache``."""
+    described = "Folder of a data set, or `synthetic`."
+    return click.option("--data", "source", required=True, metavar="DATA", help=described)(no_cache_option(command))
 
 
 def _train_options(command: Command) -> Command:
@@ -138,6 +143,7 @@ def _training(
 @json_option
 def run(
     source: str,
+    no_cache: bool,
     out: Path,
     teacher: Path | None,
     network: str | None,
@@ -168,6 +174,7 @@ def run(
             plan=plan,
             recipes=recipes,
             device=device,
+            cache=not no_cache,
             progress=show,
         )
     results = benchmark.read(outcome.results)
@@ -212,22 +219,25 @@ def synth(out: Path, patches: int, seed: int, as_json: bool) -> None:
 @data.command()
 @click.argument("source", metavar="DATA")
 @click.option("--picture", type=PATH, metavar="F.png", help="Draw label balance, patches, brightness and stain.")
+@no_cache_option
 @json_option
-def check(source: str, picture: Path | None, as_json: bool) -> None:
+def check(source: str, picture: Path | None, no_cache: bool, as_json: bool) -> None:
     """Check DATA: counts, positives, duplicates inside and across splits, content hashes."""
     from histoedge import progress
     from histoedge.data import check as checks
 
     with progress.on_terminal() as show:
-        found = checks.check(source, progress=show)
-    if picture is not None:
-        from histoedge.data import picture as pictures
+        found = checks.check(source, cache=not no_cache, progress=show)
+        if picture is not None:
+            from histoedge.data import picture as pictures
 
-        pictures.picture(source, picture)
+            pictures.picture(source, picture, cache=not no_cache, progress=show)
     if as_json:
         _print_json(found.as_json())
     else:
         _print_rows(found.rows())
+        for note in found.notes:
+            click.echo(note)
         if picture is not None:
             click.echo(f"picture  {picture}")
 
@@ -239,6 +249,7 @@ def check(source: str, picture: Path | None, as_json: bool) -> None:
 @json_option
 def train(
     source: str,
+    no_cache: bool,
     out: Path,
     teacher: Path | None,
     network: str | None,
@@ -256,7 +267,7 @@ def train(
 
     settings, architecture = _training(file, network, epochs, seed)
     with progress.on_terminal() as show:
-        splits = sources.load(source, splits=("train", "valid"))
+        splits = sources.load(source, splits=("train", "valid"), cache=not no_cache, progress=show)
         trained = training.train(
             splits, settings, out, network=architecture, teacher=teacher, device=device, progress=show
         )
@@ -280,6 +291,7 @@ def train(
 @json_option
 def tune(
     source: str,
+    no_cache: bool,
     out: Path,
     trials: int,
     epochs: int | None,
@@ -303,7 +315,7 @@ def tune(
     compress_config = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
     plan = config.resolve(config.BenchPlan, file=file, options={})
     with progress.on_terminal() as show:
-        splits = sources.load(source, splits=("train", "valid"))
+        splits = sources.load(source, splits=("train", "valid"), cache=not no_cache, progress=show)
         front, best = tuning.tune(
             splits,
             base,
@@ -331,6 +343,7 @@ def tune(
 def compress(
     run_folder: Path,
     source: str,
+    no_cache: bool,
     recipe_names: tuple[str, ...],
     device: config.Device,
     file: Path | None,
@@ -348,7 +361,7 @@ def compress(
     settings = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
     rows = []
     with progress.on_terminal() as show:
-        splits = sources.load(source, splits=("train", "valid"))
+        splits = sources.load(source, splits=("train", "valid"), cache=not no_cache, progress=show)
         needed = {step.name: step for recipe in recipes for step in config.ancestry(recipe)}
         for recipe in needed.values():
             made = compressing.compress(run_folder, recipe, splits, settings, device=device, progress=show)
@@ -385,20 +398,17 @@ def export(
 @click.option(
     "--layers", is_flag=True, help="Also say which layer of an int8 file errs most; with --data on 256 valid patches."
 )
+@no_cache_option
 @json_option
-def verify(model: Path, source: str | None, layers: bool, as_json: bool) -> None:
+def verify(model: Path, source: str | None, layers: bool, no_cache: bool, as_json: bool) -> None:
     """Recompute the golden patches of MODEL on every runtime installed; exit code 3 when an answer is wrong.
 
     An int8 file must also run in integers, and with --data answer as the same recipe's file in the other format does.
     """
     from histoedge import verification as verifying
 
-    split = None
-    if source is not None:
-        from histoedge import data as sources
-
-        split = sources.load(source, splits=("test",))["test"]
-    compared = _layers(model, source) if layers else {}
+    split = None if source is None else _split(source, "test", no_cache=no_cache)
+    compared = _layers(model, source, no_cache=no_cache) if layers else {}
     verdict = verifying.verify(model, split=split)
     if as_json:
         _print_json({**verdict.as_json(), **compared})
@@ -432,12 +442,19 @@ def _sums(may_saturate: Sequence[str]) -> str:
     )
 
 
-def _layers(model: Path, source: str | None) -> dict[str, Any]:
+def _split(source: str, name: str, *, no_cache: bool) -> "Split":
     from histoedge import data as sources
+    from histoedge import progress
+
+    with progress.on_terminal() as show:
+        return sources.load(source, splits=(name,), cache=not no_cache, progress=show)[name]
+
+
+def _layers(model: Path, source: str | None, *, no_cache: bool) -> dict[str, Any]:
     from histoedge.lab import layers as comparing
 
     # valid, never test: what is read off here decides what is shipped
-    patches = None if source is None else comparing.sample(sources.load(source, splits=("valid",))["valid"])
+    patches = None if source is None else comparing.sample(_split(source, "valid", no_cache=no_cache))
     errors = comparing.compare(model, patches)
     return {"layers": [dataclasses.asdict(error) for error in errors], "advice": comparing.advice(errors)}
 
@@ -492,9 +509,16 @@ def predict(
 @click.option("--data", "source", metavar="DATA", help="Also or instead: the valid split of a data set.")
 @click.option("--out", type=PATH, default=Path("explain"), show_default=True, metavar="DIR", help="For the pictures.")
 @click.option("--runtime", type=click.Choice(list(edge.RUNTIMES)), help="Of an exported file; default: as predict.")
+@no_cache_option
 @json_option
 def explain(
-    model: Path, places: tuple[Path, ...], source: str | None, out: Path, runtime: str | None, as_json: bool
+    model: Path,
+    places: tuple[Path, ...],
+    source: str | None,
+    out: Path,
+    runtime: str | None,
+    no_cache: bool,
+    as_json: bool,
 ) -> None:
     """Where MODEL looked: heat maps of patches, and how much of the evidence lies in the centre 32 x 32 px.
 
@@ -515,7 +539,9 @@ def explain(
     found, sheet = [], None
     with progress.on_terminal() as show:
         # valid, never test: what is learnt here may change what is trained next
-        split = None if source is None else sources.load(source, splits=("valid",))["valid"]
+        split = None
+        if source is not None:
+            split = sources.load(source, splits=("valid",), cache=not no_cache, progress=show)["valid"]
         for made in explaining.images(opened, paths, progress=show):
             picture = out / f"{made.id}.explained.png"  # never the name of an image that is explained
             draw.explanation(made, picture, model=opened.name)
@@ -609,6 +635,7 @@ def scan(
 @main.command()
 @click.argument("places", nargs=-1, type=PATH, metavar="RUN|MODEL...")
 @click.option("--data", "source", metavar="DATA", help="Folder of a data set, or `synthetic`.")
+@no_cache_option
 @click.option(
     "--runtime",
     "runtimes",
@@ -648,6 +675,7 @@ def scan(
 def bench(
     places: tuple[Path, ...],
     source: str | None,
+    no_cache: bool,
     runtimes: tuple[str, ...],
     threads: tuple[int, ...],
     batch: tuple[int, ...],
@@ -689,7 +717,8 @@ def bench(
     models, reference = benches.find(places)
     with progress.on_terminal() as show:
         with_valid = reference is not None and sources.has(source, "valid")
-        splits = sources.load(source, splits=("test", "valid") if with_valid else ("test",))
+        wanted = ("test", "valid") if with_valid else ("test",)
+        splits = sources.load(source, splits=wanted, cache=not no_cache, progress=show)
         benches.bench_to(
             out,
             models,

@@ -42,12 +42,13 @@ def run(
     device: Device = "auto",
     patches_on: PatchesOn = "auto",
     watches: "Sequence[Watch]" = (),
+    cache: bool = True,
     progress: Progress = silent,
 ) -> Outcome:
     """Do all stages for these recipes and write ``OUT/bench.json`` and ``OUT/report.html``.
 
     ``network`` is what is trained; without it, the one that ``train_config`` names. ``teacher`` is the folder of a run
-    on the same data, from whose network this one learns beside the labels.
+    on the same data, from whose network this one learns beside the labels. ``cache`` is that of ``data.load``.
 
     Raises:
         DataError, ConfigError, ModelError: something that cannot be used; what was done stays and is not done again.
@@ -55,7 +56,7 @@ def run(
     """
     from histoedge.lab import compress, export, train
 
-    splits = data.load(source)
+    splits = data.load(source, cache=cache, progress=progress)
     for done, split in enumerate(splits.values(), start=1):
         progress(
             "data, splits", done, len(splits), f"{split.name}: {len(split.labels)} patches, {split.content_hash[:12]}"

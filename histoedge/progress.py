@@ -31,7 +31,7 @@ def silent(what: str, done: int, total: int, note: str = "") -> None:
 def on_terminal() -> Iterator[Progress]:
     """Bars with the time left on stderr; where stderr is no terminal, a line at the end and at most one in 30 s.
 
-    Such a line tells the time left at the rate so far.
+    Such a line tells the time left at the rate so far. Work that is told as begun, with a note, has a line at once.
     """
     from rich import progress as rich
     from rich.console import Console
@@ -70,8 +70,9 @@ def on_terminal() -> Iterator[Progress]:
             if not console.is_terminal:
                 now, before = time.monotonic(), called
                 called = now
+                begun = done == 0 and note and what not in started
                 took = now - started.setdefault(what, before)
-                if (done == total and took > SHORT_S) or now - printed > QUIET_S:
+                if begun or (done == total and took > SHORT_S) or now - printed > QUIET_S:
                     printed = now
                     left = f", {took / done * (total - done):.0f} s left" if 0 < done < total else ""
                     print(f"{what}: {done}/{total}{left} {note}".rstrip(), file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from histoedge.edge.errors import DataError
+from histoedge.progress import Progress, silent
 
 SPLITS = ("train", "valid", "test")
 PATCH_PX = 96
@@ -39,7 +40,8 @@ class Split:
 
     ``patches`` uint8 (N, 96, 96, 3), read when indexed; ``labels`` uint8 (N,) of 0 and 1, both present; ``ids`` a
     name per patch; ``slides`` the slide each patch comes from, where known; ``size_bytes`` on disk, or in memory
-    where there is no file.
+    where there is no file. ``known_digests`` are the ``digests`` where they are known; where not, ``find_digests``
+    finds them.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Split:
     slides: Sequence[str] | None = None
     size_bytes: int = 0
     known_digests: tuple[bytes, ...] | None = None
+    find_digests: Callable[[], tuple[bytes, ...]] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.labels)
@@ -61,21 +64,44 @@ class Split:
 
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
-        """SHA-1 of each patch's raw RGB bytes, as the Kaggle competition makes its ids; reads every patch once."""
+        """SHA-1 of each patch's raw RGB bytes, as the Kaggle competition makes its ids; where not known, reads all."""
         if self.known_digests is not None:
             return self.known_digests
-        found: list[bytes] = []
-        for start in range(0, len(self.labels), CHUNK_PATCHES):
-            found += [hashlib.sha1(patch.tobytes()).digest() for patch in self.patches[start : start + CHUNK_PATCHES]]
-        return tuple(found)
+        if self.find_digests is not None:
+            return self.find_digests()
+        from histoedge.data import digests
+
+        return digests.of(self.patches)
 
     @cached_property
     def content_hash(self) -> str:
         """SHA-256, in hexadecimal, of labels and patches in order: the same however they are stored."""
         content = hashlib.sha256(self.labels.astype(np.uint8).tobytes())
-        for digest in self.digests:
-            content.update(digest)
+        content.update(b"".join(self.digests))
         return content.hexdigest()
+
+    def subset(self, rows: np.ndarray, name: str | None = None) -> "Split":
+        """A view on some patches, in the order of ``rows``, int (n,): pixels are read when they are indexed.
+
+        Digests that are known already are taken over.
+
+        Raises:
+            DataError: labels of one class only.
+            IndexError: a row that is not there.
+        """
+        from histoedge.data.rows import Chosen
+
+        rows = np.arange(len(self.labels))[rows]
+        known = self.__dict__.get("digests", self.known_digests)  # of the property, where it was asked for
+        return Split(
+            self.name if name is None else name,
+            Chosen(self.patches, rows),
+            self.labels[rows],
+            [self.ids[row] for row in rows],
+            None if self.slides is None else [self.slides[row] for row in rows],
+            len(rows) * PATCH_PX * PATCH_PX * 3,
+            None if known is None else tuple(known[row] for row in rows),
+        )
 
 
 def read_rows(patches: Patches, index: Any, read: Callable[[int], np.ndarray]) -> np.ndarray:
@@ -93,17 +119,30 @@ def read_rows(patches: Patches, index: Any, read: Callable[[int], np.ndarray]) -
     return found
 
 
-def load(source: str, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict[str, Split]:
+def load(
+    source: str,
+    *,
+    splits: Sequence[str] = SPLITS,
+    seed: int = 0,
+    cache: bool = True,
+    progress: Progress = silent,
+) -> dict[str, Split]:
     """The splits of DATA: a folder in PatchCamelyon's or the Kaggle layout, or the word ``synthetic``.
+
+    The first time, the images of a Kaggle folder are packed into one file below ``DATA/.histoedge``, or below the
+    user's cache where DATA cannot be written; so are the digests of PatchCamelyon's patches, when they are asked for.
 
     Args:
         source: a folder or ``synthetic``.
         splits: which of ``SPLITS``.
         seed: of the split of a Kaggle folder, and of the synthetic patches. The commands never change it: a training
             with another seed must leave the same patches to the test split.
+        cache: whether that cache is read and written.
+        progress: told of images packed, and of patches hashed, also later on.
 
     Raises:
         DataError: not a data set, or one with a fault; the message says where.
+        WriteError: no room for the pack.
     """
     if source == "synthetic":
         from histoedge.data import synthetic
@@ -122,9 +161,15 @@ def load(source: str, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict[
     if all(layouts.values()):
         raise DataError(f"{folder}: holds both {pcam.FILES} and {kaggle.LABELS}; give each data set its own folder")
     if layouts["PatchCamelyon"]:
-        return {name: pcam.load(folder, name) for name in splits}
+        return {name: pcam.load(folder, name, cached=cache, progress=progress) for name in splits}
     if layouts["Kaggle"]:
-        return kaggle.load(folder, splits=splits, seed=seed)
+        return kaggle.load(folder, splits=splits, seed=seed, cached=cache, progress=progress)
+    for images in (folder / "test", folder):
+        if kaggle.unlabelled(images):
+            raise DataError(
+                f"{images}: images without labels, from which nothing can be learnt or measured; to predict them: "
+                f"histoedge predict MODEL {images} --csv submission.csv"
+            )
     raise DataError(f"{folder}: no data set here; expected {pcam.FILES} or {kaggle.LABELS} with train/*.tif")
 
 

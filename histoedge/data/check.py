@@ -3,10 +3,11 @@
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from histoedge import data as sources
-from histoedge.data import Split
+from histoedge.data import Split, kaggle
 from histoedge.data.kaggle import SHA1
 from histoedge.progress import Progress, silent
 
@@ -36,10 +37,11 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``check`` found, split by split."""
+    """What ``check`` found, split by split; ``notes`` say what else lies there."""
 
     source: str
     splits: tuple[SplitReport, ...]
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
@@ -67,21 +69,33 @@ class Report:
         return [{name: row[name] for name in known} for row in rows]
 
 
-def check(source: str, *, seed: int = 0, progress: Progress = silent) -> Report:
-    """Read every patch of DATA once and say what is there.
+def check(source: str, *, seed: int = 0, cache: bool = True, progress: Progress = silent) -> Report:
+    """Say what is in DATA: every patch is read once, or was before, where the cache of DATA has its digest.
 
     Args:
         source: a folder in PatchCamelyon's or the Kaggle layout, or the word ``synthetic``.
         seed: of the split of a Kaggle folder, and of synthetic patches.
-        progress: told of every split read.
+        cache: whether the cache of DATA is read and written.
+        progress: told of patches hashed, and of every split.
 
     Raises:
         DataError: not a data set, or one with a fault, also one found while reading; the message says where.
     """
-    splits = list(sources.load(source, seed=seed).values())
+    splits = list(sources.load(source, seed=seed, cache=cache, progress=progress).values())
     for done, split in enumerate(splits, start=1):
         progress("read, splits", done, len(splits), f"{split.name}: {len(split.digests)} patches")
-    return Report(source, tuple(_report(split, [other for other in splits if other is not split]) for split in splits))
+    found = tuple(_report(split, [other for other in splits if other is not split]) for split in splits)
+    return Report(source, found, _notes(Path(source)))
+
+
+def _notes(folder: Path) -> tuple[str, ...]:
+    unlabelled = kaggle.unlabelled(folder / "test")
+    if not unlabelled:
+        return ()
+    return (
+        f"{folder / 'test'}: {unlabelled} images without labels, not used; to predict them: "
+        f"histoedge predict MODEL {folder / 'test'} --csv submission.csv",
+    )
 
 
 def _report(split: Split, others: list[Split]) -> SplitReport:

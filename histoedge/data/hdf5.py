@@ -19,6 +19,7 @@ from histoedge.edge.errors import HistoedgeError, ModelError
 LARGEST_ARRAYS_BYTES = 4 << 30
 LARGEST_CHUNK_BYTES = 256 << 20  # HDF5 unpacks a whole chunk to read one patch of it
 MOST_ARRAYS = 10_000
+ROWS_AT = 4096  # where rows begin in a file with the head of ``rows_header``
 DEEPEST_GROUP = 8  # a group can hold itself
 _ATTRIBUTES = "attributes"  # a JSON document in a dataset: HDF5 attributes end at 64 KB
 _FORMAT = "earliest"  # from 1.8 on, HDF5 writes the time into the header of every group
@@ -85,6 +86,71 @@ def read(found: h5py.Dataset, index: Any = (), *, where: Path, error: type[Histo
     """
     with _whole(where, error):
         return np.asarray(found[index])
+
+
+def row_offsets(found: h5py.Dataset, *, where: Path, error: type[HistoedgeError]) -> np.ndarray | None:
+    """The byte of the file at which each row begins, int64 (N,); None where rows do not lie there whole and plain.
+
+    They do where the dataset is contiguous, or in chunks of whole rows, without filters.
+
+    Raises:
+        HistoedgeError: of class ``error``: a row that would lie outside the file, or a corrupt file.
+    """
+    row_bytes = int(np.prod(found.shape[1:], dtype=object)) * found.dtype.itemsize
+    with _whole(where, error):
+        if found.file.id.get_create_plist().get_userblock() or found.id.get_create_plist().get_nfilters():
+            return None
+        if found.chunks is None:
+            first = found.id.get_offset()
+            offsets = None if first is None else first + row_bytes * np.arange(len(found), dtype=np.int64)
+        else:
+            offsets = _chunk_offsets(found, row_bytes)
+    if offsets is not None and len(offsets):
+        size = where.stat().st_size
+        wrong = np.flatnonzero((offsets < 0) | (offsets > size - row_bytes))
+        if len(wrong):
+            raise error(f"{where}: row {wrong[0]} lies outside the file; download or write it again")
+    return offsets
+
+
+def _chunk_offsets(found: h5py.Dataset, row_bytes: int) -> np.ndarray | None:
+    together = found.chunks[0]
+    if found.chunks[1:] != found.shape[1:] or not hasattr(found.id, "chunk_iter"):  # h5py on HDF5 before 1.12.3
+        return None
+    chunks: list[tuple[int, int, int]] = []
+    found.id.chunk_iter(lambda chunk: chunks.append((chunk.chunk_offset[0], chunk.byte_offset, chunk.size)))
+    starts, offsets, sizes = np.array(sorted(chunks), np.int64).reshape(-1, 3).T
+    expected = np.arange(0, len(found), together)
+    if not np.array_equal(starts, expected) or (sizes != together * row_bytes).any():
+        return None
+    rows: np.ndarray = offsets[:, None] + row_bytes * np.arange(together)
+    return rows.reshape(-1)[: len(found)]
+
+
+def rows_header(place: Path, name: str, *, shape: tuple[int, ...]) -> bytes:
+    """The first ``ROWS_AT`` bytes of a file whose one dataset, uint8 and contiguous, is all that follows them.
+
+    So rows can be written first, by any number of processes, and become an HDF5 file by its head at last. A file of
+    that size, which holds nothing, is made in the folder ``place`` and removed.
+
+    Raises:
+        OSError: a full disk, or no right to write there.
+    """
+    temporary = place / f".header{files.TEMPORARY_SUFFIX}"
+    try:
+        with h5py.File(temporary, "w", libver=_FORMAT, alignment_threshold=ROWS_AT, alignment_interval=ROWS_AT) as file:
+            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            layout.set_obj_track_times(False)
+            space = h5py.h5s.create_simple(shape)
+            made = h5py.h5d.create(file.id, name.encode(), h5py.h5t.NATIVE_UINT8, space, dcpl=layout)
+            if made.get_offset() != ROWS_AT:
+                raise RuntimeError(f"HDF5 {h5py.version.hdf5_version} puts rows at {made.get_offset()}")
+        with open(temporary, "rb") as written:
+            return written.read(ROWS_AT)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_rows(path: Path, name: str, blocks: Iterable[np.ndarray], *, shape: tuple[int, ...]) -> None:

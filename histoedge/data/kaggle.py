@@ -4,38 +4,50 @@ There is no official split, so one is made: 80/10/10, stratified and seeded, by 
 never with the same pixels in two splits.
 """
 
-import hashlib
+import os
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from histoedge.data import PATCH_PX, SPLITS, Split, image, read_rows, table
+from histoedge.data import PATCH_PX, SPLITS, Split, cache, image, pack, read_rows, table
+from histoedge.data.rows import Chosen
 from histoedge.edge.errors import DataError
+from histoedge.progress import Progress, silent
 
 LABELS = "train_labels.csv"
+SUFFIX = ".tif"
 SLIDES = ("patch_id_wsi_full.csv", "patch_id_wsi.csv")
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
 SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
-def load(folder: Path, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict[str, Split]:
-    """The seeded splits of the folder; every image is decoded once to find equal ones, then again when it is asked for.
+def load(
+    folder: Path, *, splits: Sequence[str] = SPLITS, seed: int = 0, cached: bool = True, progress: Progress = silent
+) -> dict[str, Split]:
+    """The seeded splits of the folder, read from its pack, which is made first where there is none.
+
+    Without ``cached``, or where no cache can be written, every image is decoded to find equal ones, and again when it
+    is asked for.
 
     Raises:
         DataError: a row without image or the reverse, a label other than 0 and 1, an image that is not a patch,
             too few patches for two classes in every split.
+        WriteError: no room for the pack.
     """
-    labels, slides = _table(folder)
+    there = pack.listed(folder / "train", suffix=SUFFIX) if (folder / "train").is_dir() else None
+    labels, slides = _table(folder, [] if there is None else there.names)
     ids = sorted(labels)
-    patches = TiffPatches([folder / "train" / f"{name}.tif" for name in ids])
-    digests = [hashlib.sha1(patches[index].tobytes()).digest() for index in range(len(ids))]
+    images = _in_order(there, ids)
+    packed = pack.opened(images, cache.places(folder), progress=progress) if cached else None
+    patches = TiffPatches([folder / "train" / name for name in images.names]) if packed is None else packed.patches
+    digests = pack.unpacked(images, progress=progress) if packed is None else packed.digests
     y = np.array([labels[name] for name in ids], np.uint8)
     known = [slides[name] for name in ids] if slides is not None else None
-    groups: list[Hashable] = list(digests) if known is None else _joined(known, digests)
+    groups: Sequence[Hashable] = digests if known is None else _joined(known, digests)
     parts = assign(y, groups, seed=seed)
     for number, name in enumerate(SPLITS):
         if len(np.unique(y[parts == number])) < 2:
@@ -43,19 +55,38 @@ def load(folder: Path, *, splits: Sequence[str] = SPLITS, seed: int = 0) -> dict
                 f"{folder}: {len(y)} patches in {len(set(groups))} groups (slides, or patches that are not equal) "
                 f"leave the {name} split without one of the classes; add patches"
             )
+    sizes = np.array(images.sizes, np.int64)
     chosen = {}
     for name in splits:
-        indices = np.flatnonzero(parts == SPLITS.index(name)).tolist()
+        rows = np.flatnonzero(parts == SPLITS.index(name))
+        indices = rows.tolist()
         chosen[name] = Split(
             name,
-            TiffPatches([patches.paths[index] for index in indices]),
-            y[indices],
+            Chosen(patches, rows),
+            y[rows],
             [ids[index] for index in indices],
             None if known is None else [known[index] for index in indices],
-            sum(patches.paths[index].stat().st_size for index in indices),
+            int(sizes[rows].sum()),
             tuple(digests[index] for index in indices),
         )
     return chosen
+
+
+def unlabelled(folder: Path) -> int:
+    """How many images lie in a folder, as in ``test`` of the competition."""
+    try:
+        with os.scandir(folder) as entries:
+            return sum(entry.name.endswith(SUFFIX) for entry in entries)
+    except OSError:
+        return 0
+
+
+def _in_order(there: pack.Images | None, ids: Sequence[str]) -> pack.Images:
+    """The images of these ids; every one is there."""
+    if there is None:
+        return pack.Images(Path(), (), (), ())
+    rows = {name: row for row, name in enumerate(there.names)}
+    return there.take([rows[f"{name}{SUFFIX}"] for name in ids])
 
 
 def assign(labels: np.ndarray, groups: Sequence[Hashable], *, seed: int) -> np.ndarray:
@@ -70,19 +101,25 @@ def assign(labels: np.ndarray, groups: Sequence[Hashable], *, seed: int) -> np.n
     order = list(members.values())
     order = [order[at] for at in np.random.default_rng(seed).permutation(len(order))]
     order.sort(key=len, reverse=True)
-    shares = np.array([SHARES[name] for name in SPLITS])[:, None]
-    wished = np.maximum(shares * np.array([np.sum(labels == 0), np.sum(labels == 1)]), 1e-9)
-    held = np.zeros_like(wished)
-    parts = np.zeros(len(labels), int)
-    for indices in order:
-        positives = int(labels[indices].sum())
-        more = np.array([len(indices) - positives, positives])
+    truth = labels.tolist()
+    wished = [[max(SHARES[name] * truth.count(label), 1e-9) for label in (0, 1)] for name in SPLITS]
+    held = [[0.0, 0.0] for _ in SPLITS]
+    parts = [0] * len(truth)
+    for indices in order:  # plain numbers: arrays of two take ten times as long, and there can be 220,025 groups
+        positives = sum(map(truth.__getitem__, indices))
+        more = (len(indices) - positives, positives)
         # how much the sum of held^2 / wished would rise: least where the group fills what is emptiest
-        rise = (((held + more) ** 2 - held**2) / wished).sum(axis=1)
-        part = int(np.argmin(rise))
-        held[part] += more
-        parts[indices] = part
-    return parts
+        rise = [
+            ((no + more[0]) * (no + more[0]) - no * no) / wished_no
+            + ((yes + more[1]) * (yes + more[1]) - yes * yes) / wished_yes
+            for (no, yes), (wished_no, wished_yes) in zip(held, wished, strict=True)
+        ]
+        part = rise.index(min(rise))
+        held[part][0] += more[0]
+        held[part][1] += more[1]
+        for index in indices:
+            parts[index] = part
+    return np.array(parts, int)
 
 
 def _joined(slides: Sequence[str], digests: Sequence[bytes]) -> list[Hashable]:
@@ -91,7 +128,7 @@ def _joined(slides: Sequence[str], digests: Sequence[bytes]) -> list[Hashable]:
 
     def root(slide: str) -> str:
         while parent[slide] != slide:
-            slide = parent[slide]
+            parent[slide] = slide = parent[parent[slide]]
         return slide
 
     first: dict[bytes, str] = {}
@@ -120,8 +157,8 @@ class TiffPatches:
         return read_rows(self, index, lambda row: image.read_patch(self.paths[row]))
 
 
-def _table(folder: Path) -> tuple[dict[str, int], dict[str, str] | None]:
-    """Label and, where known, slide of every id; every id has an image and the reverse."""
+def _table(folder: Path, images: Iterable[str]) -> tuple[dict[str, int], dict[str, str] | None]:
+    """Label and, where known, slide of every id; every id has one of the images and the reverse."""
     path = folder / LABELS
     if not path.is_file():
         raise DataError(f"{path}: no such file; the competition's folder has train/*.tif and {LABELS}")
@@ -133,7 +170,7 @@ def _table(folder: Path) -> tuple[dict[str, int], dict[str, str] | None]:
         if row["id"] in labels:
             raise DataError(f"{path}: id {row['id']} twice, the second time in line {number}")
         labels[row["id"]] = int(row["label"])
-    there = {file.stem for file in (folder / "train").glob("*.tif")}
+    there = {name.removesuffix(SUFFIX) for name in images}
     if lost := sorted(labels.keys() - there):
         raise DataError(f"{path}: no image train/{lost[0]}.tif for its id ({len(lost)} such ids)")
     if extra := sorted(there - labels.keys()):

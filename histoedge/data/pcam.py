@@ -16,8 +16,9 @@ from typing import Any, overload
 import numpy as np
 
 from histoedge import files
-from histoedge.data import PATCH_PX, Split, hdf5, read_rows, table
+from histoedge.data import PATCH_PX, Split, cache, digests, hdf5, read_rows, rows, table
 from histoedge.edge.errors import DataError
+from histoedge.progress import Progress, silent
 
 FILES = "camelyonpatch_level_2_split_*.h5*"
 MOST_PATCHES = 1 << 24  # PatchCamelyon has 2**18 for training
@@ -27,8 +28,11 @@ LARGEST_RATIO = 32
 SMALL_UNPACKED_BYTES = 1 << 28
 
 
-def load(folder: Path, split: str) -> Split:
+def load(folder: Path, split: str, *, cached: bool = True, progress: Progress = silent) -> Split:
     """One split, opened and checked; patches are read when they are indexed.
+
+    Their digests are found when they are first asked for, which reads every patch and tells ``progress``; then they
+    are kept in the cache of the folder, unless ``cached`` is False.
 
     Raises:
         DataError: a file missing, cut short or corrupt; a dataset of another name, shape or type; lengths that
@@ -45,7 +49,17 @@ def load(folder: Path, split: str) -> Split:
         raise DataError(f"{y_path}: {held} in {len(labels)} patches; a split needs both classes")
     slides = _slides(folder / f"{stem}_meta.csv", len(labels))
     size = sum(path.stat().st_size for path in (x_path, y_path))
-    return Split(split, patches, labels, Numbered(split, len(labels)), slides, size)
+    places, name = cache.places(folder) if cached else (), split
+    return Split(
+        split,
+        patches,
+        labels,
+        Numbered(split, len(labels)),
+        slides,
+        size,
+        digests.kept(patches, x_path, name=name, places=places),
+        lambda: digests.find(patches, x_path, name=name, places=places, progress=progress),
+    )
 
 
 class Numbered(Sequence[str]):
@@ -68,13 +82,15 @@ class Numbered(Sequence[str]):
 
 
 class H5Patches:
-    """The dataset ``x`` of a PatchCamelyon file: uint8 (N, 96, 96, 3), read through HDF5 when it is indexed.
+    """The dataset ``x`` of a PatchCamelyon file: uint8 (N, 96, 96, 3), read when it is indexed; threads may share it.
 
     Memory holds what was asked for and nothing else. (A memory map would not be faster for patches of 27 kB, would
-    count every page once read, and would kill the process where a file is cut short under it.)
+    count every page once read, and would kill the process where a file is cut short under it.) Patches that lie whole
+    in the file are read past HDF5, which lets one thread in at a time; those packed by a filter through it.
 
     Raises:
-        DataError: when made: missing, corrupt, of another name, shape or type. When indexed: corrupt there.
+        DataError: when made: missing, corrupt, of another name, shape or type. When indexed: corrupt there, or cut
+            short since.
     """
 
     dtype = np.dtype(np.uint8)
@@ -94,11 +110,15 @@ class H5Patches:
             if len(x) > MOST_PATCHES:
                 raise DataError(f"{path}: x claims {len(x)} patches, expected at most {MOST_PATCHES}")
             self.shape: tuple[int, ...] = x.shape
+            offsets = hdf5.row_offsets(x, where=path, error=DataError) if rows.POSSIBLE else None
+        self._whole = None if offsets is None else rows.FileRows(path, offsets, self.shape[1:])
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
+        if self._whole is not None:
+            return self._whole[index]
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step == 1:
@@ -155,17 +175,13 @@ def _plain(folder: Path, name: str) -> Path:
         raise DataError(f"{path}: no such file, nor {packed.name}; PatchCamelyon has an x and a y file per split")
     status = packed.stat()
     place = hashlib.sha256(os.fsencode(packed.resolve())).hexdigest()[:16]
-    unpacked = _cache() / f"{place}-{status.st_size:x}-{status.st_mtime_ns:x}-{name}"
+    unpacked = cache.users() / f"{place}-{status.st_size:x}-{status.st_mtime_ns:x}-{name}"
     if not unpacked.is_file():
-        for older in _cache().glob(f"{place}-*-{name}"):
+        for older in cache.users().glob(f"{place}-*-{name}"):
             older.unlink(missing_ok=True)
         with files.replacing(unpacked) as temporary:
             _unpack(packed, temporary)
     return unpacked
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histoedge"
 
 
 def _unpack(packed: Path, to: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from histoedge import files
 from histoedge.data import LABEL_PX, PATCH_PX, Split, load
 from histoedge.edge import drift
+from histoedge.progress import Progress, silent
 
 GRID = (4, 8)  # rows and columns of patches per class
 GAP_PX = 4
@@ -15,13 +16,15 @@ SAMPLE = 1000  # patches per split that brightness and stain are measured on
 _COLOURS = {"train": "#3b6fb6", "valid": "#e08a2e", "test": "#4c9a5f"}
 
 
-def picture(source: str, file: Path, *, seed: int = 0) -> None:
+def picture(source: str, file: Path, *, seed: int = 0, cache: bool = True, progress: Progress = silent) -> None:
     """Draw DATA to a PNG file: labels, brightness and stain per split (of up to 1,000 patches), patches of each class.
 
     Args:
         source: a folder in PatchCamelyon's or the Kaggle layout, or the word ``synthetic``.
         file: where the picture goes, replaced whole.
         seed: chooses the patches that are drawn, and is that of ``load``.
+        cache: as for ``load``.
+        progress: as for ``load``.
 
     Raises:
         DataError: as ``load``, also for a patch that cannot be read.
@@ -29,7 +32,7 @@ def picture(source: str, file: Path, *, seed: int = 0) -> None:
     """
     from matplotlib.figure import Figure
 
-    splits = load(source, seed=seed)
+    splits = load(source, seed=seed, cache=cache, progress=progress)
     figure = Figure(figsize=(14, 8.8), layout="constrained")
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1, 1.75)))
     balance, brightness, stain_h, stain_e = left.subplots(4, 1)

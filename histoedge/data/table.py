@@ -20,15 +20,18 @@ def read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise DataError(f"{path}: {path.stat().st_size} bytes, expected a table of at most {LARGEST_FILE_BYTES}")
         with open(path, newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            header = list(table.fieldnames or ())
+            table = csv.reader(file)
+            header = next(table, [])
             if missing := [name for name in columns if name not in header]:
                 raise DataError(f"{path}: no column {missing[0]}; found {', '.join(header)[:80] or 'nothing'}")
             rows = []
-            for row in table:
-                if lost := [name for name in columns if row[name] is None]:
+            for values in table:
+                if not values:  # an empty line
+                    continue
+                row = dict(zip(header, map(str.strip, values), strict=False))
+                if lost := [name for name in columns if name not in row]:
                     raise DataError(f"{path}: line {table.line_num} has no {lost[0]}; the file may be cut short")
-                rows.append({name: row[name].strip() for name in header if row[name] is not None})
+                rows.append(row)
             return rows
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None

@@ -1,0 +1,85 @@
+"""Patches that lie whole in one file, read without a lock, and views on some patches of many."""
+
+import os
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from histoedge.edge.errors import DataError
+
+if TYPE_CHECKING:
+    from histoedge.data import Patches
+
+POSSIBLE = hasattr(os, "preadv")  # not on Windows
+
+
+class FileRows:
+    """Rows of one size at known places of a file: uint8 (N, ...), indexed as an array is.
+
+    Any number of threads may read at once. A row is read when it is asked for; rows that lie one after the other are
+    one call of the system.
+
+    Raises:
+        DataError: when indexed: the file ends before a row, or cannot be read there; the message names the row.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, path: Path, offsets: np.ndarray, row_shape: Sequence[int]) -> None:
+        """Open the file; ``offsets`` int64 (N,), the byte at which each row begins."""
+        self.path = path
+        self.shape: tuple[int, ...] = (len(offsets), *row_shape)
+        self._offsets = offsets
+        self._row_bytes = int(np.prod(row_shape))
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except OSError as cause:
+            raise DataError(f"{path}: cannot be opened ({cause.strerror})") from cause
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        offsets = np.asarray(self._offsets[index])
+        found = np.empty((*offsets.shape, *self.shape[1:]), np.uint8)
+        flat, into, size = offsets.reshape(-1), found.reshape(-1).data, self._row_bytes
+        breaks = (np.flatnonzero(flat[1:] != flat[:-1] + size) + 1).tolist()
+        for first, last in zip([0, *breaks], [*breaks, len(flat)], strict=True):
+            done = first * size
+            while done < last * size:
+                row = done // size
+                at = int(flat[row]) + done - row * size
+                try:
+                    count = os.preadv(self._descriptor, [into[done : last * size]], at)
+                except OSError as cause:
+                    raise self._unreadable(index, row, cause.strerror or str(cause)) from cause
+                if count == 0:
+                    raise self._unreadable(index, row, "the file ends before it")
+                done += count
+        return found
+
+    def _unreadable(self, index: Any, place: int, reason: str) -> DataError:
+        row = np.arange(len(self))[index].reshape(-1)[place]
+        return DataError(f"{self.path}: patch {row} cannot be read ({reason}); restore the file and start again")
+
+
+class Chosen:
+    """Some patches of many, in the order that is given, indexed as an array is; nothing is read before that."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, patches: "Patches", rows: np.ndarray) -> None:
+        """``rows`` int (n,), of ``patches``."""
+        self.patches: Patches = patches.patches if isinstance(patches, Chosen) else patches
+        self.rows: np.ndarray = patches.rows[rows] if isinstance(patches, Chosen) else rows
+        self.shape: tuple[int, ...] = (len(rows), *patches.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.patches[self.rows[index]]

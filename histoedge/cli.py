@@ -418,8 +418,11 @@ def verify(model: Path, source: str | None, layers: bool, as_json: bool) -> None
         if layers:
             _print_rows(compared["layers"])
             click.echo(compared["advice"])
+    if verdict.not_kept is not None:
+        click.echo(f"histoedge: the verdict is not kept: {verdict.not_kept}", err=True)
     if not verdict.passed:
-        raise ComparisonFailed(f"{model}: verification failed; do not ship this file")
+        reason = "verification failed; do not ship this file" if verdict.outdated is None else verdict.outdated
+        raise ComparisonFailed(f"{model}: {reason}")
 
 
 def _sums(may_saturate: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from histoedge import benchmark, data, files, reporting, verification
 from histoedge.cell import SOURCE
-from histoedge.config import BenchPlan, CompressConfig, Device, Recipe, TrainConfig, ancestry
+from histoedge.config import BenchPlan, CompressConfig, Device, Recipe, TrainConfig
 from histoedge.edge.errors import ComparisonFailed
 from histoedge.progress import Progress, silent
 
@@ -60,19 +60,17 @@ def run(
     trained = train.train(splits, train_config, out, network=network, teacher=teacher, device=device, progress=progress)
     files.sweep(out)
     progress("train", 1, 1, f"valid AUC {trained.valid_auc:.4f}")
-    needed = {step.name: step for recipe in recipes for step in ancestry(recipe)}
-    for done, recipe in enumerate(needed.values(), start=1):
-        made = compress.compress(out, recipe, splits, compress_config, device=device, progress=progress)
-        progress("compress, recipes", done, len(needed), f"{recipe.name}: valid AUC {made.valid_auc:.4f}")
+    compress.compress_all(out, recipes, splits, compress_config, device=device, progress=progress)
     models: list[Path] = []
     for done, recipe in enumerate(recipes, start=1):
         models += [exported.model for exported in export.export(out, recipe)]
         progress("export, recipes", done, len(recipes), recipe.name)
+    renewed = [exported.model for exported in export.renew(out)]  # of recipes that were not asked for
     failed = []
-    for done, model in enumerate(models, start=1):
+    for done, model in enumerate([*models, *renewed], start=1):
         if not verification.is_current(model) and not verification.verify(model).passed:
             failed.append(model.name)
-        progress("verify, files", done, len(models), model.name)
+        progress("verify, files", done, len(models) + len(renewed), model.name)
     results = out / "bench.json"
     reference = out / SOURCE
     test, valid = splits["test"], splits["valid"]
@@ -82,5 +80,5 @@ def run(
     page = out / "report.html"
     files.write_text(page, reporting.html(benchmark.read(results)))
     if failed:
-        raise ComparisonFailed(f"{len(failed)} of {len(models)} files fail verification: {', '.join(failed)}")
+        raise ComparisonFailed(f"{len(failed)} of {len(models) + len(renewed)} files fail verification: {', '.join(failed)}")
     return Outcome(tuple(models), results, page)

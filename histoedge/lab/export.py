@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +102,31 @@ def export(
         files.write_bytes(manifests.golden_path(model), beside)
         files.write_json(manifests.manifest_path(model), described.as_json())
         made.append(Exported(model, written=True))
+    return made
+
+
+def outdated(run: Path) -> tuple[Path, ...]:
+    """The files in ``RUN/models`` that were made from other weights of their recipe than lie in RUN now, by name."""
+    found = []
+    for weights in (checkpoint.path_of(run, recipe.name) for recipe in checkpoint.recipes_in(run)):
+        sha256 = files.sha256(weights)
+        for format_ in FORMATS:
+            model = run / "models" / f"{weights.name.removesuffix(checkpoint.SUFFIX)}.{format_}"
+            with suppress(ModelError):  # verify tells what is wrong with it
+                if model.is_file() and manifests.read(model).parents.get("weights") != sha256:
+                    found.append(model)
+    return tuple(sorted(found))
+
+
+def renew(run: Path) -> list[Exported]:
+    """Write every file that is ``outdated`` again.
+
+    Raises:
+        ModelError: as ``export``.
+    """
+    made = []
+    for model in outdated(run):
+        made += export(run, Recipe.parse(model.stem), formats=(model.suffix.removeprefix("."),))
     return made
 
 

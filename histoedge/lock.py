@@ -88,8 +88,8 @@ def _lock(descriptor: int, path: Path) -> None:
             raise
         path.unlink(missing_ok=True)
         raise ConfigError(
-            f"{path.parent}: its file system has no locks ({os.strerror(error.errno)}), so two processes could write to one "
-            "run at once; use a folder on another disk, and copy the run when it is done"
+            f"{path.parent}: its file system has no locks ({os.strerror(error.errno)}), so two processes could write "
+            "to one run at once; use a folder on another disk, and copy the run when it is done"
         ) from error
 
 

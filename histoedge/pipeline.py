@@ -67,10 +67,11 @@ def run(
         progress("export, recipes", done, len(recipes), recipe.name)
     renewed = [exported.model for exported in export.renew(out)]  # of recipes that were not asked for
     failed = []
-    for done, model in enumerate([*models, *renewed], start=1):
+    written = [*models, *renewed]
+    for done, model in enumerate(written, start=1):
         if not verification.is_current(model) and not verification.verify(model).passed:
             failed.append(model.name)
-        progress("verify, files", done, len(models) + len(renewed), model.name)
+        progress("verify, files", done, len(written), model.name)
     results = out / "bench.json"
     reference = out / SOURCE
     test, valid = splits["test"], splits["valid"]
@@ -80,5 +81,5 @@ def run(
     page = out / "report.html"
     files.write_text(page, reporting.html(benchmark.read(results)))
     if failed:
-        raise ComparisonFailed(f"{len(failed)} of {len(models) + len(renewed)} files fail verification: {', '.join(failed)}")
+        raise ComparisonFailed(f"{len(failed)} of {len(written)} files fail verification: {', '.join(failed)}")
     return Outcome(tuple(models), results, page)

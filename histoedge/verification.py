@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,9 @@ class Verdict:
 
     ``output_quantum`` is None for a file that computes in floats; ``may_saturate`` is the manifest's. ``twin`` is
     None where there is no twin or no runtime for it. ``outdated`` says so where the run has other weights by now than
-    the file was made from. ``not_kept`` says why the verdict could not be kept beside the model; it is no part of the
-    JSON document.
+    the file was made from. ``layers`` are the layers' errors (``lab.layers.LayerError``, worst first) with the
+    ``advice`` that follows, where they were asked for. ``not_kept`` says why the verdict could not be kept
+    beside the model; it is no part of the JSON document.
     """
 
     model: str
@@ -120,6 +122,8 @@ class Verdict:
     twin: TwinCheck | None
     outdated: str | None = None
     not_kept: str | None = None
+    layers: tuple[Any, ...] = ()
+    advice: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -128,9 +132,14 @@ class Verdict:
         golden = bool(ran) and all(check.status == "ok" for check in ran) and self.outdated is None
         return golden and all(check is None or check.passed for check in (self.comparison, self.twin))
 
+    def with_layers(self, layers: Sequence[Any], advice: str) -> "Verdict":
+        """The verdict with the errors of the layers too, see ``layers``."""
+        return dataclasses.replace(self, layers=tuple(layers), advice=advice)
+
     def as_json(self) -> dict[str, Any]:
         """The JSON document."""
-        told = {name: value for name, value in dataclasses.asdict(self).items() if name != "not_kept"}
+        without = {"not_kept"} | ({"layers", "advice"} if self.advice is None else set())
+        told = {name: value for name, value in dataclasses.asdict(self).items() if name not in without}
         return {"format": FORMAT, "passed": self.passed, **told}
 
 

@@ -52,9 +52,9 @@ def holder(folder: Path) -> Iterator["subprocess.Popen[str]"]:
 
 def test_a_second_process_is_refused_and_told_the_first(tmp_path: Path) -> None:
     with holder(tmp_path / "run") as first:
-        with pytest.raises(lock.InUse, match=f"run: in use by process {first.pid} on .+ since .+; wait until") as told:
-            with lock.held(tmp_path / "run"):
-                pass
+        message = f"run: in use by process {first.pid} on .+ since .+; wait until"
+        with pytest.raises(lock.InUse, match=message) as told, lock.held(tmp_path / "run"):
+            pass
         assert "\n" not in str(told.value)
         assert told.value.exit_code == 1
         assert (tmp_path / "run" / lock.NAME).is_file()
@@ -86,7 +86,7 @@ def test_of_many_at_once_each_holds_it_alone_or_is_refused(tmp_path: Path) -> No
         "import os; mine = Path(sys.argv[1]) / str(os.getpid()); mine.touch(); "
         "assert len(list(mine.parent.glob('[0-9]*'))) == 1; mine.unlink()"
     )
-    loop = f"import sys\nfrom pathlib import Path\nfrom histoedge import lock\nfor _ in range(200):\n  try:\n   {{}}\n"
+    loop = "import sys\nfrom pathlib import Path\nfrom histoedge import lock\nfor _ in range(200):\n  try:\n   {}\n"
     code = loop.format(f"with lock.held(Path(sys.argv[1])): {body}") + "  except lock.InUse: pass\n"
     run = tmp_path / "run"
     racers = [subprocess.Popen([sys.executable, "-c", code, str(run)], stderr=subprocess.PIPE) for _ in range(3)]

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import RUNTIMES, Runtime, load
-from . import lookalike
+from . import RUNTIMES, Runtime, load, lookalike
 from . import manifest as manifests
 from .errors import ModelError, RuntimeUnavailable
 from .manifest import Golden, Manifest

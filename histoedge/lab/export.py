@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histoedge import __version__, files
+from histoedge import files
 from histoedge.config import FORMATS, Recipe
 from histoedge.data import synthetic
 from histoedge.edge import Manifest, litert
@@ -19,6 +19,7 @@ from histoedge.edge.errors import ModelError
 from histoedge.lab import appearance, checkpoint, keep, readback, saturate, to_onnx, to_tflite
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.network import LABEL_PX, PATCH_PX, Arrays
+from histoedge.version import __version__
 
 UM_PER_PX = 0.972  # PatchCamelyon: 10x, from slides scanned at 0.243
 GOLDEN_PATCHES = 16
@@ -103,6 +104,22 @@ def export(
         files.write_json(manifests.manifest_path(model), described.as_json())
         made.append(Exported(model, written=True))
     return made
+
+
+def export_all(
+    run: Path,
+    recipes: Sequence[Recipe],
+    *,
+    formats: Sequence[str] = FORMATS,
+    target_ort: str = to_onnx.DEFAULT_TARGET,
+) -> list[Exported]:
+    """``export`` of these recipes; without any, of all whose weights lie in RUN.
+
+    Raises:
+        ModelError, ConfigError: as ``export``; there are no weights in RUN.
+    """
+    wanted = recipes or checkpoint.recipes_in(run) or (Recipe.parse("fp32"),)  # of which export says that it is missing
+    return [made for recipe in wanted for made in export(run, recipe, formats=formats, target_ort=target_ort)]
 
 
 def outdated(run: Path) -> tuple[Path, ...]:

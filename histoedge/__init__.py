@@ -387,17 +387,11 @@ def bench(
     from histoedge import config as settings
     from histoedge.benchmark import gated
 
-    repeated: dict[str, Any] = {
-        "runtimes": runtime,
-        "threads": threads,
-        "batch": batch,
-        "field_px": field,
-        "scenarios": scenario,
-    }
-    options = {name: tuple(dict.fromkeys(_several(values))) or None for name, values in repeated.items()}
-    plan = settings.resolve(
-        settings.BenchPlan, file=_path(config), options={**options, "robustness": robustness or None}
-    )
+    repeated: dict[str, Any] = {"runtimes": runtime, "threads": threads, "batch": batch}
+    repeated |= {"field_px": field, "scenarios": scenario}
+    options: dict[str, Any] = {name: tuple(dict.fromkeys(_several(given))) or None for name, given in repeated.items()}
+    options["robustness"] = robustness or None
+    plan = settings.resolve(settings.BenchPlan, file=_path(config), options=options)
     return gated.bench_gated(
         Path(out),
         [Path(place) for place in _several(places)],

@@ -4,25 +4,18 @@ Exit codes: 0 done; 1 a deliberate error, one line on stderr; 2 wrong usage; 3 a
 """
 
 import dataclasses
-import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+import histoedge
 from histoedge import __version__, config, edge
-from histoedge.edge.errors import ComparisonFailed, ConfigError, HistoedgeError, RuntimeUnavailable
+from histoedge.edge.errors import ComparisonFailed, HistoedgeError, RuntimeUnavailable
 from histoedge.edge.manifest import OperatingPoint
-
-if TYPE_CHECKING:
-    from histoedge import explanation as explaining
-
-if TYPE_CHECKING:
-    from histoedge.data import Split
-    from histoedge.lab.network import Network
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -88,6 +81,13 @@ config_option = click.option(
     "--config", "file", type=PATH, metavar="F.toml", help="Settings: [train], [compress], [bench], [network]."
 )
 device_option = click.option("--device", type=click.Choice(["auto", "gpu", "cpu"]), default="auto", show_default=True)
+patches_on_option = click.option(
+    "--patches-on",
+    type=click.Choice(["auto", "device", "disk"]),
+    default="auto",
+    show_default=True,
+    help="Hold the training patches where Keras computes, or read them from disk as needed. The weights are the same.",
+)
 threads_option = click.option("--threads", type=click.IntRange(1), help="Threads of the runtime.  [default: 1]")
 recipe_option = click.option(
     "--recipe",
@@ -119,19 +119,17 @@ def _train_options(command: Command) -> Command:
     return command
 
 
+def _watch_options(command: Command) -> Command:
+    for option in (
+        click.option("--mlflow", metavar="URI", help="Log each epoch to this MLflow server or folder."),
+        click.option("--tensorboard", type=PATH, metavar="DIR", help="Write each epoch to DIR for TensorBoard."),
+    ):
+        command = option(command)
+    return command
+
+
 def _print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=1, default=str))
-
-
-def _training(
-    file: Path | None, network: str | None, epochs: int | None, seed: int | None
-) -> "tuple[config.TrainConfig, Network]":
-    from histoedge.lab import network as networks
-
-    settings = config.resolve(
-        config.TrainConfig, file=file, options={"network": network, "epochs": epochs, "seed": seed}
-    )
-    return settings, networks.named(settings.network, file=file)
 
 
 @main.command()
@@ -139,6 +137,8 @@ def _training(
 @recipe_option
 @device_option
 @threads_option
+@patches_on_option
+@_watch_options
 @config_option
 @json_option
 def run(
@@ -152,29 +152,31 @@ def run(
     recipe_names: tuple[str, ...],
     device: config.Device,
     threads: int | None,
+    patches_on: config.PatchesOn,
+    tensorboard: Path | None,
+    mlflow: str | None,
     file: Path | None,
     as_json: bool,
 ) -> None:
     """All stages: train, compress, export, verify, bench, report. Started again, it goes on where it stopped."""
     from histoedge import benchmark, progress, reporting
-    from histoedge import pipeline as main_job
 
-    recipes = config.recipes(recipe_names)
-    train_config, architecture = _training(file, network, epochs, seed)
-    compress_config = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
-    plan = config.resolve(config.BenchPlan, file=file, options={"threads": threads and (threads,)})
     with progress.on_terminal() as show:
-        outcome = main_job.run(
+        outcome = histoedge.run(
             source,
-            out,
-            train_config=train_config,
-            network=architecture,
+            out=out,
             teacher=teacher,
-            compress_config=compress_config,
-            plan=plan,
-            recipes=recipes,
+            network=network,
+            epochs=epochs,
+            seed=seed,
+            recipe=recipe_names,
             device=device,
-            cache=not no_cache,
+            threads=threads,
+            config=file,
+            tensorboard=tensorboard,
+            mlflow=mlflow,
+            patches_on=patches_on,
+            no_cache=no_cache,
             progress=show,
         )
     results = benchmark.read(outcome.results)
@@ -245,6 +247,8 @@ def check(source: str, picture: Path | None, no_cache: bool, as_json: bool) -> N
 @main.command()
 @_train_options
 @device_option
+@patches_on_option
+@_watch_options
 @config_option
 @json_option
 def train(
@@ -256,23 +260,34 @@ def train(
     epochs: int | None,
     seed: int | None,
     device: config.Device,
+    patches_on: config.PatchesOn,
+    tensorboard: Path | None,
+    mlflow: str | None,
     file: Path | None,
     as_json: bool,
 ) -> None:
     """Train the source network; killed and started again, it goes on after the last whole epoch."""
-    from histoedge import data as sources
     from histoedge import progress
     from histoedge.lab import checkpoint
-    from histoedge.lab import train as training
 
-    settings, architecture = _training(file, network, epochs, seed)
     with progress.on_terminal() as show:
-        splits = sources.load(source, splits=("train", "valid"), cache=not no_cache, progress=show)
-        trained = training.train(
-            splits, settings, out, network=architecture, teacher=teacher, device=device, progress=show
+        trained = histoedge.train(
+            source,
+            out=out,
+            teacher=teacher,
+            network=network,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            config=file,
+            tensorboard=tensorboard,
+            mlflow=mlflow,
+            patches_on=patches_on,
+            no_cache=no_cache,
+            progress=show,
         )
     weights = checkpoint.path_of(out, "fp32")
-    document = {"weights": str(weights), "valid_auc": trained.valid_auc, "epochs": settings.epochs}
+    document = {"weights": str(weights), "valid_auc": trained.valid_auc, "epochs": trained.inputs["train"]["epochs"]}
     if as_json:
         _print_json(document)
     else:
@@ -287,6 +302,7 @@ def train(
 @click.option("--patches", type=click.IntRange(2), help="Training patches, drawn by the seed.  [default: all]")
 @click.option("--network", "family", metavar="NAME", help="Keep this family's budget: nano, edge or accurate.")
 @click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: 0]")
+@patches_on_option
 @config_option
 @json_option
 def tune(
@@ -298,6 +314,7 @@ def tune(
     patches: int | None,
     family: str | None,
     seed: int | None,
+    patches_on: config.PatchesOn,
     file: Path | None,
     as_json: bool,
 ) -> None:
@@ -306,24 +323,20 @@ def tune(
     Started again, or in several processes, it goes on with the study in DIR. `train --config DIR/best.toml` trains what
     it chose: of the trials that none beats in both AUC and latency, the one with the highest AUC.
     """
-    from histoedge import data as sources
     from histoedge import progress
-    from histoedge.lab import space
-    from histoedge.lab import tune as tuning
 
-    base = space.settings(file, family=family, epochs=epochs, seed=seed)
-    compress_config = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
-    plan = config.resolve(config.BenchPlan, file=file, options={})
     with progress.on_terminal() as show:
-        splits = sources.load(source, splits=("train", "valid"), cache=not no_cache, progress=show)
-        front, best = tuning.tune(
-            splits,
-            base,
-            out,
+        front, best = histoedge.tune(
+            source,
+            out=out,
             trials=trials,
+            epochs=epochs,
             patches=patches,
-            compress_config=compress_config,
-            plan=plan,
+            network=family,
+            seed=seed,
+            config=file,
+            patches_on=patches_on,
+            no_cache=no_cache,
             progress=show,
         )
     if as_json:
@@ -338,6 +351,7 @@ def tune(
 @data_option
 @recipe_option
 @device_option
+@patches_on_option
 @config_option
 @json_option
 def compress(
@@ -346,33 +360,46 @@ def compress(
     no_cache: bool,
     recipe_names: tuple[str, ...],
     device: config.Device,
+    patches_on: config.PatchesOn,
     file: Path | None,
     as_json: bool,
 ) -> None:
     """Prune and quantise the network of RUN, fine-tuning on the training split."""
-    from histoedge import data as sources
     from histoedge import progress
     from histoedge.lab import checkpoint
-    from histoedge.lab import compress as compressing
+    from histoedge.lab import export as exporting
 
-    recipes = config.recipes(recipe_names)
-    held = checkpoint.read(checkpoint.path_of(run_folder, "fp32"))
-    seed = held.inputs["train"]["seed"]
-    settings = config.resolve(config.CompressConfig, file=file, options={"seed": seed})
-    rows = []
     with progress.on_terminal() as show:
-        splits = sources.load(source, splits=("train", "valid"), cache=not no_cache, progress=show)
-        needed = {step.name: step for recipe in recipes for step in config.ancestry(recipe)}
-        for recipe in needed.values():
-            made = compressing.compress(run_folder, recipe, splits, settings, device=device, progress=show)
-            weights = checkpoint.path_of(run_folder, recipe.name)
-            rows.append({"recipe": recipe.name, "weights": str(weights), "valid_auc": round(made.valid_auc, 6)})
+        made = histoedge.compress(
+            run_folder,
+            data=source,
+            recipe=recipe_names,
+            device=device,
+            config=file,
+            patches_on=patches_on,
+            no_cache=no_cache,
+            progress=show,
+        )
+    rows = []
+    for one in made:
+        weights = checkpoint.path_of(run_folder, one.recipe)
+        rows.append({"recipe": one.recipe, "weights": str(weights), "valid_auc": round(one.valid_auc, 6)})
     _print_rows(rows, as_json=as_json)
+    if outdated := exporting.outdated(run_folder):
+        again = "".join(f" --recipe {recipe}" for recipe in dict.fromkeys(model.stem for model in outdated))
+        names = ", ".join(str(model.relative_to(run_folder)) for model in outdated)
+        click.echo(f"{names}: of earlier weights; histoedge export {run_folder}{again} writes them anew", err=as_json)
 
 
 @main.command()
 @click.argument("run_folder", metavar="RUN", type=PATH)
-@recipe_option
+@click.option(
+    "--recipe",
+    "recipe_names",
+    multiple=True,
+    metavar="R",
+    help="Repeatable, or `all`; default: all whose weights are there.",
+)
 @click.option(
     "--format", "formats", multiple=True, type=click.Choice(config.FORMATS), help="Repeatable; default: both."
 )
@@ -382,14 +409,18 @@ def export(
     run_folder: Path, recipe_names: tuple[str, ...], formats: tuple[str, ...], target_ort: str, as_json: bool
 ) -> None:
     """Write TFLite and ONNX files of RUN's recipes, each with its manifest and golden patches."""
-    from histoedge.lab import export as exporting
+    from histoedge.lab import checkpoint
 
-    rows = []
-    for recipe in config.recipes(recipe_names):
-        for made in exporting.export(run_folder, recipe, formats=formats or config.FORMATS, target_ort=target_ort):
-            size = made.model.stat().st_size
-            rows.append({"model": str(made.model), "size_bytes": size, "written": made.written})
+    rows = [
+        {"model": str(made.model), "size_bytes": made.model.stat().st_size, "written": made.written}
+        for made in histoedge.export(run_folder, recipe=recipe_names, format=formats, target_ort=target_ort)
+    ]
     _print_rows(rows, as_json=as_json)
+    here = {recipe.name for recipe in checkpoint.recipes_in(run_folder)}
+    missing = [name for name in config.DEFAULT_RECIPES if name not in here]
+    if missing and not recipe_names:
+        to_do = f"histoedge compress {run_folder} --data DATA"
+        click.echo(f"not compressed yet: {', '.join(missing)}; to make them: {to_do}", err=as_json)
 
 
 @main.command()
@@ -405,13 +436,12 @@ def verify(model: Path, source: str | None, layers: bool, no_cache: bool, as_jso
 
     An int8 file must also run in integers, and with --data answer as the same recipe's file in the other format does.
     """
-    from histoedge import verification as verifying
+    from histoedge import progress
 
-    split = None if source is None else _split(source, "test", no_cache=no_cache)
-    compared = _layers(model, source, no_cache=no_cache) if layers else {}
-    verdict = verifying.verify(model, split=split)
+    with progress.on_terminal() as show:
+        verdict = histoedge.verify(model, data=source, layers=layers, no_cache=no_cache, progress=show)
     if as_json:
-        _print_json({**verdict.as_json(), **compared})
+        _print_json(verdict.as_json())
     else:
         columns = ("runtime", "version", "kernels", "status", "reason", "largest")
         rows = [{key: getattr(check, key) for key in columns} for check in verdict.golden]
@@ -425,11 +455,14 @@ def verify(model: Path, source: str | None, layers: bool, no_cache: bool, as_jso
             if found is not None:
                 _print_rows([dataclasses.asdict(found)])
         click.echo(f"{verdict.model}: {'passed' if verdict.passed else 'FAILED'} (tolerance {verdict.tolerance:.4g})")
-        if layers:
-            _print_rows(compared["layers"])
-            click.echo(compared["advice"])
+        if verdict.advice is not None:
+            _print_rows(dataclasses.asdict(error) for error in verdict.layers)
+            click.echo(verdict.advice)
+    if verdict.not_kept is not None:
+        click.echo(f"histoedge: the verdict is not kept: {verdict.not_kept}", err=True)
     if not verdict.passed:
-        raise ComparisonFailed(f"{model}: verification failed; do not ship this file")
+        reason = "verification failed; do not ship this file" if verdict.outdated is None else verdict.outdated
+        raise ComparisonFailed(f"{model}: {reason}")
 
 
 def _sums(may_saturate: Sequence[str]) -> str:
@@ -440,23 +473,6 @@ def _sums(may_saturate: Sequence[str]) -> str:
         "histoedge.edge asks ONNX Runtime for exact sums, OpenVINO for floats; another host must set "
         "session.x64quantprecision"
     )
-
-
-def _split(source: str, name: str, *, no_cache: bool) -> "Split":
-    from histoedge import data as sources
-    from histoedge import progress
-
-    with progress.on_terminal() as show:
-        return sources.load(source, splits=(name,), cache=not no_cache, progress=show)[name]
-
-
-def _layers(model: Path, source: str | None, *, no_cache: bool) -> dict[str, Any]:
-    from histoedge.lab import layers as comparing
-
-    # valid, never test: what is read off here decides what is shipped
-    patches = None if source is None else comparing.sample(_split(source, "valid", no_cache=no_cache))
-    errors = comparing.compare(model, patches)
-    return {"layers": [dataclasses.asdict(error) for error in errors], "advice": comparing.advice(errors)}
 
 
 @main.command()
@@ -481,21 +497,23 @@ def predict(
     as_json: bool,
 ) -> None:
     """Tumour probability of single patches and folders of them: as given, a folder's files by name."""
-    from histoedge import prediction as predicting
-
     if at is not None and csv_file is not None:
         raise click.UsageError("--csv writes probabilities, which --at does not change; give one of the two")
-    paths = predicting.images(places)
-    predictions = predicting.predict(model, paths, at=at, runtime=runtime, threads=threads or 1)
+    watched = csv_file is not None and sys.stderr.isatty()
+    with click.progressbar(length=1, label="predict", file=sys.stderr, hidden=not watched) as bar:
+
+        def show(what: str, done: int, total: int, note: str = "") -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        predictions = histoedge.predict(
+            model, places, csv=csv_file, at=at, runtime=runtime, threads=threads or 1, progress=show
+        )
     if csv_file is not None:
-        with click.progressbar(
-            predictions, length=len(paths), label="predict", file=sys.stderr, hidden=not sys.stderr.isatty()
-        ) as shown:
-            rows = predicting.write_csv(csv_file, shown)
         if as_json:
-            _print_json({"csv": str(csv_file), "images": rows})
+            _print_json({"csv": str(csv_file), "images": len(predictions)})
         else:
-            click.echo(f"{csv_file}: {rows} images")
+            click.echo(f"{csv_file}: {len(predictions)} images")
     elif as_json:
         _print_json([{**dataclasses.asdict(one), "id": one.id} for one in predictions])
     else:
@@ -525,58 +543,22 @@ def explain(
     MODEL is an exported file (occlusion) or a run's weights file (occlusion and Grad-CAM). With --data, a contact
     sheet of the most confident right and wrong patches and the evidence of 256 patches, all of the valid split.
     """
-    from histoedge import data as sources
-    from histoedge import explanation as explaining
-    from histoedge import prediction as predicting
     from histoedge import progress
-    from histoedge.explanation import draw
 
-    if not places and source is None:
-        raise ConfigError("explain needs patches: give images, folders of them, or --data DATA")
-    paths = predicting.images(places)
-    opened = _explainable(model, runtime)
-    rows: list[dict[str, Any]] = []
-    found, sheet = [], None
     with progress.on_terminal() as show:
-        # valid, never test: what is learnt here may change what is trained next
-        split = None
-        if source is not None:
-            split = sources.load(source, splits=("valid",), cache=not no_cache, progress=show)["valid"]
-        for made in explaining.images(opened, paths, progress=show):
-            picture = out / f"{made.id}.explained.png"  # never the name of an image that is explained
-            draw.explanation(made, picture, model=opened.name)
-            rows.append({**made.as_json(), "picture": str(picture)})
-        if rows:
-            found += explaining.of_images(opened, rows)
-        if split is not None:
-            answers = explaining.probabilities(opened, split, progress=show)
-            kinds = explaining.most_confident(split.labels, answers, opened.threshold)
-            sheet = out / "contact_sheet.png"
-            draw.contact_sheet(split, kinds, answers, sheet, model=opened.name)
-            found += explaining.of_split(opened, split, progress=show)
-    evidence = [dataclasses.asdict(row) for row in found]
+        found = histoedge.explain(
+            model, places, data=source, out=out, runtime=runtime, no_cache=no_cache, progress=show
+        )
+    evidence = [dataclasses.asdict(row) for row in found.evidence]
     if as_json:
-        _print_json({"model": str(model), "images": rows, "evidence": evidence, "contact_sheet": sheet})
+        document = {"images": found.images, "evidence": evidence, "contact_sheet": found.contact_sheet}
+        _print_json({"model": str(model), **document})
         return
-    if rows:
-        _print_rows(rows)
+    if found.images:
+        _print_rows(found.images)
     _print_rows(evidence)
-    if sheet is not None:
-        click.echo(f"contact sheet  {sheet}")
-
-
-def _explainable(model: Path, runtime: str | None) -> "explaining.Model":
-    from histoedge import explanation as explaining
-
-    if model.suffix != ".h5":
-        return explaining.exported(model, runtime=runtime)
-    if runtime is not None:
-        raise ConfigError(f"--runtime {runtime}: {model.name} holds weights, which Keras runs; leave it out")
-    from histoedge.lab.explain import GradCam
-
-    network = GradCam(model)
-    gradients = explaining.Gradients(name="gradcam", maps=network.maps, uniform_share=network.uniform_share)
-    return explaining.from_weights(model, predict=network.predict, gradients=gradients)
+    if found.contact_sheet is not None:
+        click.echo(f"contact sheet  {found.contact_sheet}")
 
 
 @main.command()
@@ -610,20 +592,19 @@ def scan(
     others are scanned all the same; then the exit code is 1.
     """
     from histoedge import progress, slides
-    from histoedge.scanning import FIELD_PX, Scan
-    from histoedge.scanning.engine import Workers
 
-    settings = Scan(um_per_px=um_per_px, mask=not everywhere, field_px=field_px or FIELD_PX, runtime=runtime)
-    found = slides.find(places)
     with progress.on_terminal() as show:
-        outcomes = slides.scan_all(
-            found,
-            model,
-            out,
-            settings=settings,
+        outcomes = histoedge.scan(
+            places,
+            model=model,
+            out=out,
+            um_per_px=um_per_px,
             at=at,
-            workers=Workers.of_machine() if workers is None else Workers.of_cores(workers),
+            everywhere=everywhere,
+            field=field_px,
+            workers=workers,
             scheduler=scheduler,
+            runtime=runtime,
             progress=show,
             tell=lambda outcome: None if as_json or outcome.status == "failed" else click.echo(outcome.line()),
         )
@@ -698,9 +679,9 @@ def bench(
     Exit code 3 when a gate does not pass. A gate is COLUMN OP NUMBER of the results' columns, or MODEL@RUNTIME: before
     it for some cells alone; on a figure with an interval the whole interval must hold it.
     """
-    from histoedge import benchmark as benches
-    from histoedge import data as sources
     from histoedge import progress, reporting
+    from histoedge.benchmark import gated
+    from histoedge.reporting import verdicts
 
     if compared is not None:
         _compare(*compared, as_json=as_json)
@@ -709,76 +690,41 @@ def bench(
         raise click.UsageError(
             "needs RUN|MODEL..., --data DATA and --out RESULTS.json, or --compare A.json B.json alone"
         )
-    gates = _Gates(gate_texts, baseline, junit_file)
-    asked = {"runtimes": runtimes, "threads": threads, "batch": batch, "field_px": field_px, "scenarios": scenarios}
-    options: dict[str, Any] = {name: tuple(dict.fromkeys(values)) or None for name, values in asked.items()}
-    options["robustness"] = robustness or None
-    plan = config.resolve(config.BenchPlan, file=file, options=options)
-    models, reference = benches.find(places)
+    if (needless := gated.without_gates(gate_texts, baseline, junit_file)) is not None:
+        raise click.UsageError(needless)
     with progress.on_terminal() as show:
-        with_valid = reference is not None and sources.has(source, "valid")
-        wanted = ("test", "valid") if with_valid else ("test",)
-        splits = sources.load(source, splits=wanted, cache=not no_cache, progress=show)
-        benches.bench_to(
-            out,
-            models,
-            plan=plan,
-            split=splits["test"],
-            reference=reference,
-            valid=splits.get("valid"),
+        found = histoedge.bench(
+            places,
+            data=source,
+            out=out,
+            runtime=runtimes,
+            threads=threads,
+            batch=batch,
+            field=field_px,
+            scenario=scenarios,
+            robustness=robustness,
             flips=flips,
+            config=file,
+            gate=gate_texts,
+            baseline=baseline,
+            junit=junit_file,
+            no_cache=no_cache,
             progress=show,
         )
-    if as_json and not gate_texts:
-        click.echo(out.read_text(), nl=False)
-    elif not as_json:
-        reporting.print_table(benches.read(out))
+    for difference in found.other_machine:
+        click.echo(f"histoedge: the baseline is of another machine, times do not compare: {difference}", err=True)
+    if as_json:
+        judged = {"gates": [dataclasses.asdict(one) for one in found.gates]} if gate_texts else {}
+        _print_json({**json.loads(out.read_text()), **judged})
+    else:
+        reporting.print_table(found.results)
         click.echo(f"results  {out}")
-    gates.judge(out, as_json=as_json)
-
-
-class _Gates:
-    """The gates of one command: parsed before anything is measured, judged after."""
-
-    def __init__(self, texts: tuple[str, ...], baseline: Path | None, junit_file: Path | None) -> None:
-        from histoedge.benchmark import compare
-        from histoedge.benchmark import gates as judging
-
-        if not texts and (baseline or junit_file):
-            raise click.UsageError("--baseline and --junit are of gates; give --gate EXPR")
-        self._gates = judging.parse(texts, baseline=baseline is not None)
-        if baseline is not None and not any(gate.column in judging.BASELINE for gate in self._gates):
-            raise click.UsageError(f"--baseline: no --gate is on {' or '.join(judging.BASELINE)}")
-        self._baseline = None if baseline is None else compare.read(baseline)
-        self._junit_file = junit_file
-
-    def judge(self, out: Path, *, as_json: bool) -> None:
-        """Say how the results stand, and raise ``ComparisonFailed`` where a gate does not pass."""
-        from histoedge import benchmark as benches
-        from histoedge.benchmark import gates as judging
-        from histoedge.benchmark import junit, noise
-        from histoedge.reporting import verdicts
-
-        if not self._gates:
-            return
-        results = benches.read(out)
-        if self._baseline is not None:
-            for difference in noise.other_machine(self._baseline.environment, results.environment):
-                click.echo(
-                    f"histoedge: the baseline is of another machine, times do not compare: {difference}", err=True
-                )
-        found = judging.judge(self._gates, results, baseline=self._baseline)
-        if self._junit_file is not None:
-            junit.write(self._junit_file, found)
-        if as_json:
-            _print_json({**json.loads(out.read_text()), "gates": [dataclasses.asdict(one) for one in found]})
-        else:
-            verdicts.print_gates(found)
-        open_gates = list(dict.fromkeys(one.gate for one in found if not one.holds_up))
-        if open_gates:
-            raise ComparisonFailed(
-                f"{len(open_gates)} of {len(self._gates)} gates do not pass: {'; '.join(open_gates)}"
-            )
+        if found.gates:
+            verdicts.print_gates(found.gates)
+    if found.open_gates:
+        raise ComparisonFailed(
+            f"{len(found.open_gates)} of {len(gate_texts)} gates do not pass: {'; '.join(found.open_gates)}"
+        )
 
 
 def _compare(a: Path, b: Path, *, as_json: bool) -> None:
@@ -812,26 +758,17 @@ def report(
     results: Path, html: Path | None, csv_file: Path | None, md: Path | None, flips: tuple[Path, ...], as_json: bool
 ) -> None:
     """Show measured results as a table, a page, CSV or Markdown."""
-    from histoedge import benchmark as benches
-    from histoedge import files
-    from histoedge import reporting as reports
+    from histoedge import reporting
 
     if flips and html is None:
         raise click.UsageError("--flips shows sheets in the page; give --html F")
-    measured = benches.read(results)
-    sheets = [reports.read_sheet(path) for path in flips]
-    page = functools.partial(reports.html, sheets=sheets)
-    makers = ((html, page), (csv_file, reports.csv_text), (md, reports.markdown))
-    written = []
-    for place, render in makers:
-        if place is not None:
-            files.write_text(place, render(measured))
-            written.append(str(place))
+    measured = histoedge.report(results, html=html, csv=csv_file, md=md, flips=flips)
+    written = [str(place) for place in (html, csv_file, md) if place is not None]
     if as_json:
         _print_json({"written": written})
         return
     if not written:
-        reports.print_table(measured)
+        reporting.print_table(measured)
     for place_written in written:
         click.echo(place_written)
 
@@ -842,9 +779,7 @@ def report(
 @json_option
 def embed(model: Path, into: Path, as_json: bool) -> None:
     """Write one folder to copy: MODEL, the code that runs it without histoedge, a self-test, examples and a page."""
-    from histoedge import kit as embedding
-
-    written = embedding.embed(model, into)
+    written = histoedge.embed(model, into=into)
     if as_json:
         _print_json({"model": str(model), "into": str(into), "files": [path.as_posix() for path in written]})
         return
@@ -864,9 +799,7 @@ def embed(model: Path, into: Path, as_json: bool) -> None:
 @json_option
 def diff(a: Path, b: Path, results: tuple[Path, Path] | None, as_json: bool) -> None:
     """What changed from model A to model B, and does it need a new validation? For change control; it is no gate."""
-    from histoedge import difference as diffs
-
-    found = diffs.diff(a, b, results=results)
+    found = histoedge.diff(a, b, results=results)
     if as_json:
         _print_json(found.as_json())
         return

@@ -271,6 +271,17 @@ def recipes(names: Iterable[str]) -> tuple[Recipe, ...]:
     return tuple(Recipe.parse(name) for name in dict.fromkeys(wanted))
 
 
+def format_named(name: str) -> str:
+    """The format of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in FORMATS:
+        raise nearest("format", name, FORMATS)
+    return name
+
+
 def ancestry(recipe: Recipe) -> tuple[Recipe, ...]:
     """The recipe and all it builds on, itself last."""
     chain = [recipe]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from histoedge import benchmark, data, files, reporting, verification
 from histoedge.cell import SOURCE
-from histoedge.config import BenchPlan, CompressConfig, Device, PatchesOn, Recipe, TrainConfig, ancestry
+from histoedge.config import BenchPlan, CompressConfig, Device, PatchesOn, Recipe, TrainConfig
 from histoedge.edge.errors import ComparisonFailed
 from histoedge.progress import Progress, silent
 
@@ -74,21 +74,20 @@ def run(
     )
     files.sweep(out)
     progress("train", 1, 1, f"valid AUC {trained.valid_auc:.4f}")
-    needed = {step.name: step for recipe in recipes for step in ancestry(recipe)}
-    for done, recipe in enumerate(needed.values(), start=1):
-        made = compress.compress(
-            out, recipe, splits, compress_config, device=device, patches_on=patches_on, progress=progress
-        )
-        progress("compress, recipes", done, len(needed), f"{recipe.name}: valid AUC {made.valid_auc:.4f}")
+    compress.compress_all(
+        out, recipes, splits, compress_config, device=device, patches_on=patches_on, progress=progress
+    )
     models: list[Path] = []
     for done, recipe in enumerate(recipes, start=1):
         models += [exported.model for exported in export.export(out, recipe)]
         progress("export, recipes", done, len(recipes), recipe.name)
+    renewed = [exported.model for exported in export.renew(out)]  # of recipes that were not asked for
     failed = []
-    for done, model in enumerate(models, start=1):
+    written = [*models, *renewed]
+    for done, model in enumerate(written, start=1):
         if not verification.is_current(model) and not verification.verify(model).passed:
             failed.append(model.name)
-        progress("verify, files", done, len(models), model.name)
+        progress("verify, files", done, len(written), model.name)
     results = out / "bench.json"
     reference = out / SOURCE
     test, valid = splits["test"], splits["valid"]
@@ -98,5 +97,5 @@ def run(
     page = out / "report.html"
     files.write_text(page, reporting.html(benchmark.read(results)))
     if failed:
-        raise ComparisonFailed(f"{len(failed)} of {len(models)} files fail verification: {', '.join(failed)}")
+        raise ComparisonFailed(f"{len(failed)} of {len(written)} files fail verification: {', '.join(failed)}")
     return Outcome(tuple(models), results, page)

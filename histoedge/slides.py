@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from histoedge import __version__, edge, files
+from histoedge import edge, files
 from histoedge.edge import Manifest
 from histoedge.edge.errors import ConfigError, DataError, HistoedgeError
 from histoedge.progress import Progress, silent
@@ -19,6 +19,7 @@ from histoedge.scanning.engine import Workers
 from histoedge.scanning.plane import Plane
 from histoedge.scanning.slide import DICOM, SUFFIXES, name_of
 from histoedge.scanning.slidemap import STEP_PX, SlideMap
+from histoedge.version import __version__
 
 MAP, HEATMAP, REGIONS, TILES, SUMMARY, PAGE = (
     "map.ome.tif",

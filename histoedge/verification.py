@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,10 @@ class Verdict:
     """What ``verify`` found: a golden check per runtime, and where data was given a comparison and a check of the twin.
 
     ``output_quantum`` is None for a file that computes in floats; ``may_saturate`` is the manifest's. ``twin`` is
-    None where there is no twin or no runtime for it.
+    None where there is no twin or no runtime for it. ``outdated`` says so where the run has other weights by now than
+    the file was made from. ``layers`` are the layers' errors (``lab.layers.LayerError``, worst first) with the
+    ``advice`` that follows, where they were asked for. ``not_kept`` says why the verdict could not be kept
+    beside the model; it is no part of the JSON document.
     """
 
     model: str
@@ -116,25 +120,37 @@ class Verdict:
     golden: tuple[GoldenCheck, ...]
     comparison: Comparison | None
     twin: TwinCheck | None
+    outdated: str | None = None
+    not_kept: str | None = None
+    layers: tuple[Any, ...] = ()
+    advice: str | None = None
 
     @property
     def passed(self) -> bool:
-        """At least one runtime answered, none failed, and comparison and twin (if any) passed."""
+        """At least one runtime answered, none failed, comparison and twin (if any) passed; it is not outdated."""
         ran = [check for check in self.golden if check.status != "unavailable"]
-        golden = bool(ran) and all(check.status == "ok" for check in ran)
+        golden = bool(ran) and all(check.status == "ok" for check in ran) and self.outdated is None
         return golden and all(check is None or check.passed for check in (self.comparison, self.twin))
+
+    def with_layers(self, layers: Sequence[Any], advice: str) -> "Verdict":
+        """The verdict with the errors of the layers too, see ``layers``."""
+        return dataclasses.replace(self, layers=tuple(layers), advice=advice)
 
     def as_json(self) -> dict[str, Any]:
         """The JSON document."""
-        return {"format": FORMAT, "passed": self.passed, **dataclasses.asdict(self)}
+        without = {"not_kept"} | ({"layers", "advice"} if self.advice is None else set())
+        told = {name: value for name, value in dataclasses.asdict(self).items() if name not in without}
+        return {"format": FORMAT, "passed": self.passed, **told}
 
 
 def verify(model: Path, *, split: Split | None = None, progress: Progress = silent) -> Verdict:
     """Check hashes and recompute the golden patches on every runtime; an int8 file must run in integers there.
 
-    With ``split`` compare with the source network, and an int8 file with its twin in the other format.
+    With ``split`` compare with the source network, and an int8 file with its twin in the other format. Where the run
+    has weights of the recipe beside its ``models``, the file must have been made from these.
 
     A passing verdict is written beside the model as ``<model>.verdict.json``; a failing one removes what lies there.
+    Where that cannot be done, as on a read-only disk, the verdict says why in ``not_kept``.
 
     Raises:
         ModelError: file, manifest or golden patches are missing, unreadable or altered; with ``split``: nothing
@@ -160,13 +176,36 @@ def verify(model: Path, *, split: Split | None = None, progress: Progress = sile
         golden=tuple(checks),
         comparison=comparison,
         twin=twin,
+        outdated=_outdated(model, manifest),
     )
-    place = manifests.verdict_path(model)
-    if verdict.passed:
-        files.write_json(place, verdict.as_json())
-    else:
-        place.unlink(missing_ok=True)
-    return verdict
+    return dataclasses.replace(verdict, not_kept=_keep(verdict, manifests.verdict_path(model)))
+
+
+def _outdated(model: Path, manifest: Manifest) -> str | None:
+    """What to say where the run's weights are not those that the file was made from; None else, and without a run."""
+    run = (model if len(model.parts) > 1 else model.absolute()).parent.parent
+    weights = run / f"{manifest.recipe}.weights.h5"
+    made_from = manifest.parents.get("weights")
+    if made_from is None or not weights.is_file() or files.sha256(weights) == made_from:
+        return None
+    return (
+        f"made from other weights than {weights.name} holds now; "
+        f"to export it again: histoedge export {run} --recipe {manifest.recipe}"
+    )
+
+
+def _keep(verdict: Verdict, place: Path) -> str | None:
+    """Write a passing verdict, remove what lies in the place of a failing one; why not, where that cannot be done."""
+    try:
+        if verdict.passed:
+            files.write_json(place, verdict.as_json())
+        else:
+            place.unlink(missing_ok=True)
+    except files.WriteError as error:
+        return str(error)
+    except OSError as error:  # of unlink
+        return f"{place}: an earlier verdict cannot be removed ({error.strerror}); it is no longer true"
+    return None
 
 
 def is_current(model: Path) -> bool:
@@ -183,10 +222,13 @@ def passed_on(model: Path) -> dict[str, str | None]:
     """The runtimes with their versions (None: not installed) on which these very bytes passed, wherever that was.
 
     Raises:
-        ModelError: model or manifest missing, unreadable or altered; no passing verdict of these bytes beside them.
+        ModelError: model or manifest missing, unreadable or altered; no passing verdict of these bytes beside them; the
+            run has other weights by now.
     """
     manifest = manifests.read(model)
     manifests.checked_bytes(model, manifest)
+    if (outdated := _outdated(model, manifest)) is not None:
+        raise ModelError(f"{model}: {outdated}")
     place = manifests.verdict_path(model)
     try:
         if place.stat().st_size > files.LARGEST_JSON_BYTES:

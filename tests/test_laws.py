@@ -35,6 +35,7 @@ def test_the_edge_needs_numpy_alone() -> None:
     [
         "import histoedge.edge",
         "import histoedge.cli",
+        "import histoedge; [getattr(histoedge, name) for name in histoedge.__all__]",
         "import histoedge.verification, histoedge.benchmark, histoedge.reporting",
         "import histoedge.prediction, histoedge.explanation",
         "import histoedge.data.kaggle, histoedge.data.pcam, histoedge.metrics",
@@ -47,6 +48,11 @@ def test_nothing_outside_the_lab_loads_tensorflow(code: str) -> None:
 def test_help_loads_no_tensorflow_and_no_numpy_free_ride() -> None:
     code = "from click.testing import CliRunner; from histoedge.cli import main; CliRunner().invoke(main, ['--help'])"
     assert not loaded_after(code) & (HEAVY | {"scipy", "h5py", "matplotlib", "onnx"})
+
+
+def test_the_python_api_loads_nothing_before_it_is_called() -> None:
+    code = "import histoedge; [getattr(histoedge, name) for name in histoedge.__all__]"
+    assert loaded_after(code) - loaded_after("import pathlib, typing, contextlib") == {"histoedge"}
 
 
 def test_the_edge_folder_works_under_another_name(mean_red: Path, tmp_path: Path) -> None:

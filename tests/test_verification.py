@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +49,48 @@ def test_a_verdict_of_an_older_format_is_not_current(mean_red: Path) -> None:
     path = manifests.verdict_path(mean_red)
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
     assert not verification.is_current(mean_red)
+
+
+def test_a_verdict_that_cannot_be_kept_is_told_all_the_same(mean_red: Path, mean_red_broken_promise: Path) -> None:
+    for model, code, said in ((mean_red, 0, "cannot be written"), (mean_red_broken_promise, 3, "cannot be removed")):
+        manifests.verdict_path(model).mkdir()  # where no file can be put, whoever tries
+        result = CliRunner().invoke(main, ["verify", str(model)])
+        assert result.exit_code == code, result.output
+        assert f"{model.name}: {'FAILED' if code else 'passed'} " in result.stdout
+        assert result.stderr.startswith(f"histoedge: the verdict is not kept: {manifests.verdict_path(model)}: ")
+        assert said in result.stderr
+        assert result.stderr.count("\n") == (2 if code else 1)
+        found = verification.verify(model)
+        assert (found.passed, found.not_kept is not None) == (not code, True)
+        assert "not_kept" not in found.as_json()
+
+
+BOUND_BY_PERMISSIONS = """
+import ctypes, os, sys
+if os.geteuid() == 0:
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH; 24 is PR_CAPBSET_DROP
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""Runs Python as somebody for whom a read-only folder is one: root is not bound by that."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="root gives its rights up as Linux lets it")
+def test_a_model_in_a_read_only_folder_is_verified(mean_red: Path) -> None:
+    folder = mean_red.parent
+    folder.chmod(0o555)
+    try:
+        bound = [sys.executable, "-c", BOUND_BY_PERMISSIONS]
+        probe = subprocess.run([*bound, "-c", f"open({str(folder / 'probe')!r}, 'w')"], capture_output=True)
+        if probe.returncode == 0:
+            pytest.skip("whoever runs this may write everywhere")
+        done = subprocess.run([*bound, "-m", "histoedge", "verify", mean_red], capture_output=True, text=True)
+    finally:
+        folder.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    assert "mean_red.onnx: passed" in done.stdout
+    assert "the verdict is not kept" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_flips_are_counted_at_the_threshold_on_the_calibrated_probability(mean_red_calibrated: Path) -> None:

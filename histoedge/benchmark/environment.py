@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from histoedge import __version__
+from histoedge.version import __version__
 
 INTERESTING_FLAGS = (
     *("sse4_1", "ssse3", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni"),

@@ -17,6 +17,7 @@ from histoedge.benchmark.results import Measurement
 from histoedge.cell import EDGE_COMMAND, KERAS_COMMAND, SOURCE, Cell, CellFailed
 from histoedge.config import SCENARIOS, BenchPlan, Shape
 from histoedge.data import Split
+from histoedge.edge import lookalike
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.edge.manifest import Manifest
@@ -122,9 +123,11 @@ def find(places: Sequence[Path]) -> tuple[list[Path], Path | None]:
         if place.is_dir():
             found = sorted(path for path in (place / "models").glob("*") if path.suffix[1:] in config.FORMATS)
             if not found:
-                raise ModelError(f"{place}: no exported files in its models folder; expected a run or a model file")
+                raise ModelError(lookalike.told(place))
             sources += [place / SOURCE] if (place / SOURCE).is_file() else []
         elif place.is_file():
+            if (other := lookalike.told(place)) is not None:
+                raise ModelError(other)
             found = [place]
         else:
             raise ModelError(f"{place}: no such run or model file")

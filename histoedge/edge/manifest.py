@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin
 
 import numpy as np
 
+from . import lookalike
 from .errors import ConfigError, ModelError
 from .patches import PATCH_PX
 
@@ -184,10 +185,10 @@ def read(model: Path) -> Manifest:
     path = manifest_path(model)
     if not model.is_file():
         also = " (its manifest is there)" if path.is_file() else ""
-        raise ModelError(
-            f"{model}: no such model file{also}; expected a .tflite or .onnx file made by histoedge export"
-        )
+        raise ModelError(lookalike.told(model) or f"{model}: no such model file{also}; {lookalike.EXPECTED}")
     if not path.is_file():
+        if (other := lookalike.told(model)) is not None:
+            raise ModelError(other)
         raise ModelError(
             f"{path}: the manifest is missing; copy the model together with its .json and .golden.npz files"
         )

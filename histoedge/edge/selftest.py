@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import RUNTIMES, Runtime, load
+from . import RUNTIMES, Runtime, load, lookalike
 from . import manifest as manifests
 from .errors import ModelError, RuntimeUnavailable
 from .manifest import Golden, Manifest
@@ -85,9 +85,7 @@ def models(place: Path) -> Sequence[Path]:
     here = {path for path in place.iterdir() if path.suffix in SUFFIXES}
     here |= {path.with_suffix("") for path in place.glob("*.json") if path.with_suffix("").suffix in SUFFIXES}
     if not here:
-        raise ModelError(
-            f"{place}: no model in this folder; expected {' or '.join(SUFFIXES)} files of histoedge export"
-        )
+        raise ModelError(lookalike.told(place))
     return sorted(here)
 
 

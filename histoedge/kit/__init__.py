@@ -11,10 +11,11 @@ from importlib.resources import files as resources
 from pathlib import Path
 from string import Template
 
-from histoedge import __version__, edge, files, verification
+from histoedge import edge, files, verification
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import DataError
 from histoedge.edge.manifest import Golden, Manifest
+from histoedge.version import __version__
 
 SUMS = "SHA256SUMS"  # names every other file of an embedding, in the format of sha256sum
 CACHE = "__pycache__"  # what running the code leaves

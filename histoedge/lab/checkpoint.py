@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from histoedge.config import RECIPES, Recipe
 from histoedge.data import hdf5
-from histoedge.edge.errors import ModelError
+from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.lab import calibrate
 from histoedge.lab import network as networks
 from histoedge.lab.calibrate import Calibration
 from histoedge.lab.network import Arrays, Network
 
+SUFFIX = ".weights.h5"
 FORMAT = 2  # 2 carries the calibration
 
 
@@ -42,7 +45,17 @@ class Checkpoint:
 
 def path_of(run: Path, recipe: str) -> Path:
     """``RUN/<recipe>.weights.h5``."""
-    return run / f"{recipe}.weights.h5"
+    return run / f"{recipe}{SUFFIX}"
+
+
+def recipes_in(run: Path) -> tuple[Recipe, ...]:
+    """The recipes whose weights lie in RUN: in the order of ``RECIPES``, then any others by name."""
+    found = []
+    for path in sorted(run.glob(f"*{SUFFIX}")):
+        with suppress(ConfigError):  # weights that somebody else put there
+            found.append(Recipe.parse(path.name.removesuffix(SUFFIX)))
+    listed = dict(zip(RECIPES, range(len(RECIPES)), strict=True))
+    return tuple(sorted(found, key=lambda recipe: listed.get(recipe.name, len(listed))))
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:

@@ -6,14 +6,14 @@ simulated one (slimming keeps it: it trains a smaller network anew); fine-tuning
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from histoedge import files, metrics
-from histoedge.config import CompressConfig, Device, PatchesOn, Recipe, TrainConfig
+from histoedge.config import CompressConfig, Device, PatchesOn, Recipe, TrainConfig, ancestry
 from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
 from histoedge.lab import (
@@ -43,14 +43,13 @@ STAGES = ("prune", "slim", "quantise")
 
 def inputs_of(run: Path, recipe: Recipe, config: CompressConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
     """Everything that decides the recipe's weights: its parents' bytes, the settings of its stage, the data."""
-    parents = {"fp32", recipe.parent} - {None}
     stage = "quantise" if recipe.precision == "int8" else "slim" if recipe.scheme == "slim" else "prune"
     others = tuple(f"{other}_" for other in STAGES if other != stage)
     settings = {name: value for name, value in dataclasses.asdict(config).items() if not name.startswith(others)}
     return {
         "recipe": recipe.name,
         "compress": settings,
-        "parents": {str(name): files.sha256(checkpoint.path_of(run, str(name))) for name in sorted(map(str, parents))},
+        "parents": _parents(run, recipe),
         "data": {name: splits[name].content_hash for name in ("train", "valid")},
     }
 
@@ -101,6 +100,49 @@ def compress(
     checkpoint.write(path, dataclasses.replace(result, inputs=inputs))
     state.unlink(missing_ok=True)
     return checkpoint.read(path)
+
+
+def compress_all(
+    run: Path,
+    recipes: Sequence[Recipe],
+    splits: Mapping[str, Split],
+    config: CompressConfig,
+    *,
+    device: Device = "auto",
+    patches_on: PatchesOn = "auto",
+    progress: Progress = silent,
+) -> tuple[Checkpoint, ...]:
+    """Make these recipes and what they build on, then every other one in RUN that was made from weights of before.
+
+    So RUN never holds weights of which a parent is gone; killed in between, the next call goes on. All of it is made
+    with the settings of this call.
+
+    Raises:
+        ModelError, ConfigError, DataError: as ``compress``.
+    """
+    wanted = list({step.name: step for recipe in recipes for step in ancestry(recipe)}.values())
+    made: list[Checkpoint] = []
+    while wanted:
+        total = len(made) + len(wanted)
+        for recipe in wanted:
+            made.append(compress(run, recipe, splits, config, device=device, patches_on=patches_on, progress=progress))
+            progress("compress, recipes", len(made), total, f"{recipe.name}: valid AUC {made[-1].valid_auc:.4f}")
+        done = {one.recipe for one in made}
+        wanted = [recipe for recipe in checkpoint.recipes_in(run) if recipe.name not in done and _outdated(run, recipe)]
+    return tuple(made)
+
+
+def _outdated(run: Path, recipe: Recipe) -> bool:
+    """Whether the recipe's weights in RUN were made from other parents than lie there now, all of them."""
+    if recipe.parent is None or not checkpoint.path_of(run, recipe.parent).is_file():
+        return False
+    return bool(checkpoint.read(checkpoint.path_of(run, recipe.name)).inputs["parents"] != _parents(run, recipe))
+
+
+def _parents(run: Path, recipe: Recipe) -> dict[str, str]:
+    """The SHA-256 of the weights that the recipe is made from."""
+    names = sorted({"fp32", str(recipe.parent)})
+    return {name: files.sha256(checkpoint.path_of(run, name)) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)

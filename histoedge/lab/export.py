@@ -4,12 +4,13 @@ import hashlib
 import importlib.metadata
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from histoedge import __version__, files
+from histoedge import files
 from histoedge.config import FORMATS, Recipe
 from histoedge.data import synthetic
 from histoedge.edge import Manifest, litert
@@ -18,6 +19,7 @@ from histoedge.edge.errors import ModelError
 from histoedge.lab import appearance, checkpoint, keep, readback, saturate, to_onnx, to_tflite
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.network import LABEL_PX, PATCH_PX, Arrays
+from histoedge.version import __version__
 
 UM_PER_PX = 0.972  # PatchCamelyon: 10x, from slides scanned at 0.243
 GOLDEN_PATCHES = 16
@@ -101,6 +103,47 @@ def export(
         files.write_bytes(manifests.golden_path(model), beside)
         files.write_json(manifests.manifest_path(model), described.as_json())
         made.append(Exported(model, written=True))
+    return made
+
+
+def export_all(
+    run: Path,
+    recipes: Sequence[Recipe],
+    *,
+    formats: Sequence[str] = FORMATS,
+    target_ort: str = to_onnx.DEFAULT_TARGET,
+) -> list[Exported]:
+    """``export`` of these recipes; without any, of all whose weights lie in RUN.
+
+    Raises:
+        ModelError, ConfigError: as ``export``; there are no weights in RUN.
+    """
+    wanted = recipes or checkpoint.recipes_in(run) or (Recipe.parse("fp32"),)  # of which export says that it is missing
+    return [made for recipe in wanted for made in export(run, recipe, formats=formats, target_ort=target_ort)]
+
+
+def outdated(run: Path) -> tuple[Path, ...]:
+    """The files in ``RUN/models`` that were made from other weights of their recipe than lie in RUN now, by name."""
+    found = []
+    for weights in (checkpoint.path_of(run, recipe.name) for recipe in checkpoint.recipes_in(run)):
+        sha256 = files.sha256(weights)
+        for format_ in FORMATS:
+            model = run / "models" / f"{weights.name.removesuffix(checkpoint.SUFFIX)}.{format_}"
+            with suppress(ModelError):  # verify tells what is wrong with it
+                if model.is_file() and manifests.read(model).parents.get("weights") != sha256:
+                    found.append(model)
+    return tuple(sorted(found))
+
+
+def renew(run: Path) -> list[Exported]:
+    """Write every file that is ``outdated`` again.
+
+    Raises:
+        ModelError: as ``export``.
+    """
+    made = []
+    for model in outdated(run):
+        made += export(run, Recipe.parse(model.stem), formats=(model.suffix.removeprefix("."),))
     return made
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from histoedge import config, files
-from histoedge.config import nearest
+from histoedge.config import TrainConfig, nearest
 from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.lab import norm
 
@@ -267,6 +267,19 @@ def named(name: str, *, file: Path | None = None) -> Network:
     if name in BUDGETS and (cost := over_budget(network, name)):
         raise ConfigError(f"{'' if file is None else f'{file}: '}network {name}: {cost}")
     return network
+
+
+def to_train(
+    file: Path | None, *, network: str | None, epochs: int | None, seed: int | None
+) -> tuple[TrainConfig, Network]:
+    """The settings of a training and the network they name, from the settings file and what is not None.
+
+    Raises:
+        ConfigError: as ``config.resolve`` and ``named``.
+    """
+    options = {"network": network, "epochs": epochs, "seed": seed}
+    settings = config.resolve(TrainConfig, file=file, options=options)
+    return settings, named(settings.network, file=file)
 
 
 def in_file(file: Path) -> Network | None:

@@ -50,6 +50,8 @@ def refuse_other_settings(run: Path, inputs: Mapping[str, Any]) -> None:
         for table in ("train", "data"):
             was, asked = held.get(table, {}), json.loads(json.dumps(inputs[table]))
             for key in sorted(was.keys() | asked.keys()):
+                if (table, key) == ("train", "epochs") and was.get(key) != asked.get(key):
+                    raise ConfigError(_another_length(run, was.get(key), asked[key]))
                 if was.get(key) != asked.get(key):
                     raise ConfigError(
                         f"{run} holds a run with other settings: {table}.{key} is {was.get(key)!r} there and "
@@ -64,6 +66,14 @@ def refuse_other_settings(run: Path, inputs: Mapping[str, Any]) -> None:
         return
     if run.is_dir() and any(not entry.name.startswith(".") for entry in run.iterdir()):
         raise ConfigError(f"{run} is not empty and holds no run of histoedge; give another --out")
+
+
+def _another_length(run: Path, was: Any, asked: int) -> str:
+    taught = f"; with --teacher {run} it learns from this one" if checkpoint.path_of(run, "fp32").is_file() else ""
+    return (
+        f"{run} holds a training of {was} epochs, and {asked} are asked for: its learning rate falls to 0 along one "
+        f"cosine over all {was}, so more or fewer are another training; give --epochs {was}, or another --out{taught}"
+    )
 
 
 def train(

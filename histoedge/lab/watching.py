@@ -1,5 +1,6 @@
 """Watching a training: a log, the history and its curves in the folder of the run, TensorBoard and MLflow."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from histoedge import files
+from histoedge.config import TrainConfig
 from histoedge.edge.errors import RuntimeUnavailable
 from histoedge.lab.trainee import Trained
 from histoedge.progress import Progress
@@ -67,7 +69,17 @@ def history(run: Path) -> Watch:
     return written
 
 
-def tensorboard(folder: Path, run: str) -> Watch:
+def chosen(run: str, config: TrainConfig, *, tensorboard: Path | None, mlflow: str | None) -> list[Watch]:
+    """The watches that were asked for; ``run`` is its name there.
+
+    Raises:
+        RuntimeUnavailable: what one of them needs is not installed.
+    """
+    found = [] if tensorboard is None else [to_tensorboard(tensorboard, run)]
+    return found if mlflow is None else [*found, to_mlflow(mlflow, run, dataclasses.asdict(config))]
+
+
+def to_tensorboard(folder: Path, run: str) -> Watch:
     """Writes event files for TensorBoard below ``folder``, under the run's name, a scalar for each figure.
 
     Raises:
@@ -88,7 +100,7 @@ def tensorboard(folder: Path, run: str) -> Watch:
     return written
 
 
-def mlflow(uri: str, run: str, settings: Mapping[str, Any]) -> Watch:
+def to_mlflow(uri: str, run: str, settings: Mapping[str, Any]) -> Watch:
     """Logs settings and each epoch's figures to the MLflow server or folder at ``uri``, experiment ``histoedge``.
 
     Raises:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from histoedge import __version__
 from histoedge.scanning.foci import Focus, top_fields
 from histoedge.scanning.slidemap import SlideMap
+from histoedge.version import __version__
 
 FORMAT, KIND = 1, "scan"
 

@@ -297,7 +297,7 @@ def test_find_takes_runs_and_files(mean_red, tmp_path):
         find([tmp_path / "run", tmp_path / "other"])
     with pytest.raises(ModelError, match="no such run or model"):
         find([tmp_path / "nothing"])
-    with pytest.raises(ModelError, match="no exported files"):
+    with pytest.raises(ModelError, match="a folder without models"):
         find([tmp_path])
 
 

@@ -81,7 +81,7 @@ def damaged(path: Path, how: str) -> str:
         return "no such model file"
     for file in path.parent.iterdir():
         file.unlink()
-    return "no model in this folder"
+    return "a folder without models"
 
 
 @pytest.mark.parametrize(

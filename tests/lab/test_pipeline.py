@@ -177,10 +177,23 @@ def test_a_second_run_does_nothing_again(finished_run: Path, tiny_data: Path, se
 
 
 def test_a_run_with_other_settings_is_refused(finished_run: Path, tiny_data: Path, settings: Path) -> None:
-    result = invoke("run", "--data", tiny_data, "--out", finished_run, "--config", settings, "--epochs", 3)
+    result = invoke("run", "--data", tiny_data, "--out", finished_run, "--config", settings, "--seed", 3)
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
-    assert "train.epochs is 6 there and 3 now" in result.stderr
+    assert "train.seed is 0 there and 3 now" in result.stderr
+
+
+@pytest.mark.parametrize("epochs", [3, 9])
+def test_another_number_of_epochs_is_another_training(
+    finished_run: Path, tiny_data: Path, settings: Path, epochs: int
+) -> None:
+    result = invoke("train", "--data", tiny_data, "--out", finished_run, "--config", settings, "--epochs", epochs)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"histoedge: {finished_run} holds a training of 6 epochs, and {epochs} are asked for: its learning rate falls "
+        "to 0 along one cosine over all 6, so more or fewer are another training; give --epochs 6, or another --out; "
+        f"with --teacher {finished_run} it learns from this one\n"
+    )
 
 
 def test_compressing_on_other_data_is_refused(finished_run: Path) -> None:

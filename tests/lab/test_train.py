@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(splits: dict[str, Any], 
         train.train(splits, SETTINGS, halves, progress=stop_after_first_epoch)
     _, described = hdf5.read_arrays(halves / train.STATE)
     assert len(json.loads(described["history"])) == 1
+    with pytest.raises(ConfigError, match="one cosine over all 2, .+; give --epochs 2, or another --out$"):
+        train.train(splits, dataclasses.replace(SETTINGS, epochs=3), halves)
     found = train.train(splits, SETTINGS, halves)
     for name, value in expected.arrays.items():
         np.testing.assert_array_equal(found.arrays[name], value)

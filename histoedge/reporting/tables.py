@@ -185,6 +185,17 @@ def interval(value: float | None, lo: float | None, hi: float | None, *, digits:
     return f"{value:{sign}.{digits}f} [{lo:{sign}.{digits}f}, {hi:{sign}.{digits}f}]"
 
 
+def brackets(value: str, lo: str, hi: str) -> str:
+    """``.916 [.906 .926]``: an interval in little room; without bounds the value alone."""
+    return f"{value} [{lo} {hi}]" if lo and hi else value
+
+
+def three(share: float | None) -> str:
+    """A share with three digits and no leading zero: ``.916``; empty where not measured."""
+    text = "" if share is None else f"{share:.3f}"
+    return text[1:] if text.startswith("0.") else text
+
+
 def between(lo: str, hi: str) -> str:
     """``lo … hi``; empty where one is."""
     return f"{lo} … {hi}" if lo and hi else ""

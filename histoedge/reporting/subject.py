@@ -33,9 +33,10 @@ def title(results: Results, name: str | None = None) -> str:
     run = run_name(results, name)
     networks = networks_of(results)
     rows = [row for row in results.measurements if row.format != "keras"] or results.measurements
-    parts = [_counted(len(networks), "network") if len(networks) > 3 else f"{_named('network', networks)}"]
     measured = [row for row in rows if row.measured]
     files, runtimes = (len({getattr(row, key) for row in measured}) for key in ("model", "runtime"))
+    known = len(networks) > 1 and ", ".join(networks) == run
+    parts = ["" if known else _named("network", networks)]
     parts.append(f"{_counted(files, 'file')} on {_counted(runtimes, 'runtime')}")
     said = ", ".join(part for part in parts if part)
     return f"run {run}: {said}" if run else said

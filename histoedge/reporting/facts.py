@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from histoedge.benchmark import Measurement, Results
 from histoedge.data import PATCH_PX
 from histoedge.reporting import groups
-from histoedge.reporting.tables import brackets, signed, three
+from histoedge.reporting.short import brackets, signed, three
 
 MATERIAL_AUC = 0.01
 """A loss of AUC that matters: some three times what quantisation or pruning by half cost the released networks. A file
@@ -120,9 +120,7 @@ def _is_twin(row: Measurement, one: Measurement) -> bool:
     return (groups.folder(one), one.recipe) == (groups.folder(row), row.recipe)
 
 
-def _least(
-    name: str, rows: Sequence[Measurement], figure: Callable[[Measurement], Bounds]
-) -> Headline | None:
+def _least(name: str, rows: Sequence[Measurement], figure: Callable[[Measurement], Bounds]) -> Headline | None:
     told = [(value, lo, hi, row) for row in rows for value, lo, hi in [figure(row)] if value is not None]
     if not told:
         return None

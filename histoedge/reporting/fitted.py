@@ -79,8 +79,9 @@ class FittedTable:
 def fit(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
     """The columns as they fit into ``width`` characters, in the form that says most, and the names of those left out.
 
-    Forms are tried in this order: everything; without the spare columns, one by one; names folded; figures shortened,
-    from the first column on; names folded at every word. Where even that is too wide, rich folds what it must.
+    Forms are tried in this order: everything; without the spare columns, one by one; names folded at folders, then at
+    hyphens; figures shortened, from the first column on; names folded at every word. Where even that is too wide, rich
+    folds what it must.
     """
     spare = sorted((one.spare, number) for number, one in enumerate(columns) if one.spare is not None)
     for count in range(len(spare) + 1):
@@ -97,14 +98,14 @@ def fit(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]
 
 
 def _forms(columns: Sequence[Column]) -> Iterator[list[Column]]:
-    form = [_foldable_at(one, FOLDERS) for one in columns]
+    yield [_foldable_at(one, FOLDERS) for one in columns]
+    form = [_foldable_at(one, WORDS) for one in columns]
     yield list(form)
     for number, one in enumerate(columns):
         if one.short is not None:
             form[number] = one.shortened()
             yield list(form)
-    for separators in (WORDS, ALL_WORDS):
-        yield [_foldable_at(one, separators) for one in form]
+    yield [_foldable_at(one, ALL_WORDS) for one in form]
 
 
 def _foldable_at(column: Column, separators: str) -> Column:

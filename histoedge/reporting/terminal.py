@@ -10,7 +10,8 @@ from histoedge.benchmark import Measurement, Results
 from histoedge.reporting import facts, groups
 from histoedge.reporting.fitted import FOLDERS, Column, FittedTable
 from histoedge.reporting.notes import UNSETTLED_MARK, notes
-from histoedge.reporting.tables import brackets, fixed, kilobytes, micros, p_value, per_second, signed, three
+from histoedge.reporting.short import brackets, signed, three
+from histoedge.reporting.tables import fixed, kilobytes, micros, p_value, per_second
 
 WIDTH = 100
 
@@ -118,7 +119,12 @@ def _auc(rows: Sequence[Measurement]) -> list[Column]:
 
 
 def _figure(
-    name: str, cells: Sequence[str], *, short: Sequence[str] | None = None, short_name: str = "", spare: int | None = None
+    name: str,
+    cells: Sequence[str],
+    *,
+    short: Sequence[str] | None = None,
+    short_name: str = "",
+    spare: int | None = None,
 ) -> Column:
     return Column(name, tuple(cells), None if short is None else tuple(short), short_name, spare=spare)
 

@@ -9,7 +9,8 @@ from rich.text import Text
 from histoedge.benchmark import junit, noise
 from histoedge.benchmark.compare import Change, Comparison, Difference
 from histoedge.benchmark.gates import Judgement
-from histoedge.reporting.tables import kilobytes, micros, signed
+from histoedge.reporting.short import signed
+from histoedge.reporting.tables import kilobytes, micros
 
 STYLES = {"failed": "red", "undecided": "yellow", "slower": "red", "lower": "red", "faster": "green", "higher": "green"}
 COUNTED = ("passed", "failed", "undecided", "skipped")

@@ -1,5 +1,6 @@
 """Tables that fit the terminal: in little room names are folded, and the least important figures left out."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ class Column:
 
     ``short`` says it in less room, such as a value without its interval, below ``short_name``. ``fold_after``: the
     characters after which names may go on in another line; empty for what is never folded. ``spare``: the order in
-    which columns are left out where there is no room, 1 the first; None for those that are always there.
+    which columns are left out where there is no room, 1 the first; None for those that are always there. ``styles``:
+    rich's, one for each cell, or none at all.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Column:
     fold_after: str = ""
     left: bool = False
     spare: int | None = None
+    styles: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
@@ -40,14 +43,20 @@ class Column:
         texts = (self.name, *self.cells)
         return max(len(part.rstrip()) for text in texts for part in parts(text, self.fold_after))
 
+    def text(self, number: int) -> Text:
+        """The cell of that row."""
+        return Text(self.cells[number], style=self.styles[number] if self.styles else "")
+
     def shortened(self) -> "Column":
         """This one in less room."""
-        return self if self.short is None else Column(self.short_name or self.name, self.short, left=self.left)
+        if self.short is None:
+            return self
+        return dataclasses.replace(self, name=self.short_name or self.name, cells=self.short, short=None)
 
     def folded(self, width: int) -> "Column":
         """This one with cells of several lines, none longer than ``width`` where the words allow it."""
         name, *cells = (fold(text, self.fold_after, width) for text in (self.name, *self.cells))
-        return Column(name, tuple(cells), left=self.left)
+        return dataclasses.replace(self, name=name, cells=tuple(cells))
 
 
 class FittedTable:
@@ -72,7 +81,7 @@ class FittedTable:
             table.add_column(column.name, justify="left" if column.left else "right", overflow="fold")
         for number in range(len(columns[0].cells)):
             style = self._styles[number] if self._styles else ""
-            table.add_row(*(Text(column.cells[number]) for column in columns), style=style)
+            table.add_row(*(column.text(number) for column in columns), style=style)
         return table
 
 
@@ -111,7 +120,7 @@ def _forms(columns: Sequence[Column]) -> Iterator[list[Column]]:
 def _foldable_at(column: Column, separators: str) -> Column:
     if not column.fold_after:
         return column
-    return Column(column.name, column.cells, fold_after=separators, left=column.left)
+    return dataclasses.replace(column, fold_after=separators)
 
 
 def _filled(form: Sequence[Column], width: int) -> list[Column]:

@@ -86,4 +86,6 @@ def _counted(count: int, noun: str) -> str:
 def _named(noun: str, names: Sequence[str]) -> str:
     if not names:
         return ""
-    return f"{noun}{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    if len(names) == 1:
+        return f"{noun} {names[0]}"
+    return f"{noun}s {', '.join(names[:-1])} and {names[-1]}"

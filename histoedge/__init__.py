@@ -464,7 +464,7 @@ def report(
     measured = benchmark.read(Path(results))
     if html is not None:
         sheets = [reporting.read_sheet(Path(path)) for path in _several(flips)]
-        files.write_text(Path(html), reporting.html(measured, sheets=sheets))
+        files.write_text(Path(html), reporting.html(measured, sheets=sheets, name=reporting.name_of(Path(results))))
     if csv is not None:
         files.write_text(Path(csv), reporting.csv_text(measured))
     if md is not None:

@@ -4,8 +4,11 @@ Exit codes: 0 done; 1 a deliberate error, one line on stderr; 2 wrong usage; 3 a
 """
 
 import dataclasses
+import itertools
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -757,7 +760,7 @@ def _compare(a: Path, b: Path, *, as_json: bool) -> None:
 def report(
     results: Path, html: Path | None, csv_file: Path | None, md: Path | None, flips: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Show measured results as a table, a page, CSV or Markdown."""
+    """Show measured results as a table, a page, CSV or Markdown; with --json the facts that they tell."""
     from histoedge import reporting
 
     if flips and html is None:
@@ -765,7 +768,7 @@ def report(
     measured = histoedge.report(results, html=html, csv=csv_file, md=md, flips=flips)
     written = [str(place) for place in (html, csv_file, md) if place is not None]
     if as_json:
-        _print_json({"written": written})
+        _print_json({**reporting.document(measured, name=reporting.name_of(results)), "written": written})
         return
     if not written:
         reporting.print_table(measured)
@@ -911,14 +914,14 @@ def _operating_points(points: Sequence[OperatingPoint]) -> Iterable[str]:
 
 
 def _print_rows(rows: Iterable[dict[str, Any]], *, as_json: bool = False) -> None:
-    """Rows as an aligned table, or as JSON."""
+    """Rows as an aligned table, in a terminal no wider than that, or as JSON."""
     rows = list(rows)
     if as_json:
         _print_json(rows)
         return
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = [columns] + [[_shown(row.get(column)) for column in columns] for row in rows]
-    for line in _aligned(table):
+    for line in _aligned(table, shutil.get_terminal_size().columns if sys.stdout.isatty() else None):
         click.echo(line)
 
 
@@ -928,9 +931,21 @@ def _shown(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+def _aligned(table: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
+    """Lines of the table; with a ``width``, the widest cells go on below themselves, between words, to keep to it."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    words = [max(len(word) for row in table for word in row[column].split() or [""]) for column in range(len(widths))]
+    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
+        widest = max(range(len(widths)), key=lambda column: widths[column] - words[column])
+        if widths[widest] <= words[widest]:
+            break
+        widths[widest] -= 1
+    lines = []
+    for row in table:
+        cells = [textwrap.wrap(cell, wide) or [""] for cell, wide in zip(row, widths, strict=True)]
+        for line in itertools.zip_longest(*cells, fillvalue=""):
+            lines.append("  ".join(cell.ljust(wide) for cell, wide in zip(line, widths, strict=True)).rstrip())
+    return lines
 
 
 if __name__ == "__main__":

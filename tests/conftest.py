@@ -1,3 +1,4 @@
+import html
 import json
 import re
 import shutil
@@ -155,43 +156,66 @@ def _in_floats() -> tuple[list[Any], dict[str, np.ndarray]]:
 
 
 class Look(NamedTuple):
-    """What a browser made of a page: lines on its console, addresses asked for in the page's name."""
+    """What a browser made of a page: lines on its console, addresses asked for in the page's name.
+
+    ``found`` is what the script that was asked for gave, as JSON.
+    """
 
     complaints: list[str]
     asked: list[str]
     scroll_width: int
     picture_bytes: int
+    found: Any
+
+
+NARROWEST_WINDOW = 500
 
 
 @pytest.fixture(scope="session")
-def look(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, int], Look]:
-    """``look(page, width)`` opens an HTML file in a browser window of so many pixels."""
+def look(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Look]:
+    """``look(page, width, script="null")`` opens an HTML file in a browser window of so many pixels.
+
+    ``script`` is an expression of JavaScript. A headless window is no narrower than 500 px: for less, the page lies in
+    a frame of that width, by which its media queries go.
+    """
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("needs a chromium")
 
-    def opened(page: Path, width: int) -> Look:
+    def framed(content: str, width: int) -> str:
+        return f'<iframe style="border: 0" width="{width}" height="900" srcdoc="{html.escape(content)}"></iframe>'
+
+    def opened(page: Path, width: int, script: str = "null") -> Look:
         folder = tmp_path_factory.mktemp("browser")
         quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
         quiet += ("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND")
-        window = (f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", "--hide-scrollbars")
+        window = (f"--user-data-dir={folder / 'profile'}", f"--window-size={max(width, NARROWEST_WINDOW)},900")
+        window += ("--hide-scrollbars",)
 
         def run(place: Path, *options: str) -> "subprocess.CompletedProcess[str]":
             command = [browser, *quiet, *window, *options, place.as_uri()]
             return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
 
-        log, picture, probe = (folder / name for name in ("log.json", "page.png", "probe.html"))
-        said = run(page, "--enable-logging=stderr", f"--log-net-log={log}", f"--screenshot={picture}").stderr
+        log, picture, shown, probe = (folder / name for name in ("log.json", "page.png", "shown.html", "probe.html"))
+        narrow = width < NARROWEST_WINDOW
+        if narrow:
+            shown.write_text(framed(page.read_text(), width))
+        options = ("--enable-logging=stderr", f"--log-net-log={log}", f"--screenshot={picture}")
+        said = run(shown if narrow else page, *options).stderr
         told = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
         content = re.sub("<meta http-equiv[^>]*>", "", page.read_text()).replace("<details>", "<details open>")
-        probe.write_text(f"{content}<script>document.title = document.documentElement.scrollWidth</script>")
-        shown = re.search("<title>([0-9]+)</title>", run(probe, "--dump-dom").stdout)
-        assert shown is not None
+        measured = f"[document.documentElement.scrollWidth, {script}]"
+        content += f"<script>parent.document.title = JSON.stringify({measured})</script>"
+        probe.write_text(framed(content, width) if narrow else content)
+        title = re.search(r"<title>(\[.*?\])</title>", run(probe, "--dump-dom").stdout)
+        assert title is not None
+        scroll_width, found = json.loads(html.unescape(title[1]))
         return Look(
             complaints=[line for line in said.splitlines() if "CONSOLE" in line],
             asked=[one["url"] for one in told if one.get("initiator", "not an origin") != "not an origin"],
-            scroll_width=int(shown[1]),
+            scroll_width=scroll_width,
             picture_bytes=picture.stat().st_size,
+            found=found,
         )
 
     return opened

@@ -18,7 +18,7 @@ CELL = ("recipe", "format", "runtime", "threads", "batch", "field_px")
 """What tells a cell; where several share it, as files of two networks do, the model's name does too."""
 
 NAMED = ("network", "runtime_version", "kernels", "cpus", "sha256", "size_bytes")
-PASSING = {"load_average"}  # of the minute, not of the machine
+PASSING = {"load_average", "date"}  # of the minute or day, not of the machine
 
 SpeedVerdict = Literal["faster", "slower", "within noise", "no spread", "other machine"]
 AucVerdict = Literal["equal", "higher", "lower", "within noise"]

@@ -4,13 +4,17 @@ import ctypes
 import os
 import platform
 import re
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from histoedge import memory
+from histoedge.data import Split
 from histoedge.version import __version__
 
 INTERESTING_FLAGS = (
@@ -29,11 +33,18 @@ NOTABLE_FLAGS = {
 }
 """Which of the CPU's instructions decides how fast it multiplies 8-bit integers, the fastest first."""
 
+GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+"""Reads alone: no lock is taken and no program that the checkout's settings name for a hook is started."""
+
+GIT_TIMEOUT_S = 10.0
 PACKAGES = ("numpy", "ai-edge-litert", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorflow", "keras", "jax")
 
 
 def describe() -> dict[str, Any]:
-    """CPU and what may be used of it, memory, what the container allows, system, versions; None where not told."""
+    """CPU and what may be used of it, memory, what the container allows, system, versions; None where not told.
+
+    ``date`` is the day, in UTC, on which this is asked; ``commit`` that of the checkout, see ``commit``.
+    """
     cpu = _cpuinfo(Path("/proc/cpuinfo"))
     flags = [flag for flag in INTERESTING_FLAGS if flag in cpu.get("flags", cpu.get("Features", "")).split()]
     refused = [flag for flag in flags if flag.startswith("amx") and not _amx_is_permitted()]
@@ -52,14 +63,59 @@ def describe() -> dict[str, Any]:
         "virtual_machine": "hypervisor" in cpu.get("flags", "").split(),
         "gpus": _gpus(Path("/proc/driver/nvidia/gpus")),
         "memory_bytes": psutil.virtual_memory().total,
-        "memory_limit_bytes": _number(_read(Path("/sys/fs/cgroup/memory.max"))),
+        "memory_limit_bytes": memory.limit_bytes(),
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "histoedge": __version__,
+        "commit": commit(Path(__file__).parents[2]),
+        "date": datetime.now(UTC).date().isoformat(),
         "packages": packages(),
         "load_average": load_average(),
     }
+
+
+def subject(models: Sequence[Path], split: Split) -> dict[str, Any]:
+    """What was measured, in names that may be published: ``run``, ``data`` and ``patches``.
+
+    Args:
+        models: exported files.
+        split: the test patches.
+
+    Returns:
+        ``run``: names of the folders whose ``models`` these are, joined by a comma; None where a file lies elsewhere.
+        ``data``: ``synthetic`` for patches that ``data.synthetic`` drew, None for others. ``patches``: how many.
+    """
+    runs = [folder_name(path.parent.parent) if path.parent.name == "models" else None for path in models]
+    names = list(dict.fromkeys(runs))
+    slides = split.slides or ()
+    return {
+        "run": None if None in names or not names else ", ".join(str(name) for name in names),
+        "data": "synthetic" if any(slide.startswith(f"{split.name}-slide-") for slide in slides) else None,
+        "patches": len(split.labels),
+    }
+
+
+def folder_name(folder: Path) -> str | None:
+    """The folder's own name without what leads there; None for the root and a home folder, which names a user."""
+    whole = folder.resolve()
+    return None if whole in (Path.home(), Path(whole.anchor)) else whole.name
+
+
+def commit(checkout: Path) -> str | None:
+    """The commit of a git work tree, 12 digits, ``+`` behind it where tracked files differ from it.
+
+    None where the folder is none, as of an installed package, and where git is missing, refuses or takes too long.
+    """
+    if not (checkout / ".git").exists():
+        return None
+    command = [*GIT, "-C", str(checkout), "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
+    around = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, env=around)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def machine_name(described: Mapping[str, Any]) -> str:
@@ -161,10 +217,6 @@ def _gpus(folder: Path) -> list[str]:
     told = [_read(file) or "" for file in sorted(folder.glob("*/information"))]
     lines = [line.partition(":") for text in told for line in text.splitlines()]
     return [value.strip() for key, _, value in lines if key.strip() == "Model"]
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
 
 
 def _read(file: Path) -> str | None:

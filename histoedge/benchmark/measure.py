@@ -100,7 +100,7 @@ def bench_to(
     kept = Kept(out.with_name(f"{out.name}.partial"), {"inputs": inputs, "machine": machine})
     if flips is not None:
         make_folder(flips)
-    about = _measure(contenders, plan, split, kept, progress, flips)
+    about = environment.subject(models, split) | _measure(contenders, plan, split, kept, progress, flips)
     rows = [one.row for one in contenders]
     found = () if valid is None else _layers(contenders, valid, plan, progress)
     results.write(out, rows, inputs=inputs, about=about, layers=found)

@@ -1,6 +1,7 @@
 """The HTML page: one file, no request to anywhere, the plots as inline SVG, the sheets of flips as data."""
 
 import base64
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from histoedge.benchmark import Measurement, Results, is_int8
 from histoedge.edge.errors import DataError
-from histoedge.reporting import groups, plots, tables
+from histoedge.reporting import facts, groups, plots, subject, tables
 from histoedge.reporting.drawing import Figure, colour_of
 from histoedge.reporting.notes import notes
 from histoedge.reporting.tables import between, fixed, kilobytes, megabytes, micros, percent
@@ -21,6 +22,7 @@ LAYERS_MISSING = (
     "Not measured: it takes the weights that an int8 file was made from, which exported files do not carry, and a "
     "valid split; bench the folder of the run itself, where the lab is installed (pip install 'histoedge[lab]')."
 )
+BREAKS = re.compile(r"(?<=[/_-])|(?=\.)")
 FEW_ROWS = 40
 """Groups of more cells than this are folded, all but the first."""
 
@@ -60,19 +62,19 @@ def read_sheet(path: Path) -> Sheet:
         raise DataError(f"{path}: cannot be read ({error.strerror}); histoedge bench --flips DIR draws it") from error
 
 
-def html(results: Results, *, sheets: Sequence[Sheet] = ()) -> str:
+def html(results: Results, *, sheets: Sequence[Sheet] = (), name: str | None = None) -> str:
     """One self-contained page that opens offline: plots, tables, sheets of flips, the environment, how to read it.
 
     Args:
         results: what was measured.
         sheets: pictures of flips to be shown with it. They are given, not found: results that are passed on hold no
             patches, and how many pictures a page can carry is for whoever makes it to say.
+        name: of the run, for its head, where the results do not tell it.
 
     Raises:
         DataError: with these sheets the page is larger than ``LARGEST_PAGE_BYTES``.
     """
     rows = results.measurements
-    measured = [row for row in rows if row.measured]
     found = groups.groups(rows)
     judged = groups.files_on_runtimes(rows)
     several = len(found) > 1
@@ -80,7 +82,10 @@ def html(results: Results, *, sheets: Sequence[Sheet] = ()) -> str:
     plan = results.inputs.get("plan")
     page = render(
         "page.html.j2",
-        tiles=_tiles(measured, rows),
+        title=subject.title(results, name),
+        head=subject.head(results, name),
+        warnings=facts.warnings(results),
+        tiles=_tiles(results),
         groups=[_group(group, folded=number > 0 and len(rows) > FEW_ROWS) for number, group in enumerate(found)],
         paretos=_drawn([plots.pareto_of_latency(group) for group in found]),
         size=plots.pareto_of_size(rows),
@@ -112,24 +117,35 @@ def _drawn(figures: Sequence[Figure | None]) -> list[Figure]:
     return [figure for figure in figures if figure is not None]
 
 
-def _tiles(measured: Sequence[Measurement], rows: Sequence[Measurement]) -> list[tuple[str, str, str]]:
-    """Label, figure, detail of what to see first."""
+def _tiles(results: Results) -> list[tuple[str, str, str, str]]:
+    """Label, figure, its 95 % interval and detail of what to see first."""
+    rows = results.measurements
+    measured = [row for row in rows if row.measured]
     others = len(rows) - len(measured)
-    tiles = [("Cells measured", str(len(measured)), f"{others} failed or unavailable" if others else "all of them")]
-    one_patch = [row for row in measured if row.batch == 1 and row.field_px == 96] or list(measured)
-    speeds = [(row.p50_ms, row) for row in one_patch if row.p50_ms is not None]
-    if speeds:
-        ms, fastest = min(speeds, key=lambda pair: pair[0])
-        tiles.append(("Fastest p50", f"{micros(ms)} µs", f"{fastest.model} @ {fastest.runtime}"))
-    ratios = [(row.p50_ratio, row) for row in one_patch if row.p50_ratio is not None]
-    if ratios:
-        ratio, best = min(ratios, key=lambda pair: pair[0])
-        tiles.append(("Shortest against fp32", f"{ratio:.2f} ×", f"{best.model} @ {best.runtime}"))
-    areas = [(row.auc, row) for row in measured if row.auc is not None]
-    if areas:
-        area, best = max(areas, key=lambda pair: pair[0])
-        tiles.append(("Highest AUC", f"{area:.4f}", f"{best.model}, {best.n_patches or 0:,} test patches"))
+    of_all = f"{others} failed or unavailable" if others else "all of them"
+    tiles = [("Cells measured", str(len(measured)), "", of_all)]
+    patches = "synthetic patches" if facts.is_synthetic(results) else "test patches"
+    for one in facts.headlines(results):
+        told, threads = one.row, {row.threads for row in measured}
+        place = f"{told.model} @ {told.runtime}" + (f", {told.threads} threads" if len(threads) > 1 else "")
+        if one.name == "fastest":
+            tiles.append(("Fastest p50", f"{micros(one.value)} µs", between(micros(one.lo), micros(one.hi)), place))
+        elif one.name == "shortest":
+            bounds = between(fixed(one.lo, 2), fixed(one.hi, 2))
+            tiles.append(("Shortest against fp32", f"{one.value:.2f} ×", bounds, place))
+        else:
+            bounds = between(fixed(one.lo), fixed(one.hi))
+            label = "Highest AUC" + (", of synthetic patches" if facts.is_synthetic(results) else "")
+            tiles.append((label, f"{one.value:.4f}", bounds, f"{_best(one)}; {told.n_patches or 0:,} {patches}"))
     return tiles
+
+
+def _best(one: facts.Headline) -> str:
+    """Of which file the highest AUC is, or that it is not known to be the best."""
+    if one.clearly_best:
+        return one.row.model
+    overlapping = "the other's interval overlaps" if one.others == 1 else f"{one.rivals} of {one.others} others overlap"
+    return f"no file is clearly best: {one.row.model} is highest, {overlapping}"
 
 
 def _group(group: groups.Group, *, folded: bool) -> dict[str, Any]:
@@ -235,8 +251,10 @@ def _without_layers(results: Results) -> list[str]:
     return [f"Not measured: {', '.join(models)}: {reason}" for reason, models in without.items()]
 
 
-def _name(row: Measurement) -> dict[str, str]:
-    return {"model": row.model, "runtime": row.runtime, "colour": colour_of(row.runtime)}
+def _name(row: Measurement) -> dict[str, Any]:
+    """``pieces`` of the names: where a line may end."""
+    pieces = {key: BREAKS.split(getattr(row, key)) for key in ("model", "runtime")}
+    return {"pieces": pieces, "colour": colour_of(row.runtime)}
 
 
 def _two_lines(heading: str) -> tuple[str, str]:
@@ -277,6 +295,8 @@ WORDS = {
     "system": "System",
     "python": "Python",
     "histoedge": "histoedge",
+    "commit": "Commit of the checkout",
+    "date": "Day, UTC",
     "packages": "Packages",
     "integer_peak_gmacs": "Integer peak, GMAC/s by threads",
     "empty_rss_bytes": "Memory of an empty process",

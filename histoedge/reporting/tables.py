@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from histoedge.benchmark import Measurement, Results
 from histoedge.benchmark.quality import PERCENTS
 from histoedge.metrics import Interval
-from histoedge.reporting import groups
+from histoedge.reporting import facts, groups
 from histoedge.reporting.notes import CALIBRATION_NOTE, notes
+from histoedge.reporting.short import signed
 
 CURVES = ("ms_quantiles", "roc", "reliability", "robustness")
 """Keys of a measurement that are no single figure."""
@@ -30,7 +31,8 @@ def markdown(results: Results) -> str:
     if robust:
         parts.append("dAUC after each perturbation of the test patches, against the same file on them as they are:\n")
         parts.append(_table(_robustness(robust), robust))
-    said = notes(results) + ([CALIBRATION_NOTE] if further else [])
+    warned = [f"warning: {line}" for line in facts.warnings(results)]
+    said = warned + notes(results) + ([CALIBRATION_NOTE] if further else [])
     return "\n".join([*parts, "\n".join(f"- {_escaped(note)}" for note in said)]) + "\n"
 
 
@@ -188,11 +190,6 @@ def interval(value: float | None, lo: float | None, hi: float | None, *, digits:
 def between(lo: str, hi: str) -> str:
     """``lo … hi``; empty where one is."""
     return f"{lo} … {hi}" if lo and hi else ""
-
-
-def signed(value: float | None) -> str:
-    """A difference of AUCs with its sign, four digits, no leading zero: ``-.0003``."""
-    return "" if value is None else f"{round(value, 4) + 0.0:+.4f}".replace("0.", ".", 1)
 
 
 def fixed(value: float | None, digits: int = 4, *, sign: str = "") -> str:

@@ -1,21 +1,26 @@
-"""Results on the terminal, in 100 columns."""
+"""Results on the terminal, in as many columns as it has, or 100 where it is none."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from histoedge.benchmark import Measurement, Results
-from histoedge.reporting import groups
+from histoedge.reporting import facts, groups
+from histoedge.reporting.fitted import FOLDERS, Column, FittedTable
 from histoedge.reporting.notes import UNSETTLED_MARK, notes
-from histoedge.reporting.tables import fixed, kilobytes, micros, p_value, per_second, signed
+from histoedge.reporting.short import brackets, signed, three
+from histoedge.reporting.tables import fixed, kilobytes, micros, p_value, per_second
 
 WIDTH = 100
 
 
 def terminal(results: Results) -> Group:
-    """A table of times for each shape, one of quality, one of robustness; below, why what failed did, and notes."""
+    """A table of times for each shape, one of quality, one of robustness; below, warnings, why what failed did, notes.
+
+    Model, runtime, p50, ratio and AUC are always there; the rest where the width that it is printed in has room.
+    """
     found = groups.groups(results.measurements)
     parts: list[RenderableType] = []
     for group in found:
@@ -26,7 +31,8 @@ def terminal(results: Results) -> Group:
     robust = [row for row in judged if row.robustness]
     if robust:
         parts += [_robustness(robust), Text()]
-    return Group(*parts, *(Text(note) for note in notes(results)))
+    warned = [Text(f"warning: {line}", style="bold red") for line in facts.warnings(results)]
+    return Group(*parts, *warned, *(Text(note) for note in notes(results)))
 
 
 def print_table(results: Results) -> None:
@@ -36,72 +42,104 @@ def print_table(results: Results) -> None:
     wide_enough.print(terminal(results))
 
 
-def _cost(group: groups.Group, *, with_auc: bool) -> Table:
+def _cost(group: groups.Group, *, with_auc: bool) -> FittedTable:
     tail = "p99" if group.figure == "p99_ms" else "p90"
-    rate = "Mpx/s" if group.of_fields else "patch/s"
-    auc = ("AUC 95 %", "dAUC") if with_auc else ()
-    table = _table(group.title, "kB", "p50 us", f"{tail} us", "p50 / fp32", rate, *auc)
-    for row in group.rows:
-        cells = [row.model, row.runtime, kilobytes(row.size_bytes)]
-        if row.measured:
-            mark = UNSETTLED_MARK if row.status == "unsettled" else ""
-            cells += [micros(row.p50_ms) + mark, micros(getattr(row, f"{tail}_ms")), _short_ratio(row)]
-            cells.append(fixed(row.mpx_per_s, 1) if group.of_fields else per_second(row))
-            cells += [_short_auc(row), signed(row.d_auc)] if with_auc else []
-        else:
-            cells += ["", "", row.status, *[""] * (3 if with_auc else 1)]
-        style = "" if row.status == "ok" else "yellow" if row.measured else "red"
-        table.add_row(*(Text(cell) for cell in cells), style=style)
-    return table
+    rows = group.rows
+    columns = [
+        *_names(rows),
+        _figure("kB", [kilobytes(row.size_bytes) for row in rows], spare=4),
+        _figure("p50 us", [micros(row.p50_ms) + _mark(row) for row in rows]),
+        _figure(f"{tail} us", [micros(getattr(row, f"{tail}_ms")) for row in rows], spare=2),
+        _figure(
+            "p50 / fp32",
+            [_ratio(row) if row.measured else row.status for row in rows],
+            short=[_value(row.p50_ratio) if row.measured else row.status for row in rows],
+            short_name="ratio",
+        ),
+        _figure(
+            "Mpx/s" if group.of_fields else "patch/s",
+            [fixed(row.mpx_per_s, 1) if group.of_fields else per_second(row) for row in rows],
+            spare=1,
+        ),
+        *(_auc(rows) if with_auc else []),
+    ]
+    return FittedTable(group.title, columns, [_style(row) for row in rows])
 
 
-def _quality(rows: Sequence[Measurement], *, with_auc: bool) -> Table:
-    auc = ("AUC 95 %", "dAUC") if with_auc else ()
-    table = _table("", *auc, "sens@95%", "spec@95%", "Brier", "ECE", "flips", "p")
-    for row in rows:
-        cells = [row.model, row.runtime, *([_short_auc(row), signed(row.d_auc)] if with_auc else [])]
-        cells += [fixed(row.sensitivity_at_95_specificity, 3), fixed(row.specificity_at_95_sensitivity, 3)]
-        cells += [fixed(row.brier), fixed(row.ece), "" if row.flips is None else str(row.flips)]
-        table.add_row(*(Text(cell) for cell in (*cells, p_value(row.mcnemar_p))))
-    return table
+def _quality(rows: Sequence[Measurement], *, with_auc: bool) -> FittedTable:
+    columns = [
+        *_names(rows),
+        *(_auc(rows) if with_auc else []),
+        _figure("sens@95%", [fixed(row.sensitivity_at_95_specificity, 3) for row in rows], spare=6),
+        _figure("spec@95%", [fixed(row.specificity_at_95_sensitivity, 3) for row in rows], spare=2),
+        _figure("Brier", [fixed(row.brier) for row in rows], spare=1),
+        _figure("ECE", [fixed(row.ece) for row in rows], spare=4),
+        _figure("flips", ["" if row.flips is None else str(row.flips) for row in rows], spare=5),
+        _figure("p", [p_value(row.mcnemar_p) for row in rows], spare=3),
+    ]
+    return FittedTable("", columns)
 
 
-def _robustness(rows: Sequence[Measurement]) -> Table:
+def _robustness(rows: Sequence[Measurement]) -> FittedTable:
     """The perturbation that costs each file most."""
-    table = _table("", "AUC", "dAUC 95 %", "flips", name="most harmful perturbation")
-    for row in rows:
-        worst = min(row.robustness or (), key=lambda one: one.d_auc)
-        change = f"{signed(worst.d_auc)} [{signed(worst.d_auc_lo)} {signed(worst.d_auc_hi)}]"
-        cells = (row.model, row.runtime, worst.perturbation, _three(worst.auc), change, str(worst.flips))
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
+    worst = [min(row.robustness or (), key=lambda one: one.d_auc) for row in rows]
+    columns = [
+        *_names(rows),
+        Column(
+            "most harmful perturbation",
+            tuple(one.perturbation.replace("_", " ") for one in worst),
+            fold_after=FOLDERS,
+            left=True,
+        ),
+        _figure("AUC", [three(one.auc) for one in worst], spare=2),
+        _figure(
+            "dAUC 95 %",
+            [brackets(signed(one.d_auc), signed(one.d_auc_lo), signed(one.d_auc_hi)) for one in worst],
+            short=[signed(one.d_auc) for one in worst],
+            short_name="dAUC",
+        ),
+        _figure("flips", [str(one.flips) for one in worst], spare=1),
+    ]
+    return FittedTable("", columns)
 
 
-def _table(title: str, *figures: str, name: str = "") -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    if title:
-        table.title, table.title_justify, table.title_style = Text(title, style="bold"), "left", "not italic"
-    table.add_column("model", overflow="fold")
-    table.add_column("runtime", no_wrap=True)
-    if name:
-        table.add_column(name, no_wrap=True)
-    for figure in figures:
-        table.add_column(figure, justify="right", no_wrap=True)
-    return table
+def _names(rows: Sequence[Measurement]) -> list[Column]:
+    names: dict[str, Any] = {"fold_after": FOLDERS, "left": True}
+    models, runtimes = (tuple(getattr(row, key) for row in rows) for key in ("model", "runtime"))
+    return [Column("model", models, **names), Column("runtime", runtimes, **names)]
 
 
-def _short_auc(row: Measurement) -> str:
-    if row.auc is None or row.auc_lo is None or row.auc_hi is None:
-        return ""
-    return f"{_three(row.auc)} [{_three(row.auc_lo)} {_three(row.auc_hi)}]"
+def _auc(rows: Sequence[Measurement]) -> list[Column]:
+    whole = [brackets(three(row.auc), three(row.auc_lo), three(row.auc_hi)) for row in rows]
+    values = [three(row.auc) for row in rows]
+    return [
+        _figure("AUC 95 %", whole, short=values, short_name="AUC"),
+        _figure("dAUC", [signed(row.d_auc) for row in rows], spare=3),
+    ]
 
 
-def _three(share: float) -> str:
-    text = f"{share:.3f}"
-    return text[1:] if text.startswith("0.") else text
+def _figure(
+    name: str,
+    cells: Sequence[str],
+    *,
+    short: Sequence[str] | None = None,
+    short_name: str = "",
+    spare: int | None = None,
+) -> Column:
+    return Column(name, tuple(cells), None if short is None else tuple(short), short_name, spare=spare)
 
 
-def _short_ratio(row: Measurement) -> str:
-    if row.p50_ratio is None or row.p50_ratio_lo is None or row.p50_ratio_hi is None:
-        return ""
-    return f"{row.p50_ratio:.2f} [{row.p50_ratio_lo:.2f} {row.p50_ratio_hi:.2f}]"
+def _style(row: Measurement) -> str:
+    return "" if row.status == "ok" else "yellow" if row.measured else "red"
+
+
+def _mark(row: Measurement) -> str:
+    return UNSETTLED_MARK if row.status == "unsettled" else ""
+
+
+def _ratio(row: Measurement) -> str:
+    return brackets(_value(row.p50_ratio), _value(row.p50_ratio_lo), _value(row.p50_ratio_hi))
+
+
+def _value(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"

@@ -9,7 +9,9 @@ from rich.text import Text
 from histoedge.benchmark import junit, noise
 from histoedge.benchmark.compare import Change, Comparison, Difference
 from histoedge.benchmark.gates import Judgement
-from histoedge.reporting.tables import kilobytes, micros, signed
+from histoedge.reporting.fitted import FOLDERS, Column, FittedTable
+from histoedge.reporting.short import signed
+from histoedge.reporting.tables import kilobytes, micros
 
 STYLES = {"failed": "red", "undecided": "yellow", "slower": "red", "lower": "red", "faster": "green", "higher": "green"}
 COUNTED = ("passed", "failed", "undecided", "skipped")
@@ -37,20 +39,24 @@ def gates(judgements: Sequence[Judgement]) -> Group:
 
 def comparison(found: Comparison) -> Group:
     """A line per cell that is in both files; below, the differences of everything else."""
-    table = _table(
-        *(("cell", "left"), ("file", "left"), ("kB", "right"), ("AUC", "right"), ("p50 us", "right")),
-        *(("ratio 99 %", "right"), ("p50", "left")),
+    told = [one for one in found.cells if one.presence == "both" and None not in (one.p50_a_ms, one.p50_b_ms)]
+    auc_styles, p50_styles = (
+        tuple(STYLES.get(verdict or "", "") for verdict in verdicts)
+        for verdicts in ([one.auc_verdict for one in told], [one.p50_verdict for one in told])
     )
-    table.columns[0].overflow = "fold"
-    for one in found.cells:
-        if one.presence != "both" or one.p50_a_ms is None or one.p50_b_ms is None:
-            continue
-        auc_style, p50_style = (STYLES.get(verdict or "", "") for verdict in (one.auc_verdict, one.p50_verdict))
-        cells = [Text(one.cell), Text("changed" if one.file_changed else "same"), Text(_from_to(*_sizes(one)))]
-        cells.append(Text(signed(one.auc_change) + (BEYOND_MARK if auc_style else " "), style=auc_style))
-        cells += [Text(_from_to(micros(one.p50_a_ms), micros(one.p50_b_ms))), Text(_ratio(one))]
-        table.add_row(*cells, Text(one.p50_verdict or "", style=p50_style))
-    return _with_notes(table, _notes(found))
+    changes = [
+        signed(one.auc_change) + (BEYOND_MARK if style else " ") for one, style in zip(told, auc_styles, strict=True)
+    ]
+    columns = [
+        Column("cell", tuple(one.cell for one in told), fold_after=FOLDERS, left=True),
+        Column("file", tuple("changed" if one.file_changed else "same" for one in told), left=True, spare=2),
+        Column("kB", tuple(_from_to(*_sizes(one)) for one in told), spare=1),
+        Column("AUC", tuple(changes), styles=auc_styles),
+        Column("p50 us", tuple(_from_to(micros(one.p50_a_ms), micros(one.p50_b_ms)) for one in told), spare=3),
+        Column("ratio 99 %", tuple(map(_ratio, told)), tuple(_short_ratio(one) for one in told), "ratio"),
+        Column("p50", tuple(one.p50_verdict or "" for one in told), left=True, styles=p50_styles),
+    ]
+    return _with_notes(FittedTable("", columns), _notes(found))
 
 
 def print_gates(judgements: Sequence[Judgement]) -> None:
@@ -106,6 +112,10 @@ def _ratio(one: Change) -> str:
     return f"{one.p50_ratio:.2f} [{one.p50_ratio_lo:.2f} {one.p50_ratio_hi:.2f}]"
 
 
+def _short_ratio(one: Change) -> str:
+    return "" if one.p50_ratio is None else f"{one.p50_ratio:.2f}"
+
+
 def _table(*columns: tuple[str, str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for number, (name, side) in enumerate(columns):
@@ -113,7 +123,7 @@ def _table(*columns: tuple[str, str]) -> Table:
     return table
 
 
-def _with_notes(table: Table, lines: Sequence[str]) -> Group:
+def _with_notes(table: RenderableType, lines: Sequence[str]) -> Group:
     return Group(table, *(Text(line) for line in (["", *lines] if lines else [])))
 
 

@@ -1,11 +1,16 @@
 """A machine's results lie in a folder whose name its environment gives."""
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from histoedge.benchmark import environment
+from histoedge.data import Split, synthetic
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 XEON = {"cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "cpu_flags": ["avx2", "avx512f", "avx512_vnni"]}
@@ -40,3 +45,67 @@ def test_committed_results_lie_in_the_folder_of_their_machine() -> None:
         described = json.loads(results.read_text()).get("environment")
         if described and "cpu_flags_refused" in described:  # older results do not tell what was refused
             assert results.parent.name == environment.machine_name(described)
+
+
+def git(folder: Path, *arguments: str) -> None:
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", "-C", folder, *who, *arguments], check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_commit_of_a_checkout_is_told_with_a_mark_where_it_was_changed(tmp_path: Path) -> None:
+    git(tmp_path, "init")
+    (tmp_path / "code.py").write_text("1")
+    assert environment.commit(tmp_path) is None  # nothing committed
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "a")
+    git(tmp_path, "tag", "-m", "named", "v1")
+    clean = environment.commit(tmp_path)
+    assert clean is not None
+    assert re.fullmatch("[0-9a-f]{12}", clean)
+    (tmp_path / "results.json").write_text("not of the checkout")
+    assert environment.commit(tmp_path) == clean
+    (tmp_path / "code.py").write_text("2")
+    assert environment.commit(tmp_path) == f"{clean}+"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_telling_the_commit_starts_no_program_that_the_checkout_names(tmp_path: Path) -> None:
+    git(tmp_path, "init")
+    (tmp_path / "code.py").write_text("1")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "a")
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    hook.chmod(0o755)
+    git(tmp_path, "config", "core.fsmonitor", str(hook))
+    subprocess.run(["git", "-C", tmp_path, "status"], check=True, capture_output=True)
+    assert (tmp_path / "started").exists()  # git itself does start it
+    (tmp_path / "started").unlink()
+    assert environment.commit(tmp_path)
+    assert not (tmp_path / "started").exists()
+
+
+def test_an_installed_package_and_a_machine_without_git_have_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert environment.commit(tmp_path) is None
+    (tmp_path / ".git").write_text("gitdir: /nowhere")
+    assert environment.commit(tmp_path) is None
+    monkeypatch.setenv("PATH", "")
+    assert environment.commit(Path(__file__).parents[2]) is None
+
+
+def test_the_day_is_told_without_the_time() -> None:
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", environment.describe()["date"])
+
+
+def test_what_was_measured_is_told_by_names_of_folders_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = synthetic.generate("test", patches=16, seed=0)
+    models = [tmp_path / run / "models" / "int8.onnx" for run in ("edge", "nano")]
+    assert environment.subject(models, drawn) == {"run": "edge, nano", "data": "synthetic", "patches": 16}
+    photographed = Split("test", np.zeros((2, 96, 96, 3), np.uint8), np.array([0, 1], np.uint8), ["a", "b"])
+    assert environment.subject(models[:1], photographed) == {"run": "edge", "data": None, "patches": 2}
+    assert environment.subject([tmp_path / "int8.onnx"], drawn)["run"] is None
+    monkeypatch.setenv("HOME", str(tmp_path / "edge"))
+    assert environment.subject(models, drawn)["run"] is None

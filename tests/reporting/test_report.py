@@ -169,6 +169,22 @@ def test_sparsity_is_never_shown_without_saying_that_it_buys_no_time(results):
     assert "unstructured zeros" not in printed(reporting.terminal(dense))
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_names_and_the_figures_that_matter_are_whole_at_every_width(results, width):
+    name = "accurate/models/prune50_int8.tflite"
+    row = dataclasses.replace(results.measurements[1], model=name, runtime="onnxruntime-tensorrt")
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(reporting.terminal(Results({}, {}, (*results.measurements, row))))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    words = set(text.split())
+    assert {"int8.onnx", "prune50.tflite", "onnxruntime", "prune50_int8.tflite", "81.2", ".916", "0.36"} <= words
+    assert name in words or {"accurate/models/", "prune50_int8.tflite"} <= words
+    assert "onnxruntime-tensorrt" in words or {"onnxruntime-", "tensorrt"} <= words
+    assert ("[0.35" in words) == (width >= 80)
+    assert (f"not shown in {width} columns:" in text) == (width <= 120)
+
+
 def test_markdown_has_a_row_of_equal_width_for_every_cell(results):
     cost, quality = reporting.markdown(results).split("\n\n")[:2]
     assert len([line for line in quality.splitlines() if line]) == 2 + 3
@@ -182,7 +198,7 @@ def test_markdown_has_a_row_of_equal_width_for_every_cell(results):
 def test_calibration_is_shown_where_it_was_measured(results):
     assert "| sens. at 95 % spec. | ECE |" in reporting.markdown(results)
     assert "| 0.583 [0.521, 0.640] | 0.0312 |" in reporting.markdown(results)
-    assert "<td>0.583<small>0.521 … 0.640</small></td>" in reporting.html(results)
+    assert "<td>0.583<small>0.521\u00a0… 0.640</small></td>" in reporting.html(results)
     assert "0.0312" in printed(reporting.terminal(results))
     names = ("ece", *(f"sensitivity_at_95_specificity{bound}" for bound in ("", "_lo", "_hi")))
     old = [dataclasses.replace(row, **dict.fromkeys(names)) for row in results.measurements]
@@ -224,13 +240,29 @@ def test_cells_of_one_time_and_one_area_can_be_drawn(results):
     assert reporting.html(Results({}, {}, (row, row))).count("<circle") == 2 + 1
 
 
-@pytest.mark.parametrize("width", [1280, 500])  # a headless window is no narrower than 500
+@pytest.mark.parametrize("width", [1280, 500, 390])
 def test_a_browser_shows_the_page_whole_and_asks_no_server(whole, sheet, look, tmp_path, width):
     (tmp_path / "page.html").write_text(reporting.html(whole, sheets=[sheet]))
     seen = look(tmp_path / "page.html", width)
     assert seen.complaints == seen.asked == []
     assert seen.picture_bytes > 20_000  # a blank window is some 5 kB
     assert seen.scroll_width <= width
+
+
+FIVE_COLUMNS = """[...document.querySelectorAll("table.cells tr")].map(row =>
+    [...row.cells].slice(0, 5).map(cell => [cell.innerText.split("\\n")[0], cell.getBoundingClientRect().right]))"""
+
+
+def test_a_telephone_shows_model_runtime_p50_ratio_and_auc_without_scrolling(results, look, tmp_path):
+    names = {"model": "exported/accurate/models/prune50_int8.onnx", "runtime": "onnxruntime-tensorrt"}
+    long = dataclasses.replace(results.measurements[1], **names, p50_ms=12.3456, p50_lo=12.2, p50_hi=12.4)
+    (tmp_path / "page.html").write_text(reporting.html(Results({}, {}, (*results.measurements, long))))
+    head, *rows = look(tmp_path / "page.html", 390, FIVE_COLUMNS).found
+    assert [text for text, _ in head] == ["Model", "Runtime", "p50", "p50", "AUC"]
+    whole = [row for row in rows if len(row) == 5]
+    assert len(whole) == 4  # those that were measured
+    assert max(right for row in (head, *whole) for _, right in row) <= 390
+    assert "12,346" in [text for text, _ in whole[-1]]
 
 
 def test_a_browser_tells_of_a_page_that_errs_and_asks(look, tmp_path):
@@ -267,8 +299,8 @@ def test_everything_that_was_measured_is_on_the_page(whole, sheet):
     ):
         assert heading in page, heading
     assert "<td>3<small>2 up, 1 down</small></td>" in page
-    assert '<td class="lost" style="--much: 0.54">-0.050<small>-0.060 … -0.040</small></td>' in page
-    assert "<td>+0.001<small>-0.009 … +0.011</small></td>" in page
+    assert '<td class="lost" style="--much: 0.54">-0.050<small>-0.060\u00a0… -0.040</small></td>' in page
+    assert "<td>+0.001<small>-0.009\u00a0… +0.011</small></td>" in page
     assert page.count("data:image/png;base64,") == 1
     assert page.count("int8: AUC 0.9159") == 1
     assert page.count(HOSTILE.split(":")[0]) >= 2
@@ -323,7 +355,7 @@ def test_shapes_have_tables_of_their_own_and_quality_is_told_once(whole):
     assert "p99 us" in text
     assert "Mpx/s" in text
     assert text.count(".916 [.906 .926]") == 1
-    assert re.search(r"int8\.onnx +onnxruntime +blur_1_px +\.900 +-\.0500 \[-\.0600 -\.0400\] +7", text)
+    assert re.search(r"int8\.onnx +onnxruntime +blur 1 px +\.900 +-\.0500 \[-\.0600 -\.0400\] +7", text)
     assert "(2 cells)" in " ".join(text.split())
     head = reporting.markdown(whole).splitlines()[0]
     assert "| scenario | batch | field px | status |" in head

@@ -67,3 +67,16 @@ def test_another_machine_is_told(row):
     lines = printed(verdicts.comparison(compare.compare(a, b)))
     assert lines[1].endswith("1.00 other machine")
     assert "times do not compare: another machine (cpu: Xeon -> Ryzen)" in lines
+
+
+def test_a_comparison_keeps_the_names_of_cells_whole_in_eighty_columns(row):
+    named = dataclasses.replace(row, model="exported/accurate/models/prune50_int8.tflite")
+    slower = dataclasses.replace(named, p50_ms=0.128, p50_lo=0.126, p50_hi=0.130, sha256="b" * 64)
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    console.print(
+        verdicts.comparison(compare.compare(*(Results({}, {"data": "d"}, (one,)) for one in (named, slower))))
+    )
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    words = " ".join(lines).split()
+    assert {"exported/accurate/models/prune50_int8.tflite", "litert", "slower", "2.00"} <= set(words)

@@ -81,7 +81,7 @@ PATH = click.Path(path_type=Path)
 no_cache_option = click.option("--no-cache", is_flag=True, help="Do not read or write the cache of DATA (.histoedge).")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
 config_option = click.option(
-    "--config", "file", type=PATH, metavar="F.toml", help="Settings: [train], [compress], [bench], [network]."
+    "--config", "file", type=PATH, metavar="F.toml", help="Settings, see `histoedge list settings`."
 )
 device_option = click.option("--device", type=click.Choice(["auto", "gpu", "cpu"]), default="auto", show_default=True)
 patches_on_option = click.option(
@@ -836,11 +836,14 @@ def doctor(place: Path, logits: Path, as_json: bool) -> None:
 
 
 @main.command("list")
-@click.argument("what", type=click.Choice(["networks", "recipes", "runtimes"]))
+@click.argument("what", type=click.Choice(["networks", "recipes", "runtimes", "settings"]))
 @json_option
 def list_(what: str, as_json: bool) -> None:
-    """What can be asked for: networks, recipes, runtimes."""
-    _print_rows(_LISTS[what](), as_json=as_json)
+    """What can be asked for: networks, recipes, runtimes, and every key of a settings file."""
+    rows = _LISTS[what]()
+    if what == "settings" and not as_json:  # defaults as they are written in the file
+        rows = [{**row, "default": None if row["default"] is None else json.dumps(row["default"])} for row in rows]
+    _print_rows(rows, as_json=as_json)
 
 
 def _networks() -> list[dict[str, Any]]:
@@ -865,10 +868,18 @@ def _runtimes() -> list[dict[str, Any]]:
     ]
 
 
+def _settings() -> list[dict[str, Any]]:
+    from histoedge.lab import network as networks
+
+    rows = [row for table, kind in config.KINDS.items() for row in config.described(kind, table=table)]
+    return rows + networks.settings()
+
+
 _LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "networks": _networks,
     "recipes": _recipes,
     "runtimes": _runtimes,
+    "settings": _settings,
 }
 
 

@@ -34,29 +34,53 @@ def _require(holds: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def meaning(what: str, *, unit: str = "") -> dict[str, str]:
+    """The metadata of a field that a settings file may set: what it means and in which unit it counts."""
+    return {"meaning": what, "unit": unit}
+
+
+def setting(default: Any, what: str, *, unit: str = "") -> Any:
+    """A field with this default and ``meaning``."""
+    return dataclasses.field(default=default, metadata=meaning(what, unit=unit))
+
+
+def described(kind: type, *, table: str) -> list[dict[str, Any]]:
+    """A row per field of a dataclass of settings: table, key, default (None: there is none), unit, meaning."""
+    return [
+        {
+            "table": table,
+            "key": field.name,
+            "default": _in_toml(field.default),
+            "unit": field.metadata["unit"],
+            "meaning": field.metadata["meaning"],
+        }
+        for field in dataclasses.fields(kind)
+    ]
+
+
+def _in_toml(default: Any) -> Any:
+    if default is dataclasses.MISSING:
+        return None
+    return list(default) if isinstance(default, tuple) else default
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How the source network is trained.
+    """How the source network is trained: the table ``[train]``."""
 
-    ``learning_rate`` is AdamW's peak; it rises over the first ``warmup`` share of all steps and then
-    falls to zero along a cosine. ``flips``, ``shift_px``, ``focus`` and ``stain_jitter`` are the augmentations of
-    ``lab.augment``; 0 turns one off. ``teacher_share`` is the part of the training target that a teacher's probability
-    makes up, where there is one.
-    """
-
-    network: str = "edge"
-    epochs: int = 14
-    batch: int = 128
-    learning_rate: float = 2e-3
-    warmup: float = 0.05
-    weight_decay: float = 0.1
-    label_smoothing: float = 0.0
-    flips: bool = True
-    shift_px: int = 6
-    focus: float = 1.0
-    stain_jitter: float = 0.2
-    teacher_share: float = 0.7
-    seed: int = 0
+    network: str = setting("edge", "name of the network, see histoedge list networks; or that of [network]")
+    epochs: int = setting(14, "passes over the training patches")
+    batch: int = setting(128, "patches in a step", unit="patches")
+    learning_rate: float = setting(2e-3, "peak of AdamW; falls to 0 along a cosine over all steps after the warmup")
+    warmup: float = setting(0.05, "share of all steps over which the learning rate rises")
+    weight_decay: float = setting(0.1, "weight decay of AdamW, on kernels alone")
+    label_smoothing: float = setting(0.0, "share of each label that is moved towards 0.5")
+    flips: bool = setting(True, "augmentation: the eight orientations; a symmetric network has them built in")
+    shift_px: int = setting(6, "augmentation: largest shift, 0 turns it off", unit="px")
+    focus: float = setting(1.0, "augmentation: how strongly to blur or sharpen, 0 turns it off")
+    stain_jitter: float = setting(0.2, "augmentation: change of both stains in optical density, 0 turns it off")
+    teacher_share: float = setting(0.7, "with a teacher: share of the target that is its probability, not the label")
+    seed: int = setting(0, "seed of everything that is drawn")
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
@@ -74,24 +98,21 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompressConfig:
-    """How a trained network is fine-tuned while it is pruned, slimmed or quantised.
+    """How a trained network is fine-tuned while it is pruned, slimmed or quantised: the table ``[compress]``.
 
-    Lengths are optimiser steps, ``slim_epochs`` passes over the training patches. ``teacher_share`` is the part of
-    the training target that comes from the source network's probability; the rest is the label; quantisation-aware
-    training learns from the network it quantises alone. ``calibration_patches`` training patches set the activation
-    ranges and rank the channels.
+    Quantisation-aware training learns from the network it quantises alone.
     """
 
-    prune_steps: int = 600
-    prune_learning_rate: float = 5e-4
-    slim_epochs: int = 24
-    slim_learning_rate: float = 2e-3
-    quantise_steps: int = 200
-    quantise_learning_rate: float = 3e-5
-    batch: int = 128
-    teacher_share: float = 0.7
-    calibration_patches: int = 1024
-    seed: int = 0
+    prune_steps: int = setting(600, "pruning: how long", unit="steps")
+    prune_learning_rate: float = setting(5e-4, "pruning: of Adam at the first step; falls to 0 along a cosine")
+    slim_epochs: int = setting(24, "slimming: passes over the training patches")
+    slim_learning_rate: float = setting(2e-3, "slimming: peak of AdamW")
+    quantise_steps: int = setting(200, "quantisation-aware training: how long", unit="steps")
+    quantise_learning_rate: float = setting(3e-5, "quantisation-aware training: of Adam at the first step")
+    batch: int = setting(128, "patches in a step", unit="patches")
+    teacher_share: float = setting(0.7, "pruning, slimming: share of the target that the source network tells")
+    calibration_patches: int = setting(1024, "training patches that set activation ranges and rank channels")
+    seed: int = setting(0, "seed of everything that is drawn")
 
     def __post_init__(self) -> None:
         for name in ("prune_steps", "quantise_steps"):
@@ -131,36 +152,29 @@ percentile, 8 samples per query and the 99th, all at once and the throughput. ``
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchPlan:
-    """What to measure: every file on every runtime named, for each of ``threads``, on fields of several shapes.
+    """What to measure, and how long: the table ``[bench]``.
 
-    The shapes are each ``batch`` with each ``field_px``, and those of the ``scenarios`` named. Without ``runtimes``
-    a file is measured on all of ``edge.RUNTIMES`` that open it, and the source network in Keras.
-
-    Timing runs in rounds: in each, every cell makes ``runs_per_round`` timed calls (fewer where these would take
-    longer than ``round_s``), cells in random order, so that a drift of the machine hits all alike. A cell stops after
-    ``rounds`` rounds or more, when its calls add up to ``min_seconds`` and the 95 % interval of its p50 is at most
-    ``settled_width`` of p50 wide; one that has not settled after ``max_seconds`` of calls stops ``unsettled``.
-    ``timeout_s`` bounds one request to one cell. ``integer_peak`` also measures how fast the machine multiplies
-    integers at all, to which ``peak_share`` refers. ``robustness`` also lets every file answer the test split after
-    each of ``data.perturb.PERTURBATIONS``, which costs as many times what the split alone costs.
+    Every file is measured on every runtime, for each of ``threads``, on each ``batch`` of each ``field_px`` and on the
+    shapes of the ``scenarios``. A drift of the machine hits all cells of a round alike. A cell stops when it has
+    ``rounds`` and ``min_seconds`` and has settled.
     """
 
-    runtimes: tuple[str, ...] = ()
-    threads: tuple[int, ...] = (1,)
-    batch: tuple[int, ...] = (1,)
-    field_px: tuple[int, ...] = (96,)
-    scenarios: tuple[str, ...] = ()
-    rounds: int = 10
-    runs_per_round: int = 50
-    round_s: float = 2.0
-    warmup_runs: int = 20
-    min_seconds: float = 0.0
-    max_seconds: float = 10.0
-    settled_width: float = 0.10
-    timeout_s: float = 600.0
-    integer_peak: bool = True
-    robustness: bool = False
-    seed: int = 0
+    runtimes: tuple[str, ...] = setting((), "what to measure on; empty: Keras and all that open a file unasked")
+    threads: tuple[int, ...] = setting((1,), "threads of the runtime, each of these")
+    batch: tuple[int, ...] = setting((1,), "fields in a call, each of these")
+    field_px: tuple[int, ...] = setting((96,), "side of a field, each of these; 96 is one patch", unit="px")
+    scenarios: tuple[str, ...] = setting((), "shapes to measure too: single-stream, multi-stream, offline, field")
+    rounds: int = setting(10, "at least so many rounds, all cells in random order in each")
+    runs_per_round: int = setting(50, "timed calls of a cell in a round", unit="calls")
+    round_s: float = setting(2.0, "longest time of a cell in a round, with fewer calls", unit="s")
+    warmup_runs: int = setting(20, "calls before the first that is timed", unit="calls")
+    min_seconds: float = setting(0.0, "least time of all calls of a cell", unit="s")
+    max_seconds: float = setting(10.0, "longest time of all calls of a cell, settled or not", unit="s")
+    settled_width: float = setting(0.10, "a cell has settled when the 95 % interval of p50 is no wider", unit="share")
+    timeout_s: float = setting(600.0, "longest time of one request to a cell", unit="s")
+    integer_peak: bool = setting(True, "measure how fast the machine multiplies integers, to which peak_share refers")
+    robustness: bool = setting(False, "let every file answer the test split again after each of ten perturbations")
+    seed: int = setting(0, "seed of everything that is drawn")
 
     def __post_init__(self) -> None:
         for name in ("rounds", "runs_per_round"):
@@ -290,6 +304,9 @@ def ancestry(recipe: Recipe) -> tuple[Recipe, ...]:
     return tuple(chain)
 
 
+KINDS: dict[str, type] = {"train": TrainConfig, "compress": CompressConfig, "bench": BenchPlan}
+"""What each table of a settings file holds; ``[network]`` is the lab's."""
+
 Settings = TypeVar("Settings", TrainConfig, CompressConfig, BenchPlan)
 
 
@@ -303,7 +320,7 @@ def resolve(kind: type[Settings], *, file: Path | None = None, options: Mapping[
         ConfigError: the file cannot be read, names a setting that does not exist or has the wrong type, or holds
             another network than the one asked for.
     """
-    table = {TrainConfig: "train", CompressConfig: "compress", BenchPlan: "bench"}[kind]
+    table = next(name for name, its_kind in KINDS.items() if its_kind is kind)
     tables = {} if file is None else read_toml(file)
     chosen = typed(kind, tables.get(table, {}), where=f"{file}: [{table}]")
     chosen.update({name: value for name, value in options.items() if value is not None})
@@ -342,7 +359,7 @@ def typed(kind: type, given: Mapping[str, Any], *, where: str) -> dict[str, Any]
     return chosen
 
 
-TABLES = ("train", "compress", "bench", "network")
+TABLES = (*KINDS, "network")
 
 
 def read_toml(file: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from histoedge import config
 from histoedge.cli import main
 from histoedge.data import synthetic
 
@@ -153,6 +154,52 @@ def test_list_speaks_json(what: str) -> None:
         "runtimes": {"litert", "onnxruntime", "openvino"},
     }
     assert expected[what] <= names
+
+
+def test_every_key_of_a_settings_file_is_listed() -> None:
+    rows = json.loads(invoke("list", "settings", "--json").stdout)
+    told = {(row["table"], row["key"]): row["default"] for row in rows}
+    assert told["train", "epochs"] == 14
+    assert told["bench", "threads"] == [1]
+    assert told["network.rows", "kind"] is None
+    assert {table for table, _ in told} == {*config.TABLES, "network.rows"}
+    lines = [line.split() for line in invoke("list", "settings").stdout.splitlines()]
+    assert lines[0] == ["table", "key", "default", "unit", "meaning"]
+    assert ["train", "flips", "true"] in [line[:3] for line in lines]
+
+
+def given_in_place_of_a_model(tmp_path: Path) -> dict[str, Path]:
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    places = {"weights": run / "int8.weights.h5", "keras": run / "net.keras", "results": run / "bench.json"}
+    for place in (*places.values(), run / "models" / "int8.onnx", run / "models" / "fp32.onnx"):
+        place.write_text('{"measurements": []}')
+    return {**places, "run": run}
+
+
+@pytest.mark.parametrize("what", ["weights", "keras", "results", "run"])
+def test_every_command_names_what_is_no_model_and_what_to_type(tmp_path: Path, what: str) -> None:
+    place = given_in_place_of_a_model(tmp_path)[what]
+    Image.new("RGB", (96, 96)).save(image := tmp_path / "image.png")
+    (logits := tmp_path / "logits.csv").write_text("0\n")
+    to_type = {
+        "weights": f"histoedge export {tmp_path / 'run'}",
+        "keras": "histoedge run --data DATA --out RUN --config F.toml",
+        "results": f"histoedge report {place}",
+        "run": f"histoedge verify {place / 'models' / 'int8.onnx'}",
+    }
+    bench = ("bench", place, "--data", "synthetic", "--out", tmp_path / "r.json")
+    explain = ("explain", place, image)
+    commands: list[tuple[object, ...]] = [
+        *(("verify", place), ("info", place), ("predict", place, image), ("embed", place, "--into", tmp_path / "into")),
+        *(("diff", place, place), ("doctor", place, logits), ("scan", image, "--model", place, "--out", tmp_path)),
+        *([] if what == "run" else [bench]),  # takes a run
+        *([] if what == "weights" else [explain]),  # takes weights
+    ]
+    for command in commands:
+        result = invoke(*command)
+        assert_one_line(result, f"{place}: ")
+        assert to_type[what] in result.stderr
 
 
 def test_data_check_speaks_json(tmp_path: Path) -> None:

@@ -1,10 +1,25 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from histoedge import edge
-from histoedge.config import RECIPES, SCENARIOS, BenchPlan, Recipe, Shape, TrainConfig, ancestry, recipes, resolve
+from histoedge.config import (
+    RECIPES,
+    SCENARIOS,
+    BenchPlan,
+    CompressConfig,
+    Recipe,
+    Shape,
+    TrainConfig,
+    ancestry,
+    described,
+    recipes,
+    resolve,
+    typed,
+)
 from histoedge.edge.errors import ConfigError
+from histoedge.lab import network as networks
 
 
 def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
@@ -32,6 +47,20 @@ def test_a_wrong_settings_file_is_one_line(tmp_path: Path, text: str, message: s
     with pytest.raises(ConfigError, match=message) as caught:
         resolve(TrainConfig, file=file, options={})
     assert "\n" not in str(caught.value).strip()
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, CompressConfig, BenchPlan, networks.Network, networks.Row])
+def test_every_setting_says_what_it_means(kind: type) -> None:
+    rows = described(kind, table="table")
+    assert [row["key"] for row in rows] == [field.name for field in dataclasses.fields(kind)]
+    assert all(row["meaning"] for row in rows)
+    assert {row["unit"] for row in rows} <= {"", "px", "px of its input", "s", "steps", "patches", "calls", "share"}
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, CompressConfig, BenchPlan])
+def test_the_defaults_that_are_told_can_be_given(kind: type) -> None:
+    told = {row["key"]: row["default"] for row in described(kind, table="table")}
+    assert kind(**typed(kind, told, where="here")) == kind()
 
 
 def test_the_network_in_the_file_is_the_one_to_train(tmp_path: Path) -> None:

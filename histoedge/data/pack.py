@@ -10,8 +10,9 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import closing
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from histoedge.progress import Progress, silent
 
 FORMAT = 1
 PACK, INDEX, JOURNAL = "pack.h5", "index.h5", "journal"
+FLUSH_S = 0.5
 INDEX_BYTES = 512  # an image's share of index and journal, generously
 
 
@@ -200,13 +202,12 @@ def _pack(images: Images, place: Path, held: _Held, progress: Progress) -> None:
     taken = {row for row, _ in kept.values()}
     free = (row for row in itertools.count(held.used) if row not in taken)
     added = dict(zip((name for name, _, _ in missing), zip(missing, free, strict=False), strict=True))
-    with open(place / PACK, "ab"):
-        pass
     what = f"pack {images.folder.name}, images"
     progress(what, len(kept), len(keys), note or f"once, into {place}")
     offsets = [hdf5.ROWS_AT + row * PATCH_BYTES for _, row in added.values()]
     waiting = decoder.blocks(images.folder, list(added), into=place / PACK, offsets=offsets)
     with (
+        _flushed(place / PACK),
         open(place / JOURNAL, "ab", buffering=0) as journal,
         closing(decoder.decode_all(waiting, processes=digests.cpus())) as decoding,
     ):
@@ -220,6 +221,26 @@ def _pack(images: Images, place: Path, held: _Held, progress: Progress) -> None:
             if decoded.error is not None:
                 raise _cannot_grow(place, decoded.error) if decoded.full else DataError(decoded.error)
     _finish(place, {key: kept[key] for key in keys}, held.used)
+
+
+@contextmanager
+def _flushed(path: Path) -> Iterator[None]:
+    """Make the file, and let the disk take what others write to it meanwhile, not all at the end."""
+    done = threading.Event()
+
+    def flush() -> None:
+        while not done.wait(FLUSH_S):
+            with suppress(OSError):  # told again where the file is closed for good
+                os.fsync(file.fileno())
+
+    with open(path, "ab") as file:
+        thread = threading.Thread(target=flush)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
 
 def _write_whole(file: int, line: str) -> None:

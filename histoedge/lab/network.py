@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from histoedge import config, files
-from histoedge.config import TrainConfig, nearest
+from histoedge.config import TrainConfig, meaning, nearest, setting
 from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.lab import norm
 
@@ -28,30 +28,25 @@ Kind = Literal["conv", "maxpool", "head"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One layer. ``conv`` is convolution, batch norm, ReLU; ``maxpool`` pools; ``head`` is the plain last convolution.
+    """One layer of a network."""
 
-    ``channels`` is 0 for a pool. ``bias`` says whether the convolution has one before its batch norm.
-    ``dropout`` is the share dropped after the row while training.
-    """
-
-    kind: Kind
-    channels: int = 0
-    kernel: int = 1
-    stride: int = 1
-    bias: bool = False
-    dropout: float = 0.0
+    kind: Kind = dataclasses.field(
+        metadata=meaning("conv: convolution, batch norm, ReLU; maxpool; head: the plain last convolution")
+    )
+    channels: int = setting(0, "output channels, a multiple of 4; 1 of the head, 0 of a maxpool")
+    kernel: int = setting(1, "side of the kernel or of the pooled square", unit="px of its input")
+    stride: int = setting(1, "step of the kernel; the product of all strides divides 32", unit="px of its input")
+    bias: bool = setting(False, "whether the convolution has one, before its batch norm")
+    dropout: float = setting(0.0, "share dropped after the row while training")
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """An architecture: a name and its rows, the head last.
+    """An architecture: the table ``[network]``. See ``lab.symmetry`` for what ``symmetric`` asks for."""
 
-    ``symmetric`` says that it is trained with the eight orientations of the square built in (``lab.symmetry``).
-    """
-
-    name: str
-    rows: tuple[Row, ...]
-    symmetric: bool = False
+    name: str = dataclasses.field(metadata=meaning("what to call it; named like a family it must keep its budget"))
+    rows: tuple[Row, ...] = dataclasses.field(metadata=meaning("its layers, a list of tables; the head is the last"))
+    symmetric: bool = setting(False, "trained with the eight orientations of the square built in")
 
     @property
     def layers(self) -> tuple[tuple[str, Row], ...]:
@@ -310,6 +305,11 @@ def in_file(file: Path) -> Network | None:
         return Network(name, tuple(Row(**row) for row in rows), symmetric)
     except ModelError as error:
         raise ConfigError(f"{file}: {error}") from error
+
+
+def settings() -> list[dict[str, Any]]:
+    """A row per key of a settings file's table ``[network]`` and of its ``rows``, see ``config.described``."""
+    return config.described(Network, table="network") + config.described(Row, table="network.rows")
 
 
 def build(

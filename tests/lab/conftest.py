@@ -50,6 +50,7 @@ calibration_patches = 192
 rounds = 2
 runs_per_round = 3
 warmup_runs = 1
+max_seconds = 0.5
 """
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import histoedge
 from histoedge import data
 from histoedge.cli import main
 from histoedge.config import BenchPlan, CompressConfig, TrainConfig, resolve
@@ -104,6 +105,14 @@ def test_a_search_goes_on_to_more_trials_and_does_none_again(
     first, then = trials_of(searched), trials_of(out)
     assert [trial.values for trial in then[: len(first)]] == [trial.values for trial in first]
     assert len([trial for trial in then if "over_budget" not in trial.user_attrs]) == 3
+
+
+def test_the_function_is_the_command(searched: Path, tiny_data: Path, settings: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(searched, tmp_path / "copy")
+    front, best = histoedge.tune(tiny_data, out=out, trials=2, epochs=1, network="nano", config=settings)
+    document = json.loads((searched / "front.json").read_text())
+    assert [point.trial for point in front] == [point["trial"] for point in document["front"]]
+    assert best.trial == document["best"]
 
 
 def test_a_stopped_search_keeps_its_finished_trials(tiny_data: Path, tmp_path: Path) -> None:

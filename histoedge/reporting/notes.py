@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from histoedge.benchmark import Measurement, Results
-from histoedge.reporting import groups
+from histoedge.reporting import facts, groups
 
 SPARSITY_NOTE = (
     "prune, 2of4, cluster16: zeros and shared values buy no time in stock runtimes, only a smaller compressed file "
@@ -29,9 +29,10 @@ def notes(results: Results) -> list[str]:
         )
     if measured:
         patches = max(row.n_patches or 0 for row in measured)
+        drawn = "synthetic " if facts.is_synthetic(results) else ""
         settings = f"{_each(row.threads for row in measured)} thread(s), batch {_each(row.batch for row in measured)}"
         found.append(
-            f"{settings}; AUC on {patches:,} patches with DeLong's 95 % interval; "
+            f"{settings}; AUC on {patches:,} {drawn}patches with DeLong's 95 % interval; "
             "ratio and dAUC against the fp32 file of the same format and runtime, of fp32 files against the source."
         )
     if any(row.recipe.startswith(("prune", "2of4", "cluster16")) for row in rows):

@@ -138,6 +138,7 @@ def test_a_benchmark_stopped_within_a_perturbation_goes_on_there(mean_red, tmp_p
     assert not (tmp_path / "r.json.partial").exists()
     assert [what[1] for what in seen] == [30 * number for number in range(4, 11)]
     assert len(read(out).measurements[0].robustness) == 10
+    assert read(out).environment["patches"] == 30
 
 
 def test_flips_are_drawn_for_every_file_that_has_some(mean_red, tmp_path, split):

@@ -113,4 +113,5 @@ def test_speed_is_told_where_nothing_is_known_of_answers(cell: Cell) -> None:
 
 def test_auc_of_synthetic_patches_is_called_so(fp32: Measurement) -> None:
     assert "Highest AUC, of synthetic patches" in reporting.html(results(fp32, data="synthetic"))
-    assert "synthetic" not in reporting.html(results(fp32))
+    assert "AUC on 0 synthetic patches" in reporting.markdown(results(fp32, data="synthetic"))
+    assert "synthetic" not in reporting.html(results(fp32)) + reporting.markdown(results(fp32))

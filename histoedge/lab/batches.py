@@ -20,12 +20,11 @@ def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
 
 
 def drawn(split: Split, count: int | None, *, seed: int) -> Split:
-    """``count`` patches of the split, drawn by the seed and read into memory; the split itself where that is all."""
+    """``count`` patches of the split, drawn by the seed; the split itself where that is all."""
     total = len(split.labels)
     if count is None or count >= total:
         return split
-    chosen = np.sort(order(total, seed=seed, epoch=0)[:count])
-    return Split(split.name, split.patches[chosen], split.labels[chosen], [split.ids[row] for row in chosen])
+    return split.subset(np.sort(order(total, seed=seed, epoch=0)[:count]))
 
 
 def dataset(

@@ -84,6 +84,18 @@ config_option = click.option(
     "--config", "file", type=PATH, metavar="F.toml", help="Settings, see `histoedge list settings`."
 )
 device_option = click.option("--device", type=click.Choice(["auto", "gpu", "cpu"]), default="auto", show_default=True)
+
+
+def _verbose(_ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from histoedge import progress
+
+        progress.show_log()
+
+
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Show the log on stderr too."
+)
 patches_on_option = click.option(
     "--patches-on",
     type=click.Choice(["auto", "device", "disk"]),
@@ -143,6 +155,7 @@ def _print_json(document: Any) -> None:
 @patches_on_option
 @_watch_options
 @config_option
+@verbose_option
 @json_option
 def run(
     source: str,
@@ -253,6 +266,7 @@ def check(source: str, picture: Path | None, no_cache: bool, as_json: bool) -> N
 @patches_on_option
 @_watch_options
 @config_option
+@verbose_option
 @json_option
 def train(
     source: str,
@@ -307,6 +321,7 @@ def train(
 @click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: 0]")
 @patches_on_option
 @config_option
+@verbose_option
 @json_option
 def tune(
     source: str,
@@ -356,6 +371,7 @@ def tune(
 @device_option
 @patches_on_option
 @config_option
+@verbose_option
 @json_option
 def compress(
     run_folder: Path,

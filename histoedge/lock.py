@@ -31,13 +31,17 @@ def held(folder: Path) -> Iterator[None]:
     """Hold the folder of a run for this process, and let it go when the block ends.
 
     The folder is made where it is missing, and removed again where the block leaves it empty. Nothing of the lock is
-    left behind; what a killed process left is taken over.
+    left behind; what a killed process left is taken over. Processes that train together (``KERAS_DISTRIBUTION_*``)
+    share the hold of the first of them.
 
     Raises:
         InUse: another process holds it; the message names that process.
         ConfigError: the file system has no locks.
         WriteError: the folder cannot be made or written.
     """
+    if os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", "0") != "0":
+        yield
+        return
     missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         descriptor = _taken(folder)

@@ -1,5 +1,6 @@
 """Saying how far long work is: one callable that stages call and that a terminal, a log or a test can be."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +22,18 @@ class Progress(Protocol):
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
         """Tell that ``done`` of ``total`` are done."""
         ...
+
+
+class _OnStderr(logging.Handler):
+    """Writes lines to what stderr is at that moment: bars take its place while they are shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def show_log() -> None:
+    """Also show on stderr what is logged of long work."""
+    logging.getLogger("histoedge").addHandler(_OnStderr())
 
 
 def silent(what: str, done: int, total: int, note: str = "") -> None:

@@ -18,7 +18,7 @@ COMMANDS = [name for name in histoedge.__all__ if not name.startswith("_")]
 OF_PYTHON = {"progress", "tell"}
 """What a function takes and a command shows."""
 
-OF_THE_COMMAND = {"json", "compare"}
+OF_THE_COMMAND = {"json", "compare", "verbose"}
 """What is of the terminal alone, and the one option that makes another command."""
 
 

@@ -16,6 +16,12 @@ from typing import Any
 from histoedge.config import Device
 from histoedge.edge.errors import ConfigError, RuntimeUnavailable
 
+NEEDED_BY = {
+    "jax": "pip install 'histoedge[lab,jax]', on an NVIDIA machine 'histoedge[lab,jax-cuda]'",
+    "torch": "pip install torch",
+}
+"""What to install for a backend of Keras other than TensorFlow, which the lab brings along."""
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -43,9 +49,13 @@ def _import(name: str) -> Any:
             warnings.simplefilter("ignore")
             module = import_module(name)
     except ImportError as error:
+        asked = os.environ.get("KERAS_BACKEND", "tensorflow") if name == "keras" else "tensorflow"
+        needs = NEEDED_BY.get(asked, "pip install 'histoedge[lab]'")
         raise RuntimeUnavailable(
-            f"{name} is not usable here ({error}); training and exporting need: pip install 'histoedge[lab]'"
+            f"{name} is not usable here ({error}); training and exporting need: {needs}"
         ) from error
+    except ValueError as error:  # of Keras, for a backend that it does not know
+        raise ConfigError(f"KERAS_BACKEND: {error}; use tensorflow, jax or torch") from error
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return module
 

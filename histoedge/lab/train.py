@@ -121,8 +121,8 @@ def train(
         if devices.process == 0:
             networks.write(out, network, settings)
         with watching.logged(out / watching.LOG, enabled=devices.process == 0):
-            for line in (devices.summary, where.why):
-                watching.say(line, progress)
+            watching.log.info("%s", devices.summary)
+            watching.say(where.why, progress)
             trained = fit(
                 network,
                 splits,

@@ -171,11 +171,11 @@ def test_who_reads_a_pack_is_not_disturbed_where_it_grows_or_is_made_anew(folder
 
 
 def test_a_killed_packing_goes_on_and_its_processes_end(tmp_path: Path) -> None:
-    folder, place = written(tmp_path / "images", pixels(4 * MANY)), tmp_path / "cache"
+    folder, place = written(tmp_path / "images", pixels(2 * MANY)), tmp_path / "cache"
     command = [sys.executable, "-c", PACKING, str(folder), str(place)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert running.stdout is not None
-    while (done := int(running.stdout.readline().split("; ")[1])) < MANY:
+    while (done := int(running.stdout.readline().split("; ")[1])) < 2 * decoder.BLOCK:
         pass
     running.kill()
     running.wait()
@@ -193,7 +193,7 @@ def test_a_killed_packing_goes_on_and_its_processes_end(tmp_path: Path) -> None:
         file.write(b'[["half a line", 1')
     found, told = packed(folder, place)
     assert told.calls[0][0] == "check what was packed before, images"
-    assert done - 1 <= told.packed[0] < 4 * MANY
+    assert done - 1 <= told.packed[0] < 2 * MANY
     assert_equal(found, folder)
 
 
@@ -256,6 +256,12 @@ def swapped(place: Path) -> None:
         file["x"][0] = 0
 
 
+def beyond(place: Path) -> None:
+    arrays, attributes = hdf5.read_arrays(place / "index.h5")
+    arrays["rows"][1] = 999
+    hdf5.write_arrays(place / "index.h5", arrays, attributes)
+
+
 def missing(place: Path) -> None:
     arrays, attributes = hdf5.read_arrays(place / "index.h5")
     hdf5.write_arrays(place / "index.h5", {name: arrays[name] for name in arrays if name != "rows"}, attributes)
@@ -269,6 +275,7 @@ def missing(place: Path) -> None:
         (text, "the pack is damaged"),
         (lost, "no such file"),
         (missing, "the pack is damaged"),
+        (beyond, "an image has row 999 of 200"),
         (swapped, "the pack holds other pixels than images/0000.tif"),
     ],
 )

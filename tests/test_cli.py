@@ -209,6 +209,14 @@ def test_data_check_speaks_json(tmp_path: Path) -> None:
     assert [row["patches"] for row in document["splits"]] == [32, 16, 16]
 
 
+def test_without_cache_a_check_leaves_nothing_in_the_folder(tmp_path: Path) -> None:
+    invoke("data", "synth", tmp_path / "data", "--patches", 16)
+    plain = invoke("data", "check", tmp_path / "data", "--no-cache")
+    assert not (tmp_path / "data" / ".histoedge").exists()
+    assert invoke("data", "check", tmp_path / "data").stdout == plain.stdout
+    assert (tmp_path / "data" / ".histoedge").is_dir()
+
+
 def test_results_that_are_no_results_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text("{}")
     assert_one_line(invoke("report", tmp_path / "bench.json"), "bench.json")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from histoedge.data import PATCH_PX, image
 from histoedge.edge.errors import DataError
 
 PATCH_BYTES = PATCH_PX * PATCH_PX * 3
-BLOCK = 256  # images of one request: about a tenth of a second
+BLOCK = 128  # images of one request: less than a tenth of a second
 FEW_BLOCKS = 2  # so few are decoded sooner than a process starts
 
 
@@ -118,7 +119,8 @@ class _Decoders:
         for process in self._processes:
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
-                pipe.close()
+                with suppress(BrokenPipeError):  # half a request, to one that ended
+                    pipe.close()
             process.wait()
 
     def answers(self, waiting: Sequence[Block]) -> Iterator[tuple[Block, Decoded]]:

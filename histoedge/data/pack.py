@@ -169,14 +169,15 @@ def _held(images: Images, place: Path) -> _Held:
             return _Held(fault=f"the pack is of version {attributes.get('format')}, not {FORMAT}")
         rows, used = _rows(arrays), int(attributes["used"])
         patches = pcam.H5Patches(place / PACK)
+        if rows and (arrays["rows"].min() < 0 or arrays["rows"].max() >= len(patches)):
+            raise ValueError(f"an image has row {arrays['rows'].max()} of {len(patches)}")
     except (ModelError, DataError, KeyError, ValueError, TypeError) as cause:
         return _Held(fault=f"the pack is damaged ({' '.join(str(cause).split())[:120]})")
     there = [key for key in images.keys() if key in rows]  # noqa: SIM118
-    for name, *rest in (there[number] for number in digests.sample(len(there))):
-        row, digest = rows[name, rest[0], rest[1]]
-        shown = digests.one(patches[row]) if row < len(patches) else b""
-        if not shown == digest == digests.one(image.read_patch(images.folder / name)):
-            return _Held(fault=f"the pack holds other pixels than {images.folder.name}/{name}")
+    for key in (there[number] for number in digests.sample(len(there))):
+        (row, digest), path = rows[key], images.folder / key[0]
+        if not digests.one(patches[row]) == digest == digests.one(image.read_patch(path)):
+            return _Held(fault=f"the pack holds other pixels than {path.parent.name}/{path.name}")
     return _Held(rows, used, patches)
 
 

@@ -80,3 +80,29 @@ def test_data_loads_no_framework_and_no_plotting() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_a_subset_is_a_view_with_the_digests_that_are_known() -> None:
+    whole = Split("train", X, Y, list("abcd"), list("ssst"))
+    rows = np.array([3, 1])
+    unknown = whole.subset(rows, "some")
+    assert unknown.known_digests is None
+    found = (unknown.name, list(unknown.ids), unknown.slides, unknown.labels.tolist(), unknown.size_bytes)
+    assert found == ("some", ["d", "b"], ["t", "s"], [0, 1], 2 * 96 * 96 * 3)
+    np.testing.assert_array_equal(unknown.patches[:], X[rows])
+    assert unknown.digests == (whole.digests[3], whole.digests[1])
+    known = whole.subset(rows).subset(np.array([1, 0]))
+    assert known.known_digests == (whole.digests[1], whole.digests[3])
+    assert known.name == "train"
+    assert known.content_hash == split(X[[1, 3]], Y[[1, 3]]).content_hash
+    with pytest.raises(DataError, match="labels hold only 1"):
+        whole.subset(np.array([1, 2]))
+    with pytest.raises(IndexError):
+        whole.subset(np.array([4]))
+
+
+def test_the_content_hash_is_the_one_that_runs_are_bound_to() -> None:
+    slow = hashlib.sha256(Y.tobytes())
+    for patch in X:
+        slow.update(hashlib.sha1(patch.tobytes()).digest())
+    assert split().content_hash == slow.hexdigest()

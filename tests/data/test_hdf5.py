@@ -159,3 +159,46 @@ def test_flipped_bytes_never_raise_anything_but_a_deliberate_error(tmp_path: Pat
             refused.append(str(error))
     assert len(refused) > 100
     assert not [message for message in refused if "\n" in message]
+
+
+X = np.random.default_rng(0).integers(0, 256, (10, 4, 6), dtype=np.uint8)
+
+
+def offsets(path: Path, *, userblock: int = 0, **storage: object) -> np.ndarray | None:
+    with h5py.File(path, "w", userblock_size=userblock) as file:
+        file["before"] = np.zeros(100)
+        file.create_dataset("x", data=X, **storage)
+    with hdf5.opened(path, error=ModelError) as file:
+        found = hdf5.dataset(file, "x", where=path, error=ModelError)
+        return hdf5.row_offsets(found, where=path, error=ModelError)
+
+
+@pytest.mark.parametrize("storage", [{}, {"chunks": (1, 4, 6)}, {"chunks": (3, 4, 6)}, {"chunks": (10, 4, 6)}])
+def test_rows_that_lie_whole_in_the_file_are_found_there(tmp_path: Path, storage: dict) -> None:
+    found = offsets(tmp_path / "x.h5", **storage)
+    assert found is not None
+    content = (tmp_path / "x.h5").read_bytes()
+    for row, at in zip(X, found.tolist(), strict=True):
+        assert content[at : at + row.nbytes] == row.tobytes()
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [{"chunks": (3, 2, 6)}, {"chunks": (1, 4, 6), "compression": "gzip"}, {"fletcher32": True}, {"userblock": 512}],
+)
+def test_rows_that_do_not_have_no_place(tmp_path: Path, storage: dict) -> None:
+    assert offsets(tmp_path / "x.h5", **storage) is None
+
+
+def test_a_row_outside_the_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    found = offsets(path, chunks=(1, 4, 6))
+    assert found is not None
+    content = path.read_bytes()
+    at = found.tolist()[4].to_bytes(8, "little")
+    assert content.count(at) == 1
+    path.write_bytes(content.replace(at, (len(content) - 5).to_bytes(8, "little")))
+    with hdf5.opened(path, error=ModelError) as file:
+        x = hdf5.dataset(file, "x", where=path, error=ModelError)
+        with pytest.raises(ModelError, match="x.h5: row 4 lies outside the file; download or write it again"):
+            hdf5.row_offsets(x, where=path, error=ModelError)

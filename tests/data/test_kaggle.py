@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from histoedge import data
-from histoedge.data import kaggle
+from histoedge.data import check, kaggle
 from histoedge.edge.errors import DataError
 
 Folder = Callable[..., Path]
@@ -171,3 +171,78 @@ def test_an_image_that_is_no_patch_is_named(kaggle_folder: Folder, fault: str) -
 def test_patches_of_one_class_make_no_splits(kaggle_folder: Folder) -> None:
     with pytest.raises(DataError, match="without one of the classes"):
         loaded(kaggle_folder(patches(40), np.zeros(40, np.uint8)))
+
+
+def slow_assign(y: np.ndarray, groups: list[int], seed: int) -> np.ndarray:
+    """The split that models were trained on, as it was first written."""
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    order = list(members.values())
+    order = [order[at] for at in np.random.default_rng(seed).permutation(len(order))]
+    order.sort(key=len, reverse=True)
+    wished = np.maximum(np.array([[0.8], [0.1], [0.1]]) * np.array([np.sum(y == 0), np.sum(y == 1)]), 1e-9)
+    held, parts = np.zeros_like(wished), np.zeros(len(y), int)
+    for indices in order:
+        positives = int(y[indices].sum())
+        more = np.array([len(indices) - positives, positives])
+        part = int(np.argmin((((held + more) ** 2 - held**2) / wished).sum(axis=1)))
+        held[part] += more
+        parts[indices] = part
+    return parts
+
+
+def test_no_patch_changes_its_split() -> None:
+    random = np.random.default_rng(0)
+    for seed in range(20):
+        y = (random.random(400) < random.random()).astype(np.uint8)
+        groups = (random.zipf(1.3, 400) % 90 if seed % 2 else random.integers(0, 10**6, 400)).tolist()
+        np.testing.assert_array_equal(kaggle.assign(y, groups, seed=seed), slow_assign(y, groups, seed))
+
+
+def test_the_pack_gives_the_same_splits_as_the_images(kaggle_folder: Folder) -> None:
+    folder = kaggle_folder(patches(60), labels(60))
+    plain = data.load(str(folder), cache=False)
+    assert not (folder / ".histoedge").exists()
+    first = loaded(folder)
+    assert (folder / ".histoedge" / "pack.h5").is_file()
+    for name, split in loaded(folder).items():
+        assert split.content_hash == first[name].content_hash == plain[name].content_hash
+        assert list(split.ids) == list(plain[name].ids)
+        assert split.size_bytes == plain[name].size_bytes
+        np.testing.assert_array_equal(split.patches[:], plain[name].patches[:])
+
+
+def test_where_the_folder_cannot_be_written_the_pack_lies_in_the_users_cache(
+    kaggle_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = kaggle_folder(patches(60), labels(60))
+    (folder / ".histoedge").touch()  # as root, a file in its place is what keeps the folder from being made
+    first = loaded(folder)
+    (found,) = (tmp_path / "cache").rglob("pack.h5")
+    assert loaded(folder)["test"].content_hash == first["test"].content_hash
+    found.unlink()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".histoedge"))
+    assert loaded(folder)["test"].content_hash == first["test"].content_hash
+
+
+@pytest.mark.parametrize("given", [".", "test"])
+def test_images_without_labels_say_what_can_be_done_with_them(tmp_path: Path, given: str) -> None:
+    (tmp_path / "test").mkdir()
+    Image.new("RGB", (96, 96)).save(tmp_path / "test" / "a.tif")
+    folder = tmp_path / "test"
+    with pytest.raises(
+        DataError, match=f"{folder}: images without labels.*: histoedge predict MODEL {folder} --csv sub"
+    ):
+        data.load(str(tmp_path / given))
+
+
+def test_unlabelled_images_beside_train_are_not_used_and_the_check_says_so(kaggle_folder: Folder) -> None:
+    folder = kaggle_folder(patches(60), labels(60))
+    assert check.check(str(folder)).notes == ()
+    (folder / "test").mkdir()
+    Image.new("RGB", (96, 96)).save(folder / "test" / "a.tif")
+    (note,) = check.check(str(folder)).notes
+    assert note.startswith(f"{folder / 'test'}: 1 images without labels, not used; to predict them: histoedge predict ")
+    assert sum(len(split.labels) for split in loaded(folder).values()) == 60

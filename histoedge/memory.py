@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 CGROUPS = Path("/sys/fs/cgroup")
+LISTED = Path("/proc/self/cgroup")
 UNLIMITED = 1 << 60  # version 1 writes "no limit" as a number near 2**63
 
 
@@ -42,7 +43,7 @@ def _groups() -> Iterator[Path]:
     Version 2 has one line, ``0::/path``; version 1 one line for each controller, ``4:memory:/path`` (cgroups(7)). In a
     container the path may be the host's, of which only the root is to be seen.
     """
-    for line in _text(Path("/proc/self/cgroup")).splitlines():
+    for line in _text(LISTED).splitlines():
         _, controllers, path = line.split(":", 2)
         root = CGROUPS if controllers == "" else CGROUPS / "memory"
         if controllers not in ("", "memory"):

@@ -1,0 +1,123 @@
+"""However patches come to the step, and on however many devices, the same network is trained."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from histoedge import data
+from histoedge.config import TrainConfig
+from histoedge.edge.errors import DataError
+from histoedge.lab import backend, feed, train
+from histoedge.lab.network import Network, Row
+from histoedge.lab.trainee import Trainee
+
+pytestmark = pytest.mark.lab
+
+SETTINGS = TrainConfig(network="small", epochs=2, batch=64, seed=3)
+SMALL = Network(
+    "small",
+    (Row(kind="conv", channels=8, kernel=8, stride=8), Row(kind="head", channels=1, kernel=12, bias=True)),
+)
+
+JAX = """
+import json, sys
+import jax
+from histoedge import data
+from histoedge.config import TrainConfig
+from histoedge.lab import backend, train
+from histoedge.lab.network import Network, Row
+from histoedge.lab.trainee import Trainee
+
+source, patches_on, count = sys.argv[1:]
+devices = backend.use_device("auto")
+split = data.load(source, splits=("train",))["train"]
+network = Network(
+    "small",
+    (Row(kind="conv", channels=8, kernel=8, stride=8), Row(kind="head", channels=1, kernel=12, bias=True)),
+)
+keras = backend.keras()
+keras.utils.set_random_seed(0)
+with devices.scope():
+    trainee = Trainee(keras, network, TrainConfig(epochs=4, batch=16), split, devices=devices, patches_on=patches_on)
+    losses = [trainee.epoch(epoch) for epoch in range(4)]
+held, seen = {}, set()
+for array in jax.live_arrays():
+    for shard in array.addressable_shards:
+        if shard.data.unsafe_buffer_pointer() not in seen:
+            seen.add(shard.data.unsafe_buffer_pointer())
+            held[str(shard.device)] = held.get(str(shard.device), 0) + shard.data.nbytes
+weights = {name: value.tobytes().hex() for name, value in trainee.weights().items()}
+print(json.dumps({"summary": devices.summary, "losses": losses, "held": held, "weights": weights}))
+"""
+
+
+@pytest.fixture(scope="module")
+def splits(tiny_data: Path) -> dict[str, data.Split]:
+    return data.load(str(tiny_data))
+
+
+def on_jax(source: Path, patches_on: str, devices: int) -> dict:
+    variables = {"KERAS_BACKEND": "jax", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    done = subprocess.run(
+        [sys.executable, "-c", JAX, str(source), patches_on, str(devices)],
+        env={**os.environ, **variables, "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_held_and_streamed_patches_give_the_same_bytes(splits, tmp_path: Path) -> None:
+    runs = [tmp_path / on for on in ("device", "disk")]
+    for run in runs:
+        train.train(splits, SETTINGS, run, network=SMALL, patches_on=run.name)
+    assert len({(run / "fp32.weights.h5").read_bytes() for run in runs}) == 1
+    for run in runs:
+        told = "are held in memory" if run.name == "device" else "are read from disk"
+        assert told in (run / "train.log").read_text()
+
+
+def test_what_is_held_is_what_the_split_holds(splits) -> None:
+    keras = backend.keras()
+    layer = feed.layer_of(keras, splits["train"], devices=backend.use_device("cpu"))
+    chosen = np.array([3, 0, 191, 3])
+    np.testing.assert_array_equal(layer(chosen), splits["train"].patches[:][chosen])
+
+
+def test_patches_that_are_cut_off_in_the_middle_of_an_epoch_are_named(tiny_data: Path, tmp_path: Path) -> None:
+    for file in tiny_data.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    splits = data.load(str(tmp_path), cache=False)
+    x = tmp_path / "camelyonpatch_level_2_split_train_x.h5"
+    with h5py.File(x) as whole:
+        offset = whole["x"].id.get_offset()
+    keras = backend.keras()
+    devices = backend.use_device("cpu")
+    trainee = Trainee(keras, SMALL, SETTINGS, splits["train"], devices=devices, patches_on="disk")
+    os.truncate(x, offset + 100 * 27_648)
+    with pytest.raises(DataError, match=r"camelyonpatch_level_2_split_train_x.h5.*patch 1\d\d"):
+        trainee.epoch(0)
+
+
+def test_on_jax_held_and_streamed_patches_give_the_same_weights_and_four_devices_share_them(tiny_data: Path) -> None:
+    pytest.importorskip("jax")
+    held, streamed, shared = (on_jax(tiny_data, on, count) for on, count in (("device", 1), ("disk", 1), ("device", 4)))
+    assert held["losses"] == streamed["losses"]
+    assert held["weights"] == streamed["weights"]
+    np.testing.assert_allclose(shared["losses"], held["losses"], atol=1e-4)  # sums of float32 in another order
+    assert shared["summary"].endswith("as 4 devices")
+    patches = 192 * 27_648
+    assert list(held["held"]) == ["cpu:0"] or len(held["held"]) == 1
+    assert patches < sum(held["held"].values()) < 1.1 * patches
+    assert len(shared["held"]) == 4
+    for held_bytes in shared["held"].values():  # a quarter of the patches, and a copy of the weights
+        assert patches / 4 < held_bytes < 1.1 * patches / 4

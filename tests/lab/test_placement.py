@@ -1,0 +1,77 @@
+"""Where the training patches lie, from the memory there is."""
+
+import numpy as np
+import pytest
+
+from histoedge import memory
+from histoedge.data import Split
+from histoedge.edge.errors import ConfigError
+from histoedge.lab import network as networks
+from histoedge.lab import placement
+from histoedge.lab.backend import Devices
+
+pytestmark = pytest.mark.lab
+
+CPU = Devices("a CPU", "cpu")
+NANO = networks.named("nano")
+
+
+class Huge:
+    """So many patches, of which none is ever read."""
+
+    def __init__(self, count: int) -> None:
+        self.shape = (count, 96, 96, 3)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: object) -> np.ndarray:
+        raise AssertionError("no patch is needed to decide where patches go")
+
+
+def split(count: int) -> Split:
+    return Split("train", Huge(count), np.arange(count) % 2, [""] * count)
+
+
+@pytest.fixture
+def with_memory(monkeypatch: pytest.MonkeyPatch):
+    def of(gigabytes: float) -> None:
+        monkeypatch.setattr(memory, "free", lambda: memory.Memory(int(1e9 * gigabytes), "the control group"))
+
+    return of
+
+
+def test_patches_that_fit_are_held_and_others_are_read_from_disk(with_memory) -> None:
+    with_memory(24)
+    held = placement.choose("auto", split(262_144), NANO, batch=128, devices=CPU)
+    assert held.on == "device"
+    assert "7.2 GB of patches" in held.why
+    with_memory(4)
+    streamed = placement.choose("auto", split(262_144), NANO, batch=128, devices=CPU)
+    assert streamed.on == "disk"
+    assert "3.6 GB of the control group" in streamed.why
+    assert placement.choose("auto", split(1_000), NANO, batch=128, devices=CPU).on == "device"
+
+
+def test_what_is_asked_for_is_done_or_refused_with_the_figures(with_memory) -> None:
+    with_memory(24)
+    assert placement.choose("disk", split(100), NANO, batch=128, devices=CPU).on == "disk"
+    with_memory(4)
+    with pytest.raises(ConfigError, match=r"--patches-on device: 7.2 GB of patches and 1.\d GB to train do not fit"):
+        placement.choose("device", split(262_144), NANO, batch=128, devices=CPU)
+
+
+@pytest.mark.parametrize("asked", ["auto", "device", "disk"])
+def test_memory_that_holds_not_even_a_batch_is_refused(with_memory, asked) -> None:
+    with_memory(0.9)
+    with pytest.raises(ConfigError, match=r"training nano takes about 1.\d GB .* 0.8 GB may be taken here .* smaller"):
+        placement.choose(asked, split(100), NANO, batch=128, devices=CPU)
+    with_memory(24)
+    with pytest.raises(ConfigError, match="for a batch of 65536"):
+        placement.choose(asked, split(100), NANO, batch=65_536, devices=CPU)
+
+
+def test_a_step_takes_more_with_more_patches_and_larger_networks() -> None:
+    accurate = networks.named("accurate")
+    assert placement.step_bytes(NANO, 256) == 2 * placement.step_bytes(NANO, 128)
+    assert placement.step_bytes(accurate, 128) > placement.step_bytes(NANO, 128)

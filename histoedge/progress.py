@@ -25,10 +25,11 @@ class Progress(Protocol):
 
 
 class _OnStderr(logging.Handler):
-    """Writes lines to what stderr is at that moment: bars take its place while they are shown."""
+    """Writes lines to what stderr is at that moment (bars take its place), but those that progress shows anyway."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        if not getattr(record, "shown", False):
+            print(self.format(record), file=sys.stderr, flush=True)
 
 
 def show_log() -> None:

@@ -47,7 +47,7 @@ def logged(path: Path, *, enabled: bool = True) -> Iterator[None]:
 
 def say(line: str, progress: Progress) -> None:
     """A line for the log and for whoever watches."""
-    log.info("%s", line)
+    log.info("%s", line, extra={"shown": True})
     progress(line, 0, 0)
 
 

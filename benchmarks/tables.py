@@ -291,7 +291,7 @@ KINDS = {
     "ablations": ablations_parts,
     "slides": slides_parts,
     **dict.fromkeys(("quantise", "saturation", "throughput", "aa", "coverage", "trainings", "overhead"), rows_parts),
-    **dict.fromkeys(("drift", "fuzz", "threads", "runtimes", "doctor", "packing"), rows_parts),
+    **dict.fromkeys(("drift", "fuzz", "threads", "runtimes", "doctor", "packing", "full size"), rows_parts),
 }
 
 

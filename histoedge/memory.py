@@ -33,7 +33,7 @@ def free() -> Memory:
 
 def limit_bytes() -> int | None:
     """The lowest memory limit of this process' control groups; None without one."""
-    limits = [limit for folder in _groups() if (limit := _limit(folder)) is not None]
+    limits = [limit for folder in _groups() if (limit := limit_of(folder)) is not None]
     return min(limits, default=None)
 
 
@@ -57,7 +57,8 @@ def _groups() -> Iterator[Path]:
             folder = folder.parent
 
 
-def _limit(folder: Path) -> int | None:
+def limit_of(folder: Path) -> int | None:
+    """The memory limit of one control group; None without one."""
     for name in ("memory.max", "memory.limit_in_bytes"):
         limit = _number(folder / name)
         if limit is not None and limit < UNLIMITED:
@@ -67,7 +68,7 @@ def _limit(folder: Path) -> int | None:
 
 def _left(folder: Path) -> int | None:
     """The limit less what is used, pages of files apart; None without a limit."""
-    limit = _limit(folder)
+    limit = limit_of(folder)
     if limit is None:
         return None
     used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0

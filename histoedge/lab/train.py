@@ -19,7 +19,7 @@ from histoedge.lab import network as networks
 from histoedge.lab.backend import Devices
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.network import Arrays, Network
-from histoedge.lab.trainee import Teacher, Trained, Trainee
+from histoedge.lab.trainee import Teacher, Trained, Trainee, log
 from histoedge.lab.watching import Watch
 from histoedge.progress import Progress, silent
 
@@ -121,7 +121,7 @@ def train(
         if devices.process == 0:
             networks.write(out, network, settings)
         with watching.logged(out / watching.LOG, enabled=devices.process == 0):
-            watching.log.info("%s", devices.summary)
+            log.info("%s", devices.summary)
             watching.say(where.why, progress)
             trained = fit(
                 network,
@@ -203,7 +203,7 @@ def fit(
         seconds.append(time.monotonic() - started)
         left = (config.epochs - epoch - 1) * float(np.median(seconds))
         note = f"{watching.summary(trained.history[-1])} (best {trained.best_auc:.4f}), about {left:.0f} s left"
-        watching.log.info("epoch %d of %d: %s", epoch + 1, config.epochs, note)
+        log.info("epoch %d of %d: %s", epoch + 1, config.epochs, note)
         progress(f"train {network.name}, epochs", epoch + 1, config.epochs, note)
         if devices.process == 0:
             for watch in watches:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ from histoedge.lab import network as networks
 from histoedge.lab.backend import Devices
 from histoedge.lab.network import Arrays, Network
 from histoedge.progress import Progress, silent
+
+log = logging.getLogger("histoedge.train")
+log.setLevel(logging.INFO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +198,8 @@ def _steps(keras: Any, name: str, epoch: int, steps: int, epochs: int, progress:
     class Steps(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
         def on_train_batch_end(self, step: int, logs: Any = None) -> None:
             done = epoch * steps + step + 1
+            if step == 0:
+                log.info("epoch %d of %d: first step done", epoch + 1, epochs)
             progress(f"train {name}, steps", done, epochs * steps, f"epoch {epoch + 1} of {epochs}")
 
     return Steps()

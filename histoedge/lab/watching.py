@@ -11,7 +11,7 @@ from typing import Any
 from histoedge import files
 from histoedge.config import TrainConfig
 from histoedge.edge.errors import RuntimeUnavailable
-from histoedge.lab.trainee import Trained
+from histoedge.lab.trainee import Trained, log
 from histoedge.progress import Progress
 
 LOG = "train.log"
@@ -19,9 +19,6 @@ NOT_METRICS = ("epoch",)
 
 Watch = Callable[[Trained], None]
 """Called after each epoch with what is known by then."""
-
-log = logging.getLogger("histoedge.train")
-log.setLevel(logging.INFO)
 
 
 @contextmanager

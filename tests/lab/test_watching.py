@@ -50,8 +50,9 @@ def test_the_history_holds_what_each_epoch_cost_and_brought(watched) -> None:
 def test_the_log_tells_device_placement_and_epochs_with_the_time(watched) -> None:
     lines = (watched[0] / "train.log").read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S", line) for line in lines)
-    assert [line.split(" ", 1)[1][:14] for line in lines] == [
-        *("Keras 3.15.1 o", "patches are he", "epoch 1 of 2: ", "epoch 2 of 2: "),
+    assert [line.split(" ", 1)[1][:19] for line in lines] == [
+        *("Keras 3.15.1 on ten", "patches are held in", "epoch 1 of 2: first", "epoch 1 of 2: loss "),
+        *("epoch 2 of 2: first", "epoch 2 of 2: loss "),
     ]
     assert "epoch 2 of 2: loss" in watched[2]  # -v
     assert watched[2].count("patches are held") == 1

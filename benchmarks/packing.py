@@ -135,7 +135,8 @@ def main() -> None:
             "about": f"{digests.cpus()} CPUs; {arguments.rounds} rounds of {len(some)} images, in turns, files in the "
             f"page cache. Packing takes {ratio.value:.2f} [{ratio.lo:.2f}, {ratio.hi:.2f}] times the time of decoding "
             f"alone; {memory.peak_bytes / 1e6:.0f} MB in all processes together while everything is packed, the "
-            "benchmark's own among them. Loading is `data.load` in a fresh process, with the imports.",
+            "benchmark's own among them. Loading is `data.load` in a fresh process, with the imports. "
+            f"{machine['load_average'][0]} processes wanted a CPU when it began.",
             "command": "python benchmarks/packing.py --data DATA --out F",
             "environment": machine,
             "rows": rows,

@@ -139,6 +139,7 @@ def main() -> None:
             f"{machine['load_average'][0]} processes wanted a CPU when it began.",
             "command": "python benchmarks/packing.py --data DATA --out F",
             "environment": machine,
+            "columns": list(rows[0]),
             "rows": rows,
             "ratio": ratio.value,
             "ratio_lo": ratio.lo,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +45,8 @@ network = Network(
 keras = backend.keras()
 keras.utils.set_random_seed(0)
 with devices.scope():
-    trainee = Trainee(keras, network, TrainConfig(epochs=4, batch=16), split, devices=devices, patches_on=patches_on)
-    losses = [trainee.epoch(epoch) for epoch in range(4)]
+    trainee = Trainee(keras, network, TrainConfig(epochs=2, batch=16, focus=0.0), split, devices=devices, patches_on=patches_on)
+    losses = [trainee.epoch(epoch) for epoch in range(2)]
 held, seen = {}, set()
 for array in jax.live_arrays():
     for shard in array.addressable_shards:
@@ -121,3 +122,37 @@ def test_on_jax_held_and_streamed_patches_give_the_same_weights_and_four_devices
     assert len(shared["held"]) == 4
     for held_bytes in shared["held"].values():  # a quarter of the patches, and a copy of the weights
         assert patches / 4 < held_bytes < 1.1 * patches / 4
+
+
+def test_two_processes_of_two_devices_train_one_network(tiny_data: Path, settings: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = {
+        **{"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"},
+        **{"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo", "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"},
+        **{"KERAS_DISTRIBUTION_JOB_ADDRESSES": f"127.0.0.1:{port}", "CUDA_VISIBLE_DEVICES": "-1"},
+    }
+    small = settings.read_text().replace("epochs = 6", "epochs = 1")
+    rows = ('{kind="conv", channels=8, kernel=8, stride=8}', '{kind="head", channels=1, kernel=12, bias=true}')
+    (tmp_path / "small.toml").write_text(f'{small}\n[network]\nname = "small"\nrows = [{", ".join(rows)}]\n')
+    command = [sys.executable, "-m", "histoedge", "train", "--data", str(tiny_data), "--out", str(tmp_path / "run")]
+    command += ["--config", str(tmp_path / "small.toml"), "--json"]
+    both = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **together, "KERAS_DISTRIBUTION_PROCESS_ID": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    told = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    first, second = (json.loads(out[out.index("{") :]) for out, _ in told)
+    assert first == second
+    assert (tmp_path / "run" / "train.log").read_text().count("epoch 1 of 1: loss") == 1
+    assert "CPU, " in (tmp_path / "run" / "train.log").read_text()
+    assert not list((tmp_path / "run").glob(".*"))

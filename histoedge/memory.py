@@ -31,6 +31,11 @@ def free() -> Memory:
     return min(found, key=lambda memory: memory.free_bytes)
 
 
+def resident_bytes() -> int:
+    """What this process holds already."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def limit_bytes() -> int | None:
     """The lowest memory limit of this process' control groups; None without one."""
     limits = [limit for folder in _groups() if (limit := limit_of(folder)) is not None]

@@ -82,6 +82,7 @@ def compress(
     inputs = inputs_of(run, recipe, config, splits)
     if checkpoint.is_current(path, inputs):
         return checkpoint.read(path)
+    placement.refuse_too_little()
     devices = backend.use_device(device)
     if devices.processes > 1:
         raise ConfigError("several machines share train alone; compress on one of them, without KERAS_DISTRIBUTION_*")

@@ -14,7 +14,7 @@ PATCH_BYTES = PATCH_PX * PATCH_PX * 3
 FRAMEWORK_BYTES = 1_300_000_000  # Python, TensorFlow 2.21 or JAX 0.10, a compiled step: 1.1 to 1.3 GB were measured
 PIXEL_COPIES = 4  # float32 copies of a batch's pixels that a step holds at once: measured, 3
 OUTPUT_COPIES = 3  # of each layer's output: measured, 2.3 to 2.6
-SPARE = 0.9  # of the free memory is taken at most
+SPARE = 0.9  # of the memory that may be taken is
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,19 @@ def step_bytes(network: Network, batch: int) -> int:
     return 4 * batch * floats
 
 
+def refuse_too_little() -> None:
+    """Pass where there is memory for Keras at all; to be asked before it is imported, which takes most of that.
+
+    Raises:
+        ConfigError: there is not; the line has the figures.
+    """
+    if _room() < FRAMEWORK_BYTES:
+        raise ConfigError(
+            f"training takes at least {_gb(FRAMEWORK_BYTES)} and {_gb(_room())} may be taken here "
+            f"({memory.free().limited_by}); give it more memory"
+        )
+
+
 def choose(asked: PatchesOn, split: Split, network: Network, *, batch: int, devices: Devices) -> Placement:
     """Where the patches of the split go.
 
@@ -49,9 +62,8 @@ def choose(asked: PatchesOn, split: Split, network: Network, *, batch: int, devi
     Raises:
         ConfigError: what was asked for does not fit, or not even a single batch does; the line has the figures.
     """
-    free = memory.free()
+    free, room = memory.free(), _room()
     patches, step = split.patches.shape[0] * PATCH_BYTES, step_bytes(network, batch)
-    room = int(SPARE * free.free_bytes)
     host = FRAMEWORK_BYTES + (0 if devices.kind == "gpu" else step)
     if host > room:
         raise ConfigError(
@@ -77,6 +89,11 @@ def choose(asked: PatchesOn, split: Split, network: Network, *, batch: int, devi
         where = "on the device" if devices.kind == "gpu" else "in memory"
         return Placement("device", f"patches are held {where}: {need}, {have}")
     return Placement("disk", f"patches are read from disk: {need}, {have}")
+
+
+def _room() -> int:
+    """Bytes that this process may hold in all: of what is free, and of what it holds already."""
+    return int(SPARE * (memory.free().free_bytes + memory.resident_bytes()))
 
 
 def _gb(size_bytes: int) -> str:

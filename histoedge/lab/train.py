@@ -115,6 +115,7 @@ def train(
     refuse_other_settings(out, inputs)
     path = checkpoint.path_of(out, "fp32")
     if not checkpoint.is_current(path, inputs):
+        placement.refuse_too_little()
         devices = backend.use_device(device)
         where = placement.choose(patches_on, splits["train"], network, batch=config.batch, devices=devices)
         settings = {name: inputs[name] for name in ("train", "data", "teacher")}

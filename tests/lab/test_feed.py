@@ -45,7 +45,8 @@ network = Network(
 keras = backend.keras()
 keras.utils.set_random_seed(0)
 with devices.scope():
-    trainee = Trainee(keras, network, TrainConfig(epochs=2, batch=16, focus=0.0), split, devices=devices, patches_on=patches_on)
+    config = TrainConfig(epochs=2, batch=16, focus=0.0)
+    trainee = Trainee(keras, network, config, split, devices=devices, patches_on=patches_on)
     losses = [trainee.epoch(epoch) for epoch in range(2)]
 held, seen = {}, set()
 for array in jax.live_arrays():

@@ -35,6 +35,8 @@ def split(count: int) -> Split:
 
 @pytest.fixture
 def with_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 0)
+
     def of(gigabytes: float) -> None:
         monkeypatch.setattr(memory, "free", lambda: memory.Memory(int(1e9 * gigabytes), "the control group"))
 
@@ -66,7 +68,10 @@ def test_memory_that_holds_not_even_a_batch_is_refused(with_memory, asked) -> No
     with_memory(0.9)
     with pytest.raises(ConfigError, match=r"training nano takes about 1.\d GB .* 0.8 GB may be taken here .* smaller"):
         placement.choose(asked, split(100), NANO, batch=128, devices=CPU)
+    with pytest.raises(ConfigError, match=r"training takes at least 1.3 GB and 0.8 GB may be taken here"):
+        placement.refuse_too_little()
     with_memory(24)
+    placement.refuse_too_little()
     with pytest.raises(ConfigError, match="for a batch of 65536"):
         placement.choose(asked, split(100), NANO, batch=65_536, devices=CPU)
 

@@ -2,8 +2,6 @@
 
 import logging
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -178,28 +176,10 @@ def _join(framework: Any) -> None:
         framework.distribution.initialize()
 
 
-def free_device_bytes(devices: Devices) -> int | None:
-    """Memory that the GPUs still have for arrays, all together; None where the backend does not tell."""
-    backend = keras().backend.backend()
-    if backend == "jax":
-        told = [device.memory_stats() or {} for device in _import("jax").devices() if device.platform == "gpu"]
-        return sum(int(stats.get("bytes_limit", 0)) - int(stats.get("bytes_in_use", 0)) for stats in told)
-    if backend == "tensorflow":
-        return _tensorflow_free_bytes()
-    return None
-
-
-def _tensorflow_free_bytes() -> int | None:
-    """Of the one GPU that TensorFlow trains on: it reserves nearly all of it and does not tell how much that is."""
-    told = shutil.which("nvidia-smi")
-    if told is None:
-        return None
-    command = [told, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.split()
-    if not listed or not listed[0].isdigit():
-        return None
-    used = tensorflow().config.experimental.get_memory_info("GPU:0")["current"]
-    return int(listed[0]) * 2**20 - int(used)
+def free_gpu_bytes() -> int:
+    """Memory that the GPUs still have for arrays, all together, as JAX tells."""
+    told = [device.memory_stats() or {} for device in _import("jax").devices() if device.platform == "gpu"]
+    return sum(int(stats.get("bytes_limit", 0)) - int(stats.get("bytes_in_use", 0)) for stats in told)
 
 
 def _gpus(backend: str) -> list[str]:

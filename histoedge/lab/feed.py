@@ -40,7 +40,7 @@ def streamed(keras: Any, split: Split) -> Feed:
 def held(keras: Any, split: Split, *, devices: Devices, progress: Progress = silent) -> Feed:
     """Patches lie where Keras computes, one copy of them; of several devices each holds its part.
 
-    ``keras`` has one of ``HOLDING`` as its backend.
+    ``placement.HOLDING`` says with which backend and device.
     """
     numbers = keras.Input((), dtype="int32")
     layer = layer_of(keras, split, devices=devices, progress=progress)
@@ -111,5 +111,3 @@ def _filled_jax(split: Split, devices: Devices, progress: Progress) -> Any:
 
 
 _FILLED: dict[str, Callable[[Split, Devices, Progress], Any]] = {"tensorflow": _filled_tensorflow, "jax": _filled_jax}
-HOLDING = tuple(_FILLED)
-"""The backends that can fill an array in its place; with others patches are always read from disk."""

@@ -14,6 +14,8 @@ PATCH_BYTES = PATCH_PX * PATCH_PX * 3
 FRAMEWORK_BYTES = 1_300_000_000  # Python, TensorFlow 2.21 or JAX 0.10, a compiled step: 1.1 to 1.3 GB were measured
 PIXEL_COPIES = 4  # float32 copies of a batch's pixels that a step holds at once: measured, 3
 OUTPUT_COPIES = 3  # of each layer's output: measured, 2.3 to 2.6
+HOLDING = {("tensorflow", "cpu"), ("jax", "cpu"), ("jax", "gpu")}
+"""Backends and devices where ``feed.held`` can fill an array in its place; TensorFlow scatters uint8 on CPUs alone."""
 SPARE = 0.9  # of the memory that may be taken is
 
 
@@ -71,24 +73,23 @@ def choose(asked: PatchesOn, split: Split, network: Network, *, batch: int, devi
             f"batch of {batch}) and {_gb(room)} may be taken here ({free.limited_by}); "
             "set a smaller batch, train a smaller network, or give it more memory"
         )
-    if devices.kind == "gpu":
-        on_device = backend.free_device_bytes(devices)
-        fits = on_device is not None and patches + devices.count * step <= SPARE * on_device
-        there = "an unknown amount" if on_device is None else _gb(on_device)
-        need, have = f"{_gb(patches)} of patches", f"{there} free on {devices.count} GPU"
+    if (backend.name(), devices.kind) not in HOLDING:
+        fits, figures = False, f"{backend.name()} on a {devices.kind.upper()} cannot hold patches in one copy"
+    elif devices.kind == "gpu":
+        free_gpu = backend.free_gpu_bytes()
+        fits = patches + devices.count * step <= SPARE * free_gpu
+        figures = f"{_gb(patches)} of patches, {_gb(free_gpu)} free on {devices.count} GPU"
     else:
         fits = host + patches // devices.processes <= room
-        need, have = f"{_gb(patches)} of patches and {_gb(host)} to train", f"{_gb(room)} of {free.limited_by}"
+        figures = f"{_gb(patches)} of patches and {_gb(host)} to train, {_gb(room)} of {free.limited_by}"
     if asked == "device" and not fits:
-        raise ConfigError(
-            f"--patches-on device: {need} do not fit into {have}; leave it out, or give --patches-on disk"
-        )
+        raise ConfigError(f"--patches-on device does not fit: {figures}; leave it out, or give --patches-on disk")
     if asked == "disk":
         return Placement("disk", "patches are read from disk, as asked for")
     if fits:
-        where = "on the device" if devices.kind == "gpu" else "in memory"
-        return Placement("device", f"patches are held {where}: {need}, {have}")
-    return Placement("disk", f"patches are read from disk: {need}, {have}")
+        where = "on the GPU" if devices.kind == "gpu" else "in memory"
+        return Placement("device", f"patches are held {where}: {figures}")
+    return Placement("disk", f"patches are read from disk: {figures}")
 
 
 def _room() -> int:

@@ -59,8 +59,21 @@ def test_what_is_asked_for_is_done_or_refused_with_the_figures(with_memory) -> N
     with_memory(24)
     assert placement.choose("disk", split(100), NANO, batch=128, devices=CPU).on == "disk"
     with_memory(4)
-    with pytest.raises(ConfigError, match=r"--patches-on device: 7.2 GB of patches and 1.\d GB to train do not fit"):
+    with pytest.raises(
+        ConfigError, match=r"--patches-on device does not fit: 7.2 GB of patches and 1.\d GB to train, 3.6 GB of"
+    ):
         placement.choose("device", split(262_144), NANO, batch=128, devices=CPU)
+
+
+def test_what_cannot_be_filled_in_its_place_is_read_from_disk(with_memory) -> None:
+    with_memory(24)
+    gpu = Devices("a GPU", "gpu")
+    assert (
+        "tensorflow on a GPU cannot hold patches"
+        in placement.choose("auto", split(100), NANO, batch=128, devices=gpu).why
+    )
+    with pytest.raises(ConfigError, match="--patches-on device does not fit: tensorflow on a GPU cannot hold patches"):
+        placement.choose("device", split(100), NANO, batch=128, devices=gpu)
 
 
 @pytest.mark.parametrize("asked", ["auto", "device", "disk"])

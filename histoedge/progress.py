@@ -1,6 +1,5 @@
 """Saying how far long work is: one callable that stages call and that a terminal, a log or a test can be."""
 
-import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -24,17 +23,18 @@ class Progress(Protocol):
         ...
 
 
-class _OnStderr(logging.Handler):
-    """Writes lines to what stderr is at that moment (bars take its place), but those that progress shows anyway."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not getattr(record, "shown", False):
-            print(self.format(record), file=sys.stderr, flush=True)
-
-
 def show_log() -> None:
-    """Also show on stderr what is logged of long work."""
-    logging.getLogger("histoedge").addHandler(_OnStderr())
+    """Also show on stderr what is logged of long work, but those lines that progress shows anyway."""
+    import logging  # not above: importing histoedge stays light
+
+    class OnStderr(logging.Handler):
+        """Writes to what stderr is at that moment: bars take its place while they are shown."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if not getattr(record, "shown", False):
+                print(self.format(record), file=sys.stderr, flush=True)
+
+    logging.getLogger("histoedge").addHandler(OnStderr())
 
 
 def silent(what: str, done: int, total: int, note: str = "") -> None:

@@ -101,7 +101,7 @@ def train(
         teacher: another run, whose fp32 network this one learns from beside the labels.
         device: where Keras computes.
         patches_on: where the training patches lie; the weights are the same.
-        watches: called with the history after each epoch, such as ``watching.tensorboard`` makes.
+        watches: called with the history after each epoch, such as ``watching.to_tensorboard`` makes.
         progress: told of every step and epoch.
 
     Raises:

@@ -18,6 +18,7 @@ from histoedge.edge.errors import HistoedgeError
 
 TEMPORARY_SUFFIX = ".part"
 LARGEST_JSON_BYTES = 16 << 20
+MAKE_TRIES = 100
 
 
 class WriteError(HistoedgeError):
@@ -86,15 +87,19 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder, with those above it, where it is missing.
+    """Make the folder and its missing parents; try again where another process removes them meanwhile.
 
     Raises:
         WriteError: it cannot be made.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{path}: no folder can be made ({error.strerror}); choose another place") from error
+    for tries_left in reversed(range(MAKE_TRIES)):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            return
+        except OSError as error:
+            removed_meanwhile = isinstance(error, FileExistsError | FileNotFoundError)
+            if not (removed_meanwhile and tries_left):
+                raise WriteError(f"{path}: no folder can be made ({error.strerror}); choose another place") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -35,10 +35,10 @@ format: setup ## Format the code and sort its imports
 
 bench: setup ## Measure the released models with HISTOEDGE_DATA, else synthetic patches, into benchmarks
 	$(BIN)/python benchmarks/suite.py
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/pages.py
 
 tables: setup ## Write benchmarks/README.md from the committed results
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/pages.py
 
 lock: setup ## Write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > constraints.txt

@@ -20,8 +20,7 @@ from histoedge import config, data, files
 from histoedge.benchmark import environment
 from histoedge.config import TrainConfig
 from histoedge.data import Split
-from histoedge.lab import backend, batches, train
-from histoedge.lab import network as networks
+from histoedge.lab import backend, batches, catalogue, train
 
 HERE = Path(__file__).parent
 PATCHES = 10_000
@@ -96,7 +95,7 @@ def trained(splits: dict[str, Split], base: TrainConfig, changes: dict[str, Any]
     """One training: what came out of it."""
     rest = dict(changes)
     count, pixels = rest.pop("patches", PATCHES), rest.pop("pixels", None)
-    network = networks.named(base.network)
+    network = catalogue.named(base.network)
     network = dataclasses.replace(network, symmetric=rest.pop("symmetric", network.symmetric))
     settings = dataclasses.replace(base, **{"seed": seed, **rest})
     part = {"train": batches.drawn(splits["train"], count, seed=seed), "valid": splits["valid"]}

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from histoedge import data, files, metrics
-from histoedge.lab import backend, norm, train
-from histoedge.lab import network as networks
+from histoedge.lab import architecture, backend, catalogue, norm, train, weights
 from histoedge.lab.trainee import Trained
 
 PATCHES = 8_000
@@ -33,9 +32,9 @@ def main() -> None:
     norm.MOMENTUM = 0.99  # Keras' default, as its author left it
     keras = backend.keras()
     keras.utils.set_random_seed(arguments.seed)
-    network = networks.named("baseline")
-    raw = keras.Input((networks.PATCH_PX, networks.PATCH_PX, 3), dtype="uint8")
-    deployed = networks.build(keras, network)
+    network = catalogue.named("baseline")
+    raw = keras.Input((architecture.PATCH_PX, architecture.PATCH_PX, 3), dtype="uint8")
+    deployed = weights.build(keras, network)
     model = keras.Model(raw, keras.layers.Flatten()(deployed(keras.ops.cast(raw, "float32"))))
     history: list[dict[str, float]] = []
     for epochs, rate, batch in PHASES:
@@ -46,12 +45,12 @@ def main() -> None:
             auc = metrics.auc(splits["valid"].labels, logits)
             history.append({"epoch": len(history) + 1, "loss": round(loss, 6), "valid_auc": round(auc, 6)})
             sys.stderr.write(f"{history[-1]}\n")
-    arrays = networks.weights_of(deployed)
+    arrays = weights.weights_of(deployed)
     arrays["stem/kernel"] = arrays["stem/kernel"] * np.float32(255)  # W x = (255 W) (x / 255): ours take 0..1
     settings: dict[str, Any] = {"recipe": "its author's", "seed": arguments.seed, "phases": PHASES, "patches": PATCHES}
     hashes = {name: split.content_hash for name, split in splits.items()}
     inputs = {"train": settings, "network": network.as_json(), "data": hashes, "teacher": None}
-    networks.write(arguments.out, network, {name: inputs[name] for name in ("train", "data", "teacher")})
+    catalogue.write(arguments.out, network, {name: inputs[name] for name in ("train", "data", "teacher")})
     files.write_json(arguments.out / "history.json", history)
     trained = Trained(tuple(history), arrays, history[-1]["valid_auc"])
     train.write(arguments.out, network, trained, inputs, splits)

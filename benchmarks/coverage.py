@@ -13,10 +13,10 @@ import numpy as np
 from scipy import stats
 
 from histoedge import files, metrics
-from histoedge.benchmark import environment, slides
+from histoedge.benchmark import environment
 from histoedge.data import synthetic
 from histoedge.edge import drift
-from histoedge.metrics import Interval
+from histoedge.metrics import Interval, by_slide
 from histoedge.progress import on_terminal
 
 DRAWS, DRAWS_OF_SLIDES = 4000, 3000
@@ -121,13 +121,13 @@ def of_slides() -> Iterator[Case]:
             return np.asarray(shift * labels + random.normal(0, 1, count)[slide] + random.normal(0, 1, len(slide)))
 
         def over_slides(random: np.random.Generator, names=names, labels=labels, scores=scores) -> Interval:
-            return slides.auc(labels, scores(random, 1.0), names)
+            return by_slide.auc(labels, scores(random, 1.0), names)
 
         def over_patches(random: np.random.Generator, labels=labels, scores=scores) -> Interval:
             return metrics.delong(labels, scores(random, 1.0))
 
         def difference(random: np.random.Generator, names=names, labels=labels, scores=scores) -> Interval:
-            return slides.auc_difference(labels, scores(random, 1.0), scores(random, 0.6), names)
+            return by_slide.auc_difference(labels, scores(random, 1.0), scores(random, 0.6), names)
 
         of = f"{count} slides of 20 patches, shifts of spread 1"
         both = {"of": of, "n_patches": len(slide), "draws": DRAWS_OF_SLIDES}
@@ -161,7 +161,7 @@ def of_synthetic_slides() -> Iterator[Case]:
         patches = round(count * len(labels) / SYNTHETIC_SLIDES)
         both = {"of": f"{count} of {SYNTHETIC_SLIDES} synthetic slides", "n_patches": patches, "true": true}
         both |= {"draws": DRAWS_OF_SLIDES}
-        yield Case(interval="over slides", draw=lambda random, count=count: slides.auc(*drawn(random, count)), **both)
+        yield Case(interval="over slides", draw=lambda random, count=count: by_slide.auc(*drawn(random, count)), **both)
         yield Case(
             interval="DeLong", draw=lambda random, count=count: metrics.delong(*drawn(random, count)[:2]), **both
         )

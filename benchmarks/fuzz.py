@@ -31,6 +31,7 @@ import numpy as np
 
 from histoedge import edge, files
 from histoedge.benchmark import environment
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import HistoedgeError
 from histoedge.progress import on_terminal
@@ -154,7 +155,7 @@ def archive(content: bytes, random: np.random.Generator) -> bytes:
     elif how == 4:
         members[name] = array(HEADERS[random.integers(len(HEADERS))], b"")
     elif how == 5:
-        members[name] += bytes(int(random.choice([1, 1 << 20, manifests.LARGEST_GOLDEN_ARRAY_BYTES])))
+        members[name] += bytes(int(random.choice([1, 1 << 20, goldens.LARGEST_GOLDEN_ARRAY_BYTES])))
     elif how == 6:
         values = np.full(len(members["labels.npy"]), random.choice([np.nan, np.inf, -np.inf, 3e38]), np.float32)
         members["logits.npy"] = npy(values)
@@ -228,7 +229,7 @@ class Exported:
     def read(cls, model: Path) -> "Exported":
         """Of the file at this place, after the checks of ``edge.load``."""
         edge.operators(model)
-        places = manifests.manifest_path(model), manifests.golden_path(model)
+        places = manifests.manifest_path(model), goldens.golden_path(model)
         contents = (path.read_bytes() for path in (model, *places))
         return cls(model.name, dict(zip(("model", "manifest", "golden"), contents, strict=True)))
 
@@ -262,14 +263,14 @@ def outcome(folder: Path, exported: Exported, parts: dict[str, bytes], written: 
     ``written`` is what lies in the folder, so that only what differs is written.
     """
     model = folder / exported.name
-    places = {"model": model, "manifest": manifests.manifest_path(model), "golden": manifests.golden_path(model)}
+    places = {"model": model, "manifest": manifests.manifest_path(model), "golden": goldens.golden_path(model)}
     for part, place in places.items():
         if written.get(part) is not parts[part]:
             place.write_bytes(parts[part])
             written[part] = parts[part]
     try:
         runner = edge.load(model)
-        golden = manifests.read_golden(model, runner.manifest)
+        golden = goldens.read_golden(model, runner.manifest)
         probabilities = runner.probability(golden.patches)
         runner.decide(golden.patches[:1])
         if not (np.isfinite(probabilities).all() and (probabilities >= 0).all() and (probabilities <= 1).all()):

@@ -15,14 +15,15 @@ import tables
 from histoedge import benchmark, config, files
 from histoedge.benchmark.results import Measurement, Results
 from histoedge.edge import Manifest
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
-from histoedge.lab import network as networks
+from histoedge.lab import catalogue
 from histoedge.reporting.tables import interval, kilobytes, micros
 
 HERE = Path(__file__).parent
 RECIPES = ("fp32", "int8")
-SIDECARS = (manifests.manifest_path, manifests.golden_path, manifests.verdict_path)
+SIDECARS = (manifests.manifest_path, goldens.golden_path, manifests.verdict_path)
 
 
 def card(name: str, results: Results, place: str, manifest: Manifest) -> str:
@@ -34,7 +35,7 @@ def card(name: str, results: Results, place: str, manifest: Manifest) -> str:
         cpu=results.environment["cpu"],
         place=place,
         command=tables.run_command(name),
-        symmetric=networks.named(name).symmetric,
+        symmetric=catalogue.named(name).symmetric,
         manifest=manifest,
         interval=interval,
         kilobytes=kilobytes,

@@ -19,6 +19,7 @@ from histoedge import data, files, metrics
 from histoedge.benchmark import environment
 from histoedge.cell import EDGE_COMMAND, Cell
 from histoedge.config import Recipe
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.lab import appearance, checkpoint, export, quantise
 from histoedge.progress import on_terminal
@@ -40,7 +41,7 @@ def unguarded(model: Path, folder: Path) -> Path:
     """A copy whose manifest hides that it may saturate, so that the runner does not mend it."""
     copied = folder / "unguarded.onnx"
     shutil.copy(model, copied)
-    shutil.copy(manifests.golden_path(model), manifests.golden_path(copied))
+    shutil.copy(goldens.golden_path(model), goldens.golden_path(copied))
     body = json.loads(manifests.manifest_path(model).read_text()) | {"may_saturate": []}
     manifests.manifest_path(copied).write_text(json.dumps(body | {"digest": manifests.digest(body)}))
     return copied

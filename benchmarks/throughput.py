@@ -19,18 +19,17 @@ from histoedge import config, data, files, metrics
 from histoedge.benchmark import environment
 from histoedge.config import TrainConfig
 from histoedge.data import Split
-from histoedge.lab import augment, backend, batches
-from histoedge.lab import network as networks
+from histoedge.lab import architecture, augment, backend, batches, catalogue
 from histoedge.lab.trainee import Trainee
 
 HERE = Path(__file__).parent
 PATCHES = 8_192
 
 
-def plain(keras: Any, network: networks.Network, settings: TrainConfig) -> Any:
+def plain(keras: Any, network: architecture.Network, settings: TrainConfig) -> Any:
     """The network from Keras' own layers, to be fitted."""
     rows = network.layers
-    layers: list[Any] = [keras.Input((networks.PATCH_PX, networks.PATCH_PX, 3))]
+    layers: list[Any] = [keras.Input((architecture.PATCH_PX, architecture.PATCH_PX, 3))]
     for name, row in rows[:-1]:
         layers.append(keras.layers.Conv2D(row.channels, row.kernel, row.stride, use_bias=False, name=name))
         layers += [keras.layers.BatchNormalization(), keras.layers.ReLU()]
@@ -74,7 +73,7 @@ def main() -> None:
     devices = backend.use_device("auto")
     keras = backend.keras()
     settings = config.resolve(TrainConfig, file=HERE / "edge.toml", options={})
-    network = networks.named(settings.network, file=HERE / "edge.toml")
+    network = catalogue.named(settings.network, file=HERE / "edge.toml")
     split = batches.drawn(data.load(arguments.data, splits=("train",))["train"], PATCHES, seed=0)
     held, streamed = (
         Trainee(keras, network, settings, split, devices=devices, patches_on=on) for on in ("device", "disk")

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import DataError
-from histoedge.edge.manifest import Golden, Manifest, OperatingPoint
+from histoedge.edge.golden import Golden
+from histoedge.edge.manifest import Manifest, OperatingPoint
 
 if TYPE_CHECKING:
     from histoedge.benchmark.compare import Change
@@ -208,7 +210,7 @@ def shown(value: Any) -> str:
 def _read(model: Path) -> tuple[Manifest, Golden]:
     manifest = manifests.read(model)
     manifests.checked_bytes(model, manifest)
-    return manifest, manifests.read_golden(model, manifest)
+    return manifest, goldens.read_golden(model, manifest)
 
 
 def _rows(a: Manifest, b: Manifest) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from histoedge.edge.errors import ComparisonFailed
 from histoedge.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from histoedge.lab.network import Network
+    from histoedge.lab.architecture import Network
     from histoedge.lab.watching import Watch
 
 

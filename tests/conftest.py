@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 
 QUANTUM = 1 / 255
@@ -65,13 +66,13 @@ def by_hand(tmp_path: Path) -> Callable[..., Path]:
         golden = np.zeros((3, 96, 96, 3), np.uint8)
         golden[..., 0] = red[:, None, None]
         np.savez(
-            manifests.golden_path(model),
+            goldens.golden_path(model),
             patches=golden,
             labels=(red > 60).astype(np.uint8),
             logits=(red / 255).astype(np.float32),
         )
         hashes = [
-            manifests.hashlib.sha256(path.read_bytes()).hexdigest() for path in (model, manifests.golden_path(model))
+            manifests.hashlib.sha256(path.read_bytes()).hexdigest() for path in (model, goldens.golden_path(model))
         ]
         body = {
             **dict.fromkeys(("recipe", "network", "fp32", "edge_mode", "golden_runtime", "tolerance_reason"), "test"),

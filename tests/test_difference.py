@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from histoedge.cli import main
 from histoedge.difference import Diff, diff
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import DataError, ModelError
 
@@ -20,13 +21,13 @@ def other(model: Path, *, golden_less: float = 0.0, **changed: Any) -> Path:
     folder = model.parent / "other"
     folder.mkdir()
     copy = folder / model.name
-    for path in (model, manifests.golden_path(model), manifests.manifest_path(model)):
+    for path in (model, goldens.golden_path(model), manifests.manifest_path(model)):
         shutil.copy(path, folder)
     if golden_less:
-        golden = dict(np.load(manifests.golden_path(model)))
+        golden = dict(np.load(goldens.golden_path(model)))
         golden["logits"] -= np.float32(golden_less)
-        np.savez(manifests.golden_path(copy), **golden)
-    sha256 = manifests.hashlib.sha256(manifests.golden_path(copy).read_bytes()).hexdigest()
+        np.savez(goldens.golden_path(copy), **golden)
+    sha256 = manifests.hashlib.sha256(goldens.golden_path(copy).read_bytes()).hexdigest()
     path = manifests.manifest_path(copy)
     body = json.loads(path.read_text()) | {"golden_sha256": sha256} | changed
     path.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
@@ -97,10 +98,10 @@ def test_other_golden_logits_need_a_validation(mean_red: Path) -> None:
 
 def test_golden_logits_of_other_patches_do_not_compare(mean_red: Path) -> None:
     copy = other(mean_red)
-    golden = dict(np.load(manifests.golden_path(copy)))
-    np.savez(manifests.golden_path(copy), **golden | {"patches": golden["patches"] + np.uint8(1)})
+    golden = dict(np.load(goldens.golden_path(copy)))
+    np.savez(goldens.golden_path(copy), **golden | {"patches": golden["patches"] + np.uint8(1)})
     body = json.loads(manifests.manifest_path(copy).read_text())
-    body["golden_sha256"] = manifests.hashlib.sha256(manifests.golden_path(copy).read_bytes()).hexdigest()
+    body["golden_sha256"] = manifests.hashlib.sha256(goldens.golden_path(copy).read_bytes()).hexdigest()
     manifests.manifest_path(copy).write_text(json.dumps(body | {"digest": manifests.digest(body)}))
     found = diff(mean_red, copy)
     assert found.golden is None

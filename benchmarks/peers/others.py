@@ -16,8 +16,7 @@ import quantisers
 
 from histoedge.cell import SOURCE
 from histoedge.edge.errors import ModelError
-from histoedge.lab import backend, checkpoint, to_onnx, to_tflite
-from histoedge.lab import network as networks
+from histoedge.lab import architecture, backend, catalogue, checkpoint, to_onnx, to_tflite, weights
 
 CALIBRATION_PATCHES = 128  # of those that int8ptq sees: without training, ranges mean nothing
 RESNET18 = ((64, 1), (128, 2), (256, 2), (512, 2))
@@ -50,7 +49,7 @@ def all_of_them(baseline: Path | None) -> list[Other]:
 
 def mobilenet() -> Any:
     """MobileNetV2 of width 0.35 as Keras has it, one logit, without weights."""
-    keras, side = backend.tf_keras(), networks.PATCH_PX
+    keras, side = backend.tf_keras(), architecture.PATCH_PX
     body = keras.applications.MobileNetV2((side, side, 3), alpha=0.35, weights=None, include_top=False)
     return keras.Model(body.input, _logit(body.output), name="mobilenetv2")
 
@@ -64,7 +63,7 @@ def resnet18() -> Any:
         convolution = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False)
         return layers.BatchNormalization()(convolution(tensor))
 
-    inputs = keras.Input((networks.PATCH_PX, networks.PATCH_PX, 3))
+    inputs = keras.Input((architecture.PATCH_PX, architecture.PATCH_PX, 3))
     tensor = layers.ReLU()(normed(inputs, 64, 7, 2))
     tensor = layers.MaxPooling2D(3, 2, padding="same")(tensor)
     for channels, first_stride in RESNET18:
@@ -85,9 +84,9 @@ def _logit(tensor: Any) -> Any:
 
 def plain(run: Path | None) -> Any:
     """Our ``baseline``, batch norm folded; with the weights of a run where one is given."""
-    model = networks.build(backend.tf_keras(), networks.named("baseline"), folded=True)
+    model = weights.build(backend.tf_keras(), catalogue.named("baseline"), folded=True)
     if run is not None:
-        networks.set_weights(model, checkpoint.read(run / SOURCE).folded, where=SOURCE)
+        weights.set_weights(model, checkpoint.read(run / SOURCE).folded, where=SOURCE)
     return model
 
 
@@ -139,7 +138,7 @@ def _settle(model: Any, patches: np.ndarray) -> None:
 
 def _floats(model: Any) -> bytes:
     keras, tf = backend.tf_keras(), backend.tensorflow()
-    side = networks.PATCH_PX
+    side = architecture.PATCH_PX
     patches = keras.Input((side, side, 3), batch_size=1, dtype="uint8", name=to_tflite.INPUT)
     raw = keras.Model(patches, model(tf.cast(patches, tf.float32) / 255.0))
     return bytes(tf.lite.TFLiteConverter.from_keras_model(raw).convert())

@@ -16,8 +16,7 @@ from histoedge.cell import PREDICT_BATCH, SOURCE
 from histoedge.data import Split
 from histoedge.edge import ort
 from histoedge.edge.errors import DataError
-from histoedge.lab import backend, checkpoint, to_tflite
-from histoedge.lab import network as networks
+from histoedge.lab import backend, checkpoint, to_tflite, weights
 
 WHITE = 255
 
@@ -125,8 +124,8 @@ def _auc(content: bytes, split: Split) -> float:
 def tflite_converter(job: Job, folder: Path) -> Made:
     """TensorFlow: full integer kernels for the folded network."""
     source = checkpoint.read(job.run / SOURCE)
-    model = networks.build(backend.tf_keras(), source.network, folded=True)
-    networks.set_weights(model, source.folded, where=SOURCE)
+    model = weights.build(backend.tf_keras(), source.network, folded=True)
+    weights.set_weights(model, source.folded, where=SOURCE)
     made = folder / "model.tflite"
     made.write_bytes(calibrated(model, job.patches))
     return Made(made)

@@ -1,6 +1,6 @@
 """Latency, memory, size and AUC of every file on every runtime, each cell in a process of its own."""
 
-from histoedge.benchmark.layers import FileLayers, Layer
+from histoedge.benchmark.layer_errors import FileLayers, Layer
 from histoedge.benchmark.matrix import find, inputs_of
 from histoedge.benchmark.measure import bench, bench_to
 from histoedge.benchmark.results import STATUSES, Measurement, Results, is_current, is_int8, read, write

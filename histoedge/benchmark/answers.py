@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from histoedge.benchmark.kept import Kept
 from histoedge.benchmark.matrix import Answered, Contender
+from histoedge.benchmark.resume import Kept
 from histoedge.cell import CHUNK_PATCHES, CellFailed
 from histoedge.config import BenchPlan
 from histoedge.data import Split, perturb

@@ -12,12 +12,12 @@ import numpy as np
 
 from histoedge import metrics
 from histoedge.benchmark import answers as asking
-from histoedge.benchmark import ceiling, environment, layers, matrix, results, sheet, timing
+from histoedge.benchmark import ceiling, environment, layer_errors, matrix, results, sheet, timing
 from histoedge.benchmark import judge as judging
 from histoedge.benchmark.decode import decode
-from histoedge.benchmark.kept import Kept
 from histoedge.benchmark.matrix import Contender
 from histoedge.benchmark.results import Measurement
+from histoedge.benchmark.resume import Kept
 from histoedge.cell import EDGE_COMMAND, Cell, CellFailed
 from histoedge.config import BenchPlan
 from histoedge.data import PATCH_PX, Split
@@ -165,10 +165,10 @@ def _measure(
 
 def _layers(
     contenders: Sequence[Contender], valid: Split, plan: BenchPlan, progress: Progress
-) -> tuple[layers.FileLayers, ...]:
+) -> tuple[layer_errors.FileLayers, ...]:
     files = {one.row.model: one.path for one in contenders if results.is_int8(one.row)}
-    sample = _evenly(valid, layers.SAMPLE_PATCHES)
-    return layers.measure(files, sample, timeout_s=plan.timeout_s, progress=progress) if files else ()
+    sample = _evenly(valid, layer_errors.SAMPLE_PATCHES)
+    return layer_errors.measure(files, sample, timeout_s=plan.timeout_s, progress=progress) if files else ()
 
 
 def _draw_flips(folder: Path, pairs: Sequence[judging.Pair], answers: asking.Answers, split: Split) -> None:

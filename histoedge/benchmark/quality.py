@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from histoedge import metrics
-from histoedge.benchmark import slides as clustered
 from histoedge.edge import manifest as manifests
+from histoedge.metrics import by_slide as clustered
 
 PERCENTS = (90, 95, 99)
 """Specificities at which the sensitivity is told, and the reverse."""

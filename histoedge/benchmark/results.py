@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from histoedge import files
 from histoedge.benchmark import curves, environment
 from histoedge.benchmark.curves import Reliability, Roc
-from histoedge.benchmark.layers import FileLayers, Layer
+from histoedge.benchmark.layer_errors import FileLayers, Layer
 from histoedge.benchmark.quality import PERCENTS, Robustness
 from histoedge.edge.errors import DataError
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from histoedge import data as sources
-from histoedge.data import Split, kaggle
+from histoedge.data import kaggle, sources
 from histoedge.data.kaggle import SHA1
+from histoedge.data.split import Split
 from histoedge.progress import Progress, silent
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from histoedge.data import PATCH_PX, image
+from histoedge.data import image
+from histoedge.data.split import PATCH_PX
 from histoedge.edge.errors import DataError
 
 PATCH_BYTES = PATCH_PX * PATCH_PX * 3

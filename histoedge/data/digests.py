@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from histoedge import files
-from histoedge.data import CHUNK_PATCHES, Patches, cache, hdf5
+from histoedge.data import cache_folder, hdf5
+from histoedge.data.split import CHUNK_PATCHES, Patches
 from histoedge.edge.errors import ModelError
 from histoedge.progress import Progress, silent
 
@@ -79,7 +80,7 @@ def find(
     bound = _bound(file)
     digests = of(patches, what=f"hash {name}, patches", progress=progress)
     if bound == _bound(file):
-        with cache.writable(places, progress=progress) as place, suppress(files.WriteError, OSError):
+        with cache_folder.writable(places, progress=progress) as place, suppress(files.WriteError, OSError):
             if place is not None:  # a full disk costs the next command some time and this one nothing
                 hdf5.write_arrays(place / f"{name}.digests.h5", {"digests": as_array(digests)}, bound)
     return digests
@@ -87,7 +88,7 @@ def find(
 
 def sample(count: int) -> list[int]:
     """Some rows of so many, the first and the last among them."""
-    return sorted({int(row) for row in np.linspace(0, count - 1, min(count, cache.SAMPLE))})
+    return sorted({int(row) for row in np.linspace(0, count - 1, min(count, cache_folder.SAMPLE))})
 
 
 def as_array(digests: Sequence[bytes]) -> np.ndarray:

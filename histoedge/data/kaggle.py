@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from histoedge.data import PATCH_PX, SPLITS, Split, cache, image, pack, read_rows, table
+from histoedge.data import cache_folder, image, pack, table
 from histoedge.data.rows import Chosen
+from histoedge.data.split import PATCH_PX, SPLITS, Split, read_rows
 from histoedge.edge.errors import DataError
 from histoedge.progress import Progress, silent
 
@@ -42,7 +43,7 @@ def load(
     labels, slides = _table(folder, [] if there is None else there.names)
     ids = sorted(labels)
     images = _in_order(there, ids)
-    packed = pack.opened(images, cache.places(folder), progress=progress) if cached else None
+    packed = pack.opened(images, cache_folder.places(folder), progress=progress) if cached else None
     patches = TiffPatches([folder / "train" / name for name in images.names]) if packed is None else packed.patches
     digests = pack.unpacked(images, progress=progress) if packed is None else packed.digests
     y = np.array([labels[name] for name in ids], np.uint8)

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from histoedge.data import PATCH_PX, Patches, cache, decoder, digests, hdf5, image, pcam
+from histoedge.data import cache_folder, decoder, digests, hdf5, image, pcam
 from histoedge.data.decoder import PATCH_BYTES
 from histoedge.data.rows import Chosen, FileRows
+from histoedge.data.split import PATCH_PX, Patches
 from histoedge.edge.errors import DataError, ModelError
 from histoedge.files import WriteError
 from histoedge.progress import Progress, silent
@@ -116,7 +117,7 @@ def opened(images: Images, places: Sequence[Path], *, progress: Progress = silen
     for candidate in places if len(images) else ():
         if (found := _complete(images, _held(images, candidate))) is not None:
             return found
-    with cache.writable(places, progress=progress) as place:
+    with cache_folder.writable(places, progress=progress) as place:
         if place is None or not len(images):
             return None
         held = _held(images, place)

@@ -16,7 +16,8 @@ from typing import Any, overload
 import numpy as np
 
 from histoedge import files
-from histoedge.data import PATCH_PX, Split, cache, digests, hdf5, read_rows, rows, table
+from histoedge.data import cache_folder, digests, hdf5, rows, table
+from histoedge.data.split import PATCH_PX, Split, read_rows
 from histoedge.edge.errors import DataError
 from histoedge.progress import Progress, silent
 
@@ -49,7 +50,7 @@ def load(folder: Path, split: str, *, cached: bool = True, progress: Progress = 
         raise DataError(f"{y_path}: {held} in {len(labels)} patches; a split needs both classes")
     slides = _slides(folder / f"{stem}_meta.csv", len(labels))
     size = sum(path.stat().st_size for path in (x_path, y_path))
-    places, name = cache.places(folder) if cached else (), split
+    places, name = cache_folder.places(folder) if cached else (), split
     return Split(
         split,
         patches,
@@ -175,9 +176,9 @@ def _plain(folder: Path, name: str) -> Path:
         raise DataError(f"{path}: no such file, nor {packed.name}; PatchCamelyon has an x and a y file per split")
     status = packed.stat()
     place = hashlib.sha256(os.fsencode(packed.resolve())).hexdigest()[:16]
-    unpacked = cache.users() / f"{place}-{status.st_size:x}-{status.st_mtime_ns:x}-{name}"
+    unpacked = cache_folder.users() / f"{place}-{status.st_size:x}-{status.st_mtime_ns:x}-{name}"
     if not unpacked.is_file():
-        for older in cache.users().glob(f"{place}-*-{name}"):
+        for older in cache_folder.users().glob(f"{place}-*-{name}"):
             older.unlink(missing_ok=True)
         with files.replacing(unpacked) as temporary:
             _unpack(packed, temporary)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from histoedge.data import PATCH_PX
+from histoedge.data.split import PATCH_PX
 from histoedge.edge import drift
 from histoedge.edge.errors import DataError
 

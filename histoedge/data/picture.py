@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from histoedge import files
-from histoedge.data import LABEL_PX, PATCH_PX, Split, load
+from histoedge.data.sources import load
+from histoedge.data.split import LABEL_PX, PATCH_PX, Split
 from histoedge.edge import drift
 from histoedge.progress import Progress, silent
 

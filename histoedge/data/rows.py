@@ -11,7 +11,7 @@ import numpy as np
 from histoedge.edge.errors import DataError
 
 if TYPE_CHECKING:
-    from histoedge.data import Patches
+    from histoedge.data.split import Patches
 
 POSSIBLE = hasattr(os, "preadv")  # not on Windows
 

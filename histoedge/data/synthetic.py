@@ -16,7 +16,8 @@ import numpy as np
 from scipy import ndimage
 
 from histoedge import files
-from histoedge.data import LABEL_PX, PATCH_PX, SPLITS, Split, hdf5, pcam
+from histoedge.data import hdf5, pcam
+from histoedge.data.split import LABEL_PX, PATCH_PX, SPLITS, Split
 from histoedge.edge import drift
 from histoedge.edge.errors import DataError
 from histoedge.progress import Progress, silent

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import load
+from . import golden as goldens
 from . import manifest as manifests
-from .doctor import Case, Diagnosis, diagnose
+from .doctor.diagnosis import Case, Diagnosis, diagnose
+from .doctor.handover import read_logits, write_golden
 from .errors import ComparisonFailed, HistoedgeError
-from .handover import read_logits, write_golden
+from .runtimes import load
 from .selftest import model, selftest
 
 
@@ -60,7 +61,7 @@ def _selftest(options: argparse.Namespace) -> int:
 
 def _golden(options: argparse.Namespace) -> int:
     path = model(options.place)
-    written = write_golden(manifests.read_golden(path, manifests.read(path)), options.into)
+    written = write_golden(goldens.read_golden(path, manifests.read(path)), options.into)
     if options.json:
         _print_json({"format": 1, "files": [str(one) for one in written]})
     else:
@@ -78,7 +79,7 @@ def examine(place: Path, logits: Path) -> Diagnosis:
     """
     path = model(place)
     manifest = manifests.read(path)
-    golden = manifests.read_golden(path, manifest)
+    golden = goldens.read_golden(path, manifest)
     found = read_logits(logits, len(golden.logits))
     case = Case(
         golden.patches,

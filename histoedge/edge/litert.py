@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from . import Operator
 from .errors import ModelError
 from .patches import check_patches
+from .runtimes import Operator
 
 DELEGATE = "DELEGATE"
 

@@ -2,12 +2,8 @@
 
 import dataclasses
 import hashlib
-import io
 import json
 import math
-import re
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -21,18 +17,7 @@ from .patches import PATCH_PX
 CONTRACT = 2
 LARGEST_MODEL_BYTES = 1 << 30
 LARGEST_MANIFEST_BYTES = 1 << 18
-LARGEST_GOLDEN_BYTES = 1 << 24
-LARGEST_GOLDEN_ARRAY_BYTES = 1 << 26
 LARGEST_NUMBER = 1e15  # floats tell integers apart up to 2^53
-GOLDEN_ARRAYS = {"patches": np.uint8, "labels": np.uint8, "logits": np.float32}
-SATURATED = {"saturated": np.float32}
-NPZ_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-NPY_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '([|<]\w\d)', 'fortran_order': False, "
-    rb"'shape': \((\d{1,9}(?:, \d{1,9}){0,3}),?\), \} *\n",
-    re.DOTALL,
-)
-"""What NumPy writes before an array: its own reader evaluates this text, and fails in many ways where it is forged."""
 FORMATS = ("tflite", "onnx")
 BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("params", "macs"), (1, LARGEST_NUMBER)),
@@ -136,20 +121,6 @@ class Manifest:
         return {**body, "digest": digest(body)}
 
 
-@dataclass(frozen=True)
-class Golden:
-    """Synthetic patches, uint8 (N, 96, 96, 3), with labels, uint8 (N,), and expected logits, float32 (N,).
-
-    ``saturated`` are the logits, float32 (N,), that ONNX Runtime gives on x86 CPUs without VNNI unless it is asked for
-    exact sums; None where the manifest's ``may_saturate`` is empty or the file was exported without them.
-    """
-
-    patches: np.ndarray
-    labels: np.ndarray
-    logits: np.ndarray
-    saturated: np.ndarray | None = None
-
-
 def probability(logits: np.ndarray, temperature: float) -> np.ndarray:
     """``1 / (1 + exp(-logit / temperature))``, float64, without overflow."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits, np.float64) / temperature)))
@@ -164,11 +135,6 @@ def digest(body: dict[str, Any]) -> str:
 def manifest_path(model: Path) -> Path:
     """``int8.onnx`` -> ``int8.onnx.json``."""
     return model.with_name(f"{model.name}.json")
-
-
-def golden_path(model: Path) -> Path:
-    """``int8.onnx`` -> ``int8.onnx.golden.npz``."""
-    return model.with_name(f"{model.name}.golden.npz")
 
 
 def verdict_path(model: Path) -> Path:
@@ -194,7 +160,7 @@ def read(model: Path) -> Manifest:
         )
     try:
         body = json.loads(
-            _bounded(path, LARGEST_MANIFEST_BYTES),
+            bounded_bytes(path, LARGEST_MANIFEST_BYTES),
             parse_float=_as_written,
             parse_constant=_as_written,
             object_pairs_hook=_each_once,
@@ -286,7 +252,7 @@ def checked_bytes(model: Path, manifest: Manifest) -> bytes:
     Raises:
         ModelError: too large, or not the bytes that the manifest names.
     """
-    content = _bounded(model, LARGEST_MODEL_BYTES)
+    content = bounded_bytes(model, LARGEST_MODEL_BYTES)
     found = hashlib.sha256(content).hexdigest()
     if found != manifest.sha256:
         raise ModelError(
@@ -296,62 +262,8 @@ def checked_bytes(model: Path, manifest: Manifest) -> bytes:
     return content
 
 
-def checked_golden_bytes(model: Path, manifest: Manifest) -> bytes:
-    """The bytes of the golden file beside ``model``, hashed.
-
-    Raises:
-        ModelError: missing, too large, or not the bytes that the manifest names.
-    """
-    path = golden_path(model)
-    if not path.is_file():
-        raise ModelError(f"{path}: the golden patches are missing; copy them together with the model")
-    content = _bounded(path, LARGEST_GOLDEN_BYTES)
-    if hashlib.sha256(content).hexdigest() != manifest.golden_sha256:
-        raise ModelError(f"{path}: changed after the manifest was written; copy or export the model again")
-    return content
-
-
-def read_golden(model: Path, manifest: Manifest) -> Golden:
-    """The golden patches beside ``model``, hash and shapes checked.
-
-    Raises:
-        ModelError: missing, altered, or not arrays of the expected shapes.
-    """
-    path, content = golden_path(model), checked_golden_bytes(model, manifest)
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as arrays:
-            wanted = {**GOLDEN_ARRAYS, **(SATURATED if "saturated.npy" in arrays.namelist() else {})}
-            golden = Golden(**{name: _array(arrays, name, kind) for name, kind in wanted.items()})
-    except (KeyError, ValueError, NotImplementedError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ModelError(f"{path}: not a golden file ({error}); export the model again") from error
-    count, side = golden.logits.size, manifest.patch_px
-    shapes = golden.patches.shape, golden.labels.shape, golden.logits.shape
-    if not count or shapes != ((count, side, side, 3), (count,), (count,)):
-        raise ModelError(f"{path}: holds arrays {', '.join(map(str, shapes))}; no golden patches: export again")
-    if golden.saturated is not None and golden.saturated.shape != (count,):
-        raise ModelError(f"{path}: shape {golden.saturated.shape} of saturated logits does not fit; export again")
-    if not np.isfinite(golden.logits).all():
-        raise ModelError(f"{path}: golden logits that are no numbers; export the model again")
-    return golden
-
-
-def _array(arrays: zipfile.ZipFile, name: str, kind: type) -> np.ndarray:
-    """One array of an ``.npz`` file, with the size bounded before anything of that size is allocated."""
-    place = arrays.getinfo(f"{name}.npy")
-    if place.file_size > LARGEST_GOLDEN_ARRAY_BYTES or place.compress_type not in NPZ_COMPRESSIONS:
-        raise ValueError(f"{name} takes {place.file_size} bytes or is packed in a way that is not ours")
-    content = arrays.read(place)
-    header = NPY_HEADER.match(content)
-    if header is None or int.from_bytes(content[8:10], "little") != header.end() - 10:
-        raise ValueError(f"{name} is not an array as NumPy writes it")
-    dtype, shape = header[1].decode(), tuple(int(side) for side in header[2].split(b", "))
-    expected, size = np.dtype(kind).newbyteorder("<"), len(content) - header.end()
-    if dtype != expected.str or math.prod(shape) * expected.itemsize != size:
-        raise ValueError(f"{name} is {dtype} {shape} in {size} bytes")
-    return np.frombuffer(content, expected, offset=header.end()).reshape(shape)
-
-
-def _bounded(path: Path, limit: int) -> bytes:
+def bounded_bytes(path: Path, limit: int) -> bytes:
+    """The bytes of a file, after its size is checked against ``limit``."""
     size = path.stat().st_size
     if size > limit:
         raise ModelError(f"{path}: {size} bytes, expected at most {limit}; this is not a file of ours")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import Operator
 from .errors import ModelError
 from .patches import check_patches
+from .runtimes import Operator
 
 ONE_PATCH = (1, 96, 96, 3)
 SHAPES_KEPT = 4  # a patch, a batch, a field and what is left of it; compiling takes a tenth of a second

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from . import Operator
 from .errors import ModelError, RuntimeUnavailable
 from .patches import check_patches
+from .runtimes import Operator
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded, so before any import of it
 

@@ -8,7 +8,7 @@ from .manifest import Manifest
 from .patches import check_field
 
 if TYPE_CHECKING:
-    from . import Runner
+    from .runtimes import Runner
 
 
 class ExportedRunner:

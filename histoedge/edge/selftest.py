@@ -9,10 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import RUNTIMES, Runtime, load, lookalike
+from . import golden as goldens
+from . import lookalike
 from . import manifest as manifests
 from .errors import ModelError, RuntimeUnavailable
-from .manifest import Golden, Manifest
+from .golden import Golden
+from .manifest import Manifest
+from .runtimes import RUNTIMES, Runtime, load
 
 FORMAT = 1  # of the self-test's JSON
 SUFFIXES = tuple(f".{format_}" for format_ in dict.fromkeys(name for row in RUNTIMES.values() for name in row.formats))
@@ -104,7 +107,7 @@ def model(place: Path) -> Path:
 def _checks(path: Path) -> list[Check]:
     manifest = manifests.read(path)
     manifests.checked_bytes(path, manifest)
-    golden = manifests.read_golden(path, manifest)
+    golden = goldens.read_golden(path, manifest)
     rows = [row for row in RUNTIMES.values() if manifest.format in row.formats]
     if not any(row.installed() for row in rows):
         hints = " or ".join(row.install for row in rows)

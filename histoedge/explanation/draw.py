@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from histoedge import files
 from histoedge.data import LABEL_PX, PATCH_PX, Split, picture
-from histoedge.explanation import SHEET_PATCHES, Explanation
+from histoedge.explanation.attribution import SHEET_PATCHES, Explanation
 
 DPI = 110
 CORNER = (PATCH_PX - LABEL_PX) / 2 - 0.5  # imshow puts the middle of a pixel at its number

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from histoedge import explanation
 from histoedge.data import Split
-from histoedge.explanation import Evidence, Model, draw
+from histoedge.explanation import attribution, draw
+from histoedge.explanation.attribution import Evidence, Model
 from histoedge.progress import Progress, silent
 
 
@@ -39,16 +39,16 @@ def explain(
     rows: list[dict[str, Any]] = []
     found: list[Evidence] = []
     sheet = None
-    for made in explanation.images(model, paths, progress=progress):
+    for made in attribution.images(model, paths, progress=progress):
         picture = out / f"{made.id}.explained.png"  # never the name of an image that is explained
         draw.explanation(made, picture, model=model.name)
         rows.append({**made.as_json(), "picture": str(picture)})
     if rows:
-        found += explanation.of_images(model, rows)
+        found += attribution.of_images(model, rows)
     if split is not None:
-        answers = explanation.probabilities(model, split, progress=progress)
-        kinds = explanation.most_confident(split.labels, answers, model.threshold)
+        answers = attribution.probabilities(model, split, progress=progress)
+        kinds = attribution.most_confident(split.labels, answers, model.threshold)
         sheet = out / "contact_sheet.png"
         draw.contact_sheet(split, kinds, answers, sheet, model=model.name)
-        found += explanation.of_split(model, split, progress=progress)
+        found += attribution.of_split(model, split, progress=progress)
     return Explained(images=tuple(rows), evidence=tuple(found), contact_sheet=sheet)

@@ -17,9 +17,9 @@ from scipy import special
 from histoedge import metrics
 from histoedge.data import Split
 from histoedge.edge.manifest import OperatingPoint
-from histoedge.lab import backend, batches
-from histoedge.lab import network as networks
-from histoedge.lab.network import Arrays, Network
+from histoedge.lab import backend, batches, weights
+from histoedge.lab.architecture import Network
+from histoedge.lab.weights import Arrays
 
 SHARES = (0.95, 0.90)
 """The sensitivities and specificities for which there is an operating point."""
@@ -102,8 +102,8 @@ def centred(network: Network, arrays: Arrays, valid: Split) -> tuple[Arrays, Cal
 
 
 def _logits(network: Network, arrays: Arrays, valid: Split) -> np.ndarray:
-    model = networks.build(backend.keras(), network)
-    networks.set_weights(model, arrays, where=network.name)
+    model = weights.build(backend.keras(), network)
+    weights.set_weights(model, arrays, where=network.name)
     return batches.logits(model.predict_on_batch, valid)
 
 

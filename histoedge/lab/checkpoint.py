@@ -10,10 +10,10 @@ from typing import Any
 from histoedge.config import RECIPES, Recipe
 from histoedge.data import hdf5
 from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.lab import calibrate
-from histoedge.lab import network as networks
+from histoedge.lab import architecture, calibrate, weights
+from histoedge.lab.architecture import Network
 from histoedge.lab.calibrate import Calibration
-from histoedge.lab.network import Arrays, Network
+from histoedge.lab.weights import Arrays
 
 SUFFIX = ".weights.h5"
 FORMAT = 2  # 2 carries the calibration
@@ -40,7 +40,7 @@ class Checkpoint:
     def folded(self) -> Arrays:
         """What is deployed: kernels and biases with batch norm folded in, and the ranges where there are any."""
         ranges = {name: value for name, value in self.arrays.items() if name.endswith("/range")}
-        return networks.fold(self.network, self.arrays) | ranges
+        return weights.fold(self.network, self.arrays) | ranges
 
 
 def path_of(run: Path, recipe: str) -> Path:
@@ -86,7 +86,7 @@ def read(path: Path) -> Checkpoint:
             "valid; make them again in another folder"
         )
     try:
-        network = networks.from_json(json.loads(attributes["network"]), where=path)
+        network = architecture.from_json(json.loads(attributes["network"]), where=path)
         inputs = json.loads(attributes["inputs"])
         recipe, valid_auc = str(attributes["recipe"]), float(attributes["valid_auc"])
         calibration = calibrate.from_json(attributes["calibration"])

@@ -18,23 +18,25 @@ from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
 from histoedge.lab import (
     appearance,
+    architecture,
     augment,
     backend,
     batches,
     calibrate,
     checkpoint,
-    keep,
     placement,
+    promises,
     quantise,
     slim,
     symmetry,
     train,
+    weights,
 )
-from histoedge.lab import network as networks
+from histoedge.lab.architecture import Network
 from histoedge.lab.backend import Devices
 from histoedge.lab.checkpoint import Checkpoint
-from histoedge.lab.network import Arrays, Network
 from histoedge.lab.trainee import Teacher
+from histoedge.lab.weights import Arrays
 from histoedge.progress import Progress, silent
 
 LARGEST_AUC_COST = 0.001  # on valid: what kernels that cannot saturate may cost before they get the finer grid
@@ -97,7 +99,7 @@ def compress(
     else:
         result = job.checkpoint(_floats(job))
     kernels = {name: result.folded[f"{name}/kernel"] for name in result.network.convolutions}
-    keep.refuse_broken(recipe, result.network, kernels, where=recipe.name)
+    promises.refuse_broken(recipe, result.network, kernels, where=recipe.name)
     checkpoint.write(path, dataclasses.replace(result, inputs=inputs))
     state.unlink(missing_ok=True)
     return checkpoint.read(path)
@@ -186,10 +188,10 @@ def simulated(network: Network, arrays: Arrays, recipe: Recipe) -> Callable[[np.
         tf = backend.tensorflow()
         return tf.function(  # type: ignore[no-any-return]
             lambda pixels: quantise.simulate(network, arrays, pixels),
-            input_signature=[tf.TensorSpec((None, networks.PATCH_PX, networks.PATCH_PX, 3), tf.float32)],
+            input_signature=[tf.TensorSpec((None, architecture.PATCH_PX, architecture.PATCH_PX, 3), tf.float32)],
         )
-    model = networks.build(backend.tf_keras(), network, folded=True)
-    networks.set_weights(model, arrays, where=recipe.name)
+    model = weights.build(backend.tf_keras(), network, folded=True)
+    weights.set_weights(model, arrays, where=recipe.name)
     return model.predict_on_batch  # type: ignore[no-any-return]
 
 
@@ -201,8 +203,8 @@ class _Lesson:
         self.keras.utils.set_random_seed(job.config.seed)
         backend.tf_keras().utils.set_random_seed(job.config.seed)
         self._augment = augment.layer(self.keras, job.augmentation)
-        self._teacher = networks.build(self.keras, teacher.network, folded=True)
-        networks.set_weights(self._teacher, teacher.folded, where="teacher")
+        self._teacher = weights.build(self.keras, teacher.network, folded=True)
+        weights.set_weights(self._teacher, teacher.folded, where="teacher")
 
     def steps(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """``count`` batches: pixels (n, 96, 96, 3) in 0..1, labels and logits (n, 1, 1, 1), all float32."""
@@ -240,7 +242,9 @@ def _floats(job: _Job) -> Arrays:
     if job.recipe.precision == "fp16":
         return {name: value.astype(np.float16).astype(np.float32) for name, value in folded.items()}
     if job.recipe.scheme == "cluster16":  # not trained here: quantisation-aware training tunes the 16 values
-        return {name: keep.clustered(value) if name.endswith("/kernel") else value for name, value in folded.items()}
+        return {
+            name: promises.clustered(value) if name.endswith("/kernel") else value for name, value in folded.items()
+        }
     return _pruned(job)
 
 
@@ -263,7 +267,7 @@ def _pruned(job: _Job) -> Arrays:
             return layer.__class__.from_config(layer.get_config())
         return sparsity.prune_low_magnitude(layer, **settings)
 
-    pruned = keras.models.clone_model(networks.build(keras, network, folded=True), clone_function=wrap)
+    pruned = keras.models.clone_model(weights.build(keras, network, folded=True), clone_function=wrap)
     _copy_weights(pruned, job.source.folded)
     _compiled(pruned, "entropy", learning_rate=config.prune_learning_rate, steps=steps)
     update = sparsity.UpdatePruningStep()
@@ -275,7 +279,7 @@ def _pruned(job: _Job) -> Arrays:
         loss = pruned.train_on_batch(pixels, share / (1 + np.exp(-logits)) + (1 - share) * labels)
         job.progress(recipe.name, step + 1, steps, f"loss {loss:.4f}")
     update.on_epoch_end(0)
-    return networks.weights_of(sparsity.strip_pruning(pruned))
+    return weights.weights_of(sparsity.strip_pruning(pruned))
 
 
 def _copy_weights(pruned: Any, arrays: Arrays) -> None:
@@ -331,15 +335,15 @@ def _integers(job: _Job) -> Checkpoint:
 def _quantised(job: _Job, largest_code: int) -> Arrays:
     """Calibrated ranges, then training towards the logits of the network that is quantised."""
     recipe, config, network = job.recipe, job.config, job.parent.network
-    model = networks.build(backend.tf_keras(), network, folded=True)
-    networks.set_weights(model, job.parent.folded, where=recipe.name)
+    model = weights.build(backend.tf_keras(), network, folded=True)
+    weights.set_weights(model, job.parent.folded, where=recipe.name)
     arrays = quantise.calibrate(model, network, job.calibration())
     arrays[quantise.KERNEL_CODES] = np.array([-largest_code, largest_code])
     quantised = quantise.wrap(model, network, largest_code=largest_code)
     quantise.set_ranges(quantised, network, arrays)
     steps = config.quantise_steps if recipe.trained else 0
     _compiled(quantised, "square", learning_rate=config.quantise_learning_rate, steps=steps)
-    projections = keep.projections(recipe, network, job.parent.folded)
+    projections = promises.projections(recipe, network, job.parent.folded)
     lesson = _Lesson(job, job.parent)
     for step, (pixels, _labels, logits) in enumerate(lesson.steps(steps)):
         loss = quantised.train_on_batch(pixels, logits)

@@ -14,11 +14,13 @@ from histoedge import files
 from histoedge.config import FORMATS, Recipe
 from histoedge.data import synthetic
 from histoedge.edge import Manifest, litert
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
-from histoedge.lab import appearance, checkpoint, keep, readback, saturate, to_onnx, to_tflite
+from histoedge.lab import appearance, checkpoint, promises, readback, saturate, to_onnx, to_tflite
+from histoedge.lab.architecture import LABEL_PX, PATCH_PX
 from histoedge.lab.checkpoint import Checkpoint
-from histoedge.lab.network import LABEL_PX, PATCH_PX, Arrays
+from histoedge.lab.weights import Arrays
 from histoedge.version import __version__
 
 UM_PER_PX = 0.972  # PatchCamelyon: 10x, from slides scanned at 0.243
@@ -83,7 +85,7 @@ def export(
                 saved.network, saved.folded, precision=recipe.precision, target_ort=target_ort, packed=packed
             )
         kernels = readback.kernels(content, name, saved.network)
-        keep.refuse_broken(recipe, saved.network, kernels, where=model.name)
+        promises.refuse_broken(recipe, saved.network, kernels, where=model.name)
         may_saturate = readback.may_saturate(kernels) if recipe.precision == "int8" else []
         beside = _packed(_saturated(golden, content) if may_saturate and name == "onnx" else golden)
         described = _manifest(
@@ -100,7 +102,7 @@ def export(
         )
         manifests.verdict_path(model).unlink(missing_ok=True)
         files.write_bytes(model, content)
-        files.write_bytes(manifests.golden_path(model), beside)
+        files.write_bytes(goldens.golden_path(model), beside)
         files.write_json(manifests.manifest_path(model), described.as_json())
         made.append(Exported(model, written=True))
     return made
@@ -151,7 +153,7 @@ def _is_current(model: Path, parents: dict[str, str], statistics: Statistics, to
     try:
         held = manifests.read(model)
         manifests.checked_bytes(model, held)
-        manifests.read_golden(model, held)
+        goldens.read_golden(model, held)
     except ModelError:
         return False
     return (held.parents, held.input_statistics, held.tools) == (parents, statistics, tools)

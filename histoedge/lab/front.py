@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from histoedge import files
-from histoedge.lab.network import Row
+from histoedge.lab.architecture import Row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,12 @@ from histoedge import cell, edge, files
 from histoedge.config import FORMATS, Recipe
 from histoedge.data import Split
 from histoedge.edge import Manifest
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, ModelError, RuntimeUnavailable
 from histoedge.lab import backend, checkpoint, quantise
+from histoedge.lab.architecture import Network, Row
 from histoedge.lab.checkpoint import Checkpoint
-from histoedge.lab.network import Network, Row
 
 SAMPLE_PATCHES = 256
 CHUNK_PATCHES = 16  # all activations of the widest network at once: some 100 MB
@@ -73,7 +74,7 @@ def in_order(model: Path, patches: np.ndarray | None = None) -> tuple[LayerError
     manifest = manifests.read(model)
     content = manifests.checked_bytes(model, manifest)
     saved = _weights_of(model, manifest)
-    chosen = edge.check_patches(manifests.read_golden(model, manifest).patches if patches is None else patches)
+    chosen = edge.check_patches(goldens.read_golden(model, manifest).patches if patches is None else patches)
     tf = backend.tensorflow()
     ours = _open(content, manifest.format, saved.network)
     theirs = _twin(model, manifest, saved.network)

@@ -7,8 +7,8 @@ from histoedge.config import PatchesOn
 from histoedge.data import PATCH_PX, Split
 from histoedge.edge.errors import ConfigError
 from histoedge.lab import backend
+from histoedge.lab.architecture import Network
 from histoedge.lab.backend import Devices
-from histoedge.lab.network import Network
 
 PATCH_BYTES = PATCH_PX * PATCH_PX * 3
 FRAMEWORK_BYTES = 1_300_000_000  # Python, TensorFlow 2.21 or JAX 0.10, a compiled step: 1.1 to 1.3 GB were measured

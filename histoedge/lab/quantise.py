@@ -18,7 +18,8 @@ import numpy as np
 
 from histoedge.edge.errors import DataError, ModelError
 from histoedge.lab import backend, stem
-from histoedge.lab.network import Arrays, Network
+from histoedge.lab.architecture import Network
+from histoedge.lab.weights import Arrays
 
 SMALLEST_RANGE = 1e-4  # of the layer's largest: a channel of zeros needs a scale, and its bias must fit 32 bits
 LARGEST_CODES = (63, 127)  # of a kernel: what can never saturate, and what has the finer grid

@@ -6,7 +6,8 @@ import numpy as np
 
 from histoedge.edge.errors import ModelError
 from histoedge.lab import stem
-from histoedge.lab.network import Arrays, Network
+from histoedge.lab.architecture import Network
+from histoedge.lab.weights import Arrays
 
 LARGEST_PAIR = 128  # codes; 255 x 128 fits 16 bits, 255 x 129 does not
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from histoedge import cell, edge
 from histoedge.lab import backend, checkpoint
-from histoedge.lab import network as networks
+from histoedge.lab import weights as keras_weights
 
 
 class KerasRunner:
@@ -24,8 +24,8 @@ class KerasRunner:
         saved = checkpoint.read(weights)
         self.version = str(keras.__version__)
         self.kernels = f"{keras.backend.backend()}, compiled"
-        model = networks.build(keras, saved.network, field_px=None)
-        networks.set_weights(model, saved.arrays, where=str(weights))
+        model = keras_weights.build(keras, saved.network, field_px=None)
+        keras_weights.set_weights(model, saved.arrays, where=str(weights))
         self._answer = _compiled(keras, model)
 
     def predict(self, patches: np.ndarray) -> np.ndarray:

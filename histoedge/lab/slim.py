@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from histoedge.lab import network as networks
-from histoedge.lab.network import Arrays, Network
+from histoedge.lab import weights
+from histoedge.lab.architecture import Network
+from histoedge.lab.weights import Arrays
 
 PER_CHANNEL = ("bias", "gamma", "beta", "moving_mean", "moving_variance")
 
@@ -39,8 +40,8 @@ def importance(keras: Any, network: Network, folded: Arrays, pixels: Iterable[np
         folded: its weights, batch norm folded in.
         pixels: batches float32 (n, 96, 96, 3) in 0..1.
     """
-    model = networks.build(keras, network, folded=True)
-    networks.set_weights(model, folded, where=network.name)
+    model = weights.build(keras, network, folded=True)
+    weights.set_weights(model, folded, where=network.name)
     names = network.convolutions
     watch = keras.Model(model.input, [model.get_layer(name).output for name in names[:-1]])
     squares, count = [np.zeros(1)] * (len(names) - 1), 0

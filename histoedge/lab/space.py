@@ -7,8 +7,9 @@ from typing import Any
 from histoedge import config
 from histoedge.config import TrainConfig
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import network as networks
-from histoedge.lab.network import BUDGETS, Network, Row
+from histoedge.lab import architecture
+from histoedge.lab.architecture import Network, Row
+from histoedge.lab.catalogue import BUDGETS
 
 SPACE: dict[str, Any] = {
     "learning_rate": (3e-4, 1e-2),
@@ -59,7 +60,7 @@ def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
     widest = SPACE["widest"][base.network]
     symmetric = trial.suggest_categorical("symmetric", SPACE["symmetric"])
     rows: list[Row] = []
-    size = networks.PATCH_PX
+    size = architecture.PATCH_PX
 
     def add(channels: int, kernel: int, stride: int) -> None:
         nonlocal size

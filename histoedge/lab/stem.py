@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from histoedge.lab.network import Network
+from histoedge.lab.architecture import Network
 
 
 def packs(network: Network) -> bool:

@@ -17,7 +17,7 @@ import psutil
 
 from histoedge.config import TrainConfig
 from histoedge.edge.errors import ConfigError, DataError
-from histoedge.lab.network import Network
+from histoedge.lab.architecture import Network
 from histoedge.lab.trainee import Trained
 
 JOURNAL = "study.journal"

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import network as networks
-from histoedge.lab.network import PATCH_PX, Arrays, Network, Row
+from histoedge.lab import weights as keras_weights
+from histoedge.lab.architecture import PATCH_PX, Network, Row
+from histoedge.lab.weights import Arrays
 
 ORIENTATIONS = 8
 
@@ -130,7 +131,7 @@ def build(keras: Any, network: Network) -> Any:
         ConfigError: a row that cannot hold the eight orientations.
     """
     require(network)
-    return networks.build(
+    return keras_weights.build(
         keras, network, convolution=lambda row, name: _convolution(keras, row, name), blocks=ORIENTATIONS
     )
 

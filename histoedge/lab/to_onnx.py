@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from histoedge.config import Precision
 from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.lab import backend, stem, to_tflite
-from histoedge.lab.network import Network
+from histoedge.lab.architecture import Network
 
 OPSET, IR_VERSION = 17, 8
 DEFAULT_TARGET = "1.15"  # the oldest ONNX Runtime wheel for Python 3.11

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from histoedge.config import Precision
-from histoedge.lab import backend, quantise, stem
-from histoedge.lab import network as networks
-from histoedge.lab.network import PATCH_PX, Network
+from histoedge.lab import backend, quantise, stem, weights
+from histoedge.lab.architecture import PATCH_PX, Network
 
 INPUT, OUTPUT = "patches", "tumour_logit"
 
@@ -115,8 +114,8 @@ def _from_codes(content: bytes) -> bytes:
 def _on_raw_pixels(network: Network, arrays: Mapping[str, np.ndarray], *, field_px: int | None) -> Any:
     """The folded network with the division by 255 inside the stem's kernel, on uint8 pixels."""
     keras, tf = backend.tf_keras(), backend.tensorflow()
-    folded = networks.build(keras, network, folded=True, field_px=field_px)
+    folded = weights.build(keras, network, folded=True, field_px=field_px)
     scaled = {**arrays, "stem/kernel": (arrays["stem/kernel"] / np.float32(255)).astype(np.float32)}
-    networks.set_weights(folded, scaled, where=network.name)
+    weights.set_weights(folded, scaled, where=network.name)
     patches = keras.Input((field_px, field_px, 3), dtype="uint8", name=INPUT)
     return keras.Model(patches, folded(tf.cast(patches, tf.float32)), name=OUTPUT)

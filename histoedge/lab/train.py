@@ -14,13 +14,13 @@ from histoedge.cell import peak_rss_bytes
 from histoedge.config import Device, PatchesOn, TrainConfig
 from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import appearance, backend, calibrate, checkpoint, placement, watching
-from histoedge.lab import network as networks
+from histoedge.lab import appearance, architecture, backend, calibrate, catalogue, checkpoint, placement, watching
+from histoedge.lab.architecture import Network
 from histoedge.lab.backend import Devices
 from histoedge.lab.checkpoint import Checkpoint
-from histoedge.lab.network import Arrays, Network
 from histoedge.lab.trainee import Teacher, Trained, Trainee, log
 from histoedge.lab.watching import Watch
+from histoedge.lab.weights import Arrays
 from histoedge.progress import Progress, silent
 
 STATE = ".train.state.h5"
@@ -46,7 +46,7 @@ def refuse_other_settings(run: Path, inputs: Mapping[str, Any]) -> None:
     """
     path = run / "network.json"
     if path.is_file():
-        held = networks.read_json(path)
+        held = architecture.read_json(path)
         for table in ("train", "data"):
             was, asked = held.get(table, {}), json.loads(json.dumps(inputs[table]))
             for key in sorted(was.keys() | asked.keys()):
@@ -109,7 +109,7 @@ def train(
             so, memory does not suffice, or the teacher learnt from other data.
         ModelError: the teacher's weights are missing or unreadable.
     """
-    network = network or networks.named(config.network)
+    network = network or catalogue.named(config.network)
     master = None if teacher is None else _teacher(teacher, splits, config)
     inputs = inputs_of(config, splits, network, teacher)
     refuse_other_settings(out, inputs)
@@ -120,7 +120,7 @@ def train(
         where = placement.choose(patches_on, splits["train"], network, batch=config.batch, devices=devices)
         settings = {name: inputs[name] for name in ("train", "data", "teacher")}
         if devices.process == 0:
-            networks.write(out, network, settings)
+            catalogue.write(out, network, settings)
         with watching.logged(out / watching.LOG, enabled=devices.process == 0):
             log.info("%s", devices.summary)
             watching.say(where.why, progress)

@@ -13,10 +13,10 @@ import numpy as np
 from histoedge.config import TrainConfig
 from histoedge.data import Split, hdf5
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import augment, backend, batches, feed, symmetry
-from histoedge.lab import network as networks
+from histoedge.lab import augment, backend, batches, feed, symmetry, weights
+from histoedge.lab.architecture import Network
 from histoedge.lab.backend import Devices
-from histoedge.lab.network import Arrays, Network
+from histoedge.lab.weights import Arrays
 from histoedge.progress import Progress, silent
 
 log = logging.getLogger("histoedge.train")
@@ -79,7 +79,7 @@ class Trainee:
             if patches_on == "device"
             else feed.streamed(keras, split)
         )
-        self.network = symmetry.build(keras, network) if network.symmetric else networks.build(keras, network)
+        self.network = symmetry.build(keras, network) if network.symmetric else weights.build(keras, network)
         # what has the orientations built in learns nothing from turned patches
         self.augment = augment.layer(keras, dataclasses.replace(config, flips=config.flips and not network.symmetric))
         pixels = self.augment(self.fed.pixels)
@@ -110,13 +110,13 @@ class Trainee:
 
     def weights(self) -> Arrays:
         """Those of the plain network, whatever form is trained."""
-        arrays = networks.weights_of(self.network)
+        arrays = weights.weights_of(self.network)
         return symmetry.expanded(self.plan, arrays) if self.plan.symmetric else arrays
 
     def set_weights(self, arrays: Arrays, *, where: str) -> None:
         """Take what ``weights`` gave; ``where`` is named when they do not fit."""
         held = symmetry.shared(self.plan, arrays) if self.plan.symmetric else arrays
-        networks.set_weights(self.network, held, where=where)
+        weights.set_weights(self.network, held, where=where)
 
     def epoch(self, epoch: int, *, progress: Progress = silent) -> float:
         """One pass over the training patches; every draw of it is decided by (seed, epoch). Returns the mean loss.
@@ -156,8 +156,8 @@ class Trainee:
         """What the network answers to a split: logits float32 (N,)."""
         model = self.network
         if self.devices.count > 1:  # on one device: a batch of any size cannot be shared
-            model = networks.build(self.keras, self.plan)
-            networks.set_weights(model, self.weights(), where=self.plan.name)
+            model = weights.build(self.keras, self.plan)
+            weights.set_weights(model, self.weights(), where=self.plan.name)
         return batches.logits(
             model.predict_on_batch, split, progress=progress, what=f"train {self.plan.name}, valid patches"
         )
@@ -207,8 +207,8 @@ def _steps(keras: Any, name: str, epoch: int, steps: int, epochs: int, progress:
 
 def _frozen(keras: Any, teacher: Teacher) -> Any:
     network = dataclasses.replace(teacher.network, name=f"teacher-{teacher.network.name}")  # Keras wants names apart
-    model = networks.build(keras, network, folded=True)
-    networks.set_weights(model, teacher.arrays, where="teacher")
+    model = weights.build(keras, network, folded=True)
+    weights.set_weights(model, teacher.arrays, where="teacher")
     model.trainable = False
     return model
 

@@ -21,11 +21,11 @@ from histoedge.cell import Cell
 from histoedge.config import BenchPlan, CompressConfig, PatchesOn, Recipe, TrainConfig
 from histoedge.data import Split
 from histoedge.edge.errors import DataError, ModelError
-from histoedge.lab import backend, batches, checkpoint, compress, export, front, placement, space, train
-from histoedge.lab import network as networks
+from histoedge.lab import backend, batches, catalogue, checkpoint, compress, export, front, placement, space, train
 from histoedge.lab import study as studies
+from histoedge.lab.architecture import Network
+from histoedge.lab.catalogue import BUDGETS
 from histoedge.lab.front import Point
-from histoedge.lab.network import BUDGETS, Network
 from histoedge.progress import Progress, silent
 
 INT8 = Recipe.parse("int8ptq")
@@ -76,7 +76,7 @@ def tune(
         "compress": dataclasses.asdict(compress_config),
         "bench": {name: getattr(plan, name) for name in ("rounds", "runs_per_round", "warmup_runs")},
         "data": {name: split.content_hash for name, split in splits.items()},
-        "search": {"space": space.SPACE, "reference": networks.named(REFERENCE).as_json()},
+        "search": {"space": space.SPACE, "reference": catalogue.named(REFERENCE).as_json()},
     }
     study = studies.opened(out, holds)
     studies.bury(study, out)
@@ -117,7 +117,7 @@ class _Work:
         self.plan, self.patches_on, self.out, self.progress = plan, patches_on, out, progress
         few = {name: batches.drawn(split, REFERENCE_PATCHES, seed=base.seed) for name, split in splits.items()}
         once = dataclasses.replace(base, network=REFERENCE, epochs=1, batch=32)
-        self.reference, _ = self._int8(few, networks.named(REFERENCE), once, folder / "reference")
+        self.reference, _ = self._int8(few, catalogue.named(REFERENCE), once, folder / "reference")
         self.timed = folder / "timed.npy"
         np.save(self.timed, batches.drawn(splits["valid"], TIMED_PATCHES, seed=base.seed).patches[:])
 
@@ -129,7 +129,7 @@ class _Work:
         seed = np.random.SeedSequence([self.base.seed, trial.number]).generate_state(1)[0]
         trial.study.sampler = optuna.samplers.TPESampler(seed=int(seed))  # else all processes draw the same first ones
         chosen, network = space.suggest(trial, self.base)
-        if network.name in BUDGETS and (cost := networks.over_budget(network, network.name)):
+        if network.name in BUDGETS and (cost := catalogue.over_budget(network, network.name)):
             trial.set_user_attr("over_budget", cost)
             raise optuna.TrialPruned(cost)
         folder = studies.folder_of(self.out, trial.number)

@@ -81,7 +81,7 @@ def html(results: Results, *, sheets: Sequence[Sheet] = (), name: str | None = N
     operating = tables.has_operating_figures(results) or (several and any(row.auc is not None for row in judged))
     plan = results.inputs.get("plan")
     page = render(
-        "page.html.j2",
+        "histoedge.reporting",
         title=subject.title(results, name),
         head=subject.head(results, name),
         warnings=facts.warnings(results),

@@ -44,7 +44,7 @@ class Workers:
         """As many readers as cores that this process may use, and half as many interpreters, but two of two cores.
 
         Where pixels are as scanned, inference takes longer than reading, but not where they are resampled: then it
-        waits, and all cores read (``benchmarks/slides.py``).
+        waits, and all cores read (``benchmarks/slide_speed.py``).
         """
         return Workers.of_cores(
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

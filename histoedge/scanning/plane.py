@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from histoedge.edge.errors import DataError
-from histoedge.scanning.kept import Kept
+from histoedge.scanning.cache import Kept
 from histoedge.scanning.slide import WHITE, Slide
 
 TILE_PX = 512

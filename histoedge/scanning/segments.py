@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from histoedge.scanning.kept import Kept
+from histoedge.scanning.cache import Kept
 
 KEPT_BYTES = 64 << 20  # neighbours need them again
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from histoedge import files
-from histoedge.edge.manifest import CONTRACT, Manifest, golden_path, manifest_path
+from histoedge.edge.golden import golden_path
+from histoedge.edge.manifest import CONTRACT, Manifest, manifest_path
 
 
 def write_model(path: Path, content: bytes, *, source: str = "0" * 64, temperature: float = 1.0) -> Path:

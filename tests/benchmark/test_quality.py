@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from histoedge import metrics
-from histoedge.benchmark import quality, slides
+from histoedge.benchmark import quality
 from histoedge.data import PATCH_PX, Split, perturb, synthetic
 from histoedge.edge.errors import DataError
+from histoedge.metrics import by_slide
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.repeat([0, 1], 60)
@@ -51,7 +52,7 @@ def robustness(
 
 def test_figures_are_the_metrics_that_they_name() -> None:
     found = quality.figures(LABELS, LOGITS, temperature=2.0, slides=SLIDES, seed=3)
-    area = slides.auc(LABELS, LOGITS, SLIDES, seed=3)
+    area = by_slide.auc(LABELS, LOGITS, SLIDES, seed=3)
     assert (found["auc_slides_lo"], found["auc_slides_hi"]) == (area.lo, area.hi)
     brier = metrics.brier(LABELS, 1 / (1 + np.exp(-LOGITS.astype(float) / 2)))
     assert [found[key] for key in ("brier", "brier_lo", "brier_hi")] == pytest.approx([brier.value, brier.lo, brier.hi])
@@ -99,7 +100,7 @@ def test_flips_are_counted_at_the_threshold_of_the_file() -> None:
 
 def test_the_interval_of_the_difference_over_slides_is_paired() -> None:
     found = quality.difference(LABELS, LOGITS, REFERENCE, threshold_logit=0.0, slides=SLIDES, seed=5)
-    expected = slides.auc_difference(LABELS, LOGITS, REFERENCE, SLIDES, seed=5)
+    expected = by_slide.auc_difference(LABELS, LOGITS, REFERENCE, SLIDES, seed=5)
     assert (found["d_auc_slides_lo"], found["d_auc_slides_hi"]) == (expected.lo, expected.hi)
 
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from histoedge.data import cache, decoder, digests, hdf5, image, pack
+from histoedge.data import cache_folder, decoder, digests, hdf5, image, pack
 from histoedge.edge.errors import DataError, HistoedgeError
 from histoedge.files import WriteError
 
@@ -208,7 +208,7 @@ def still_there(session: int) -> bool:
 
 def test_two_commands_at_once_pack_once(tmp_path: Path) -> None:
     folder, place = written(tmp_path / "images", pixels(MANY)), tmp_path / "cache"
-    with cache.writable([place], progress=Told()) as held:
+    with cache_folder.writable([place], progress=Told()) as held:
         assert held == place
         command = [sys.executable, "-c", PACKING, str(folder), str(place)]
         both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

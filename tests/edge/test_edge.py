@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from histoedge import edge
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, DataError, ModelError, RuntimeUnavailable
 
@@ -73,7 +74,7 @@ def test_a_map_holds_the_logit_of_each_whole_patch(mean_red: Path) -> None:
 
 
 def test_a_missing_or_changed_golden_file_is_refused(mean_red: Path) -> None:
-    golden = manifests.golden_path(mean_red)
+    golden = goldens.golden_path(mean_red)
     kept = golden.read_bytes()
     golden.write_bytes(kept[:-1])
     with pytest.raises(ModelError, match="changed after the manifest was written"):
@@ -201,7 +202,7 @@ def test_garbage_with_a_fitting_manifest_is_one_line(mean_red: Path) -> None:
 
 
 def test_a_golden_file_with_pickled_objects_is_refused(mean_red: Path) -> None:
-    golden = manifests.golden_path(mean_red)
+    golden = goldens.golden_path(mean_red)
     np.savez(golden, patches=np.array([object()]), labels=[0], logits=[0.0])
     path = manifests.manifest_path(mean_red)
     body = json.loads(path.read_text())
@@ -209,7 +210,7 @@ def test_a_golden_file_with_pickled_objects_is_refused(mean_red: Path) -> None:
     body["digest"] = manifests.digest(body)
     path.write_text(json.dumps(body))
     with pytest.raises(ModelError, match="not a golden file"):
-        manifests.read_golden(mean_red, manifests.read(mean_red))
+        goldens.read_golden(mean_red, manifests.read(mean_red))
 
 
 def test_probability_uses_the_temperature(mean_red: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from histoedge import edge
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
 
@@ -102,7 +103,7 @@ def test_a_flipped_bit_anywhere_is_caught(part: str) -> None:
     manifest = manifests.read(model)
     path, expected = {
         "model": (model, manifest.sha256),
-        "golden": (manifests.golden_path(model), manifest.golden_sha256),
+        "golden": (goldens.golden_path(model), manifest.golden_sha256),
     }[part]
     content = bytearray(path.read_bytes())
     before = manifests.hashlib.sha256()
@@ -121,7 +122,7 @@ def test_a_flipped_bit_anywhere_is_caught(part: str) -> None:
 
 def copied(folder: Path, name: str = "int8.onnx") -> Path:
     model = folder / name
-    for place in (Path, manifests.manifest_path, manifests.golden_path):
+    for place in (Path, manifests.manifest_path, goldens.golden_path):
         place(model).write_bytes(place(MODELS / name).read_bytes())
     return model
 
@@ -129,7 +130,7 @@ def copied(folder: Path, name: str = "int8.onnx") -> Path:
 def test_a_flipped_bit_of_a_real_file_is_told(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     model = copied(tmp_path)
-    for path in (model, manifests.golden_path(model)):
+    for path in (model, goldens.golden_path(model)):
         kept = path.read_bytes()
         for place in np.linspace(0, len(kept) - 1, 64).astype(int):
             path.write_bytes(kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :])
@@ -156,7 +157,7 @@ def test_a_model_that_passes_the_parser_and_cannot_run_is_told() -> None:
 
 
 def forged(model: Path, golden: bytes) -> None:
-    manifests.golden_path(model).write_bytes(golden)
+    goldens.golden_path(model).write_bytes(golden)
     path = manifests.manifest_path(model)
     body = json.loads(path.read_text()) | {"golden_sha256": manifests.hashlib.sha256(golden).hexdigest()}
     path.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
@@ -175,13 +176,13 @@ def forged(model: Path, golden: bytes) -> None:
 def test_a_forged_array_header_is_refused(tmp_path: Path, fuzz: ModuleType, header: bytes, message: str) -> None:
     model = copied(tmp_path)
     packed = fuzz.io.BytesIO()
-    with fuzz.zipfile.ZipFile(manifests.golden_path(model)) as old, fuzz.zipfile.ZipFile(packed, "w") as new:
+    with fuzz.zipfile.ZipFile(goldens.golden_path(model)) as old, fuzz.zipfile.ZipFile(packed, "w") as new:
         for name in old.namelist():
             told = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
             new.writestr(name, told if name == "labels.npy" else old.read(name))
     forged(model, packed.getvalue())
     with pytest.raises(ModelError, match=message):
-        manifests.read_golden(model, manifests.read(model))
+        goldens.read_golden(model, manifests.read(model))
 
 
 def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import histoedge.edge
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.__main__ import main
 from histoedge.edge.errors import ModelError
@@ -17,7 +18,7 @@ from histoedge.edge.selftest import model, selftest
 
 def with_golden(path: Path, **changed: np.ndarray) -> None:
     """Write the golden file anew with other arrays, and the manifest with its hash."""
-    golden = manifests.golden_path(path)
+    golden = goldens.golden_path(path)
     with np.load(golden) as arrays:
         kept = dict(arrays)
     np.savez(golden, **{**kept, **changed})  # type: ignore[arg-type]
@@ -67,14 +68,14 @@ def damaged(path: Path, how: str) -> str:
         path.write_bytes(path.read_bytes() + b"\0")
         return "changed after its manifest was written"
     if how == "altered golden":
-        golden = manifests.golden_path(path)
+        golden = goldens.golden_path(path)
         golden.write_bytes(golden.read_bytes() + b"\0")
         return "changed after the manifest was written"
     if how == "no manifest":
         manifests.manifest_path(path).unlink()
         return "the manifest is missing"
     if how == "no golden":
-        manifests.golden_path(path).unlink()
+        goldens.golden_path(path).unlink()
         return "the golden patches are missing"
     if how == "no model":
         path.unlink()
@@ -97,14 +98,14 @@ def test_what_is_missing_or_altered_is_one_line(mean_red: Path, capsys: pytest.C
 
 
 def test_saturated_logits_are_read_where_they_are(mean_red: Path) -> None:
-    assert manifests.read_golden(mean_red, manifests.read(mean_red)).saturated is None
+    assert goldens.read_golden(mean_red, manifests.read(mean_red)).saturated is None
     with_golden(mean_red, saturated=np.array([0, 0.1, 0.2], np.float32))
-    saturated = manifests.read_golden(mean_red, manifests.read(mean_red)).saturated
+    saturated = goldens.read_golden(mean_red, manifests.read(mean_red)).saturated
     assert saturated is not None
     np.testing.assert_allclose(saturated, [0, 0.1, 0.2], atol=1e-7)
     with_golden(mean_red, saturated=np.zeros(2, np.float32))
     with pytest.raises(ModelError, match="saturated logits does not fit"):
-        manifests.read_golden(mean_red, manifests.read(mean_red))
+        goldens.read_golden(mean_red, manifests.read(mean_red))
 
 
 @pytest.mark.parametrize("arguments", [[], ["selftest"], ["cure", "x"], ["golden", "x"]])

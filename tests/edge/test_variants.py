@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from histoedge import edge
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import RuntimeUnavailable
 
@@ -16,7 +17,7 @@ def test_litert_answers_alike_with_its_own_kernels() -> None:
     pytest.importorskip("ai_edge_litert")
     model = MODELS / "int8.tflite"
     manifest = manifests.read(model)
-    golden = manifests.read_golden(model, manifest)
+    golden = goldens.read_golden(model, manifest)
     runner = edge.load(model, runtime="litert-builtin")
     assert (runner.runtime, runner.kernels) == ("litert", "builtin")
     difference = np.abs(runner.predict(golden.patches).reshape(-1) - golden.logits).max()

@@ -15,7 +15,7 @@ from histoedge import data
 from histoedge.config import TrainConfig
 from histoedge.edge.errors import DataError
 from histoedge.lab import backend, feed, train
-from histoedge.lab.network import Network, Row
+from histoedge.lab.architecture import Network, Row
 from histoedge.lab.trainee import Trainee
 
 pytestmark = pytest.mark.lab

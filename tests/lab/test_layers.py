@@ -15,19 +15,20 @@ from histoedge import benchmark, data, edge, files
 from histoedge.cli import main
 from histoedge.config import Recipe
 from histoedge.data import synthetic
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, ModelError, RuntimeUnavailable
 from histoedge.lab import backend, calibrate, checkpoint, compress, export, layers, quantise
-from histoedge.lab import network as networks
-from histoedge.lab.network import Network, Row
+from histoedge.lab import weights as keras_weights
+from histoedge.lab.architecture import Network, Row
 
 pytestmark = pytest.mark.lab
 
 LAYERS = ["stem", "conv2", "conv3", "conv4", "conv5", "head"]
 
 
-def golden_of(model: Path) -> manifests.Golden:
-    return manifests.read_golden(model, manifests.read(model))
+def golden_of(model: Path) -> goldens.Golden:
+    return goldens.read_golden(model, manifests.read(model))
 
 
 @pytest.fixture
@@ -72,8 +73,8 @@ def test_an_honest_file_errs_by_a_few_quanta_and_like_its_twin(finished_run: Pat
 def test_the_head_errs_as_the_logits_of_the_file_do(finished_run: Path) -> None:
     model = finished_run / "models" / "int8.onnx"
     saved = checkpoint.read(checkpoint.path_of(finished_run, "int8"))
-    folded = networks.build(backend.tf_keras(), saved.network, folded=True)
-    networks.set_weights(folded, saved.folded, where="test")
+    folded = keras_weights.build(backend.tf_keras(), saved.network, folded=True)
+    keras_weights.set_weights(folded, saved.folded, where="test")
     patches = golden_of(model).patches
     difference = edge.load(model).predict(patches) - folded.predict_on_batch(patches.astype(np.float32) / 255)
     (head,) = [error for error in layers.compare(model) if error.layer == "head"]
@@ -103,8 +104,8 @@ def test_the_simulation_is_the_quantisation_aware_network(finished_run: Path) ->
     model = finished_run / "models" / "int8.onnx"
     saved = checkpoint.read(checkpoint.path_of(finished_run, "int8"))
     pixels = golden_of(model).patches.astype(np.float32) / 255
-    folded = networks.build(backend.tf_keras(), saved.network, folded=True)
-    networks.set_weights(folded, saved.folded, where="test")
+    folded = keras_weights.build(backend.tf_keras(), saved.network, folded=True)
+    keras_weights.set_weights(folded, saved.folded, where="test")
     quantised = compress.simulated(saved.network, saved.folded, Recipe.parse("int8"))
     difference = quantised(pixels) - folded.predict_on_batch(pixels)
     quantum = manifests.read(model).output_quantum
@@ -140,9 +141,9 @@ def test_pools_between_convolutions_keep_names_and_activations_together(tmp_path
     network = Network("pooled", rows)
     keras = backend.tf_keras()
     keras.utils.set_random_seed(7)
-    folded = networks.build(keras, network, folded=True)
+    folded = keras_weights.build(keras, network, folded=True)
     pixels = synthetic.golden(16)[0].astype(np.float32) / 255
-    arrays = networks.weights_of(folded) | quantise.calibrate(folded, network, [pixels])
+    arrays = keras_weights.weights_of(folded) | quantise.calibrate(folded, network, [pixels])
     arrays[quantise.KERNEL_CODES] = np.array([-127, 127])
     files.write_json(tmp_path / "appearance.json", {"data": "none", "statistics": {}})
     inputs = {"data": {"train": "none"}}

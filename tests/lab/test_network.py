@@ -4,25 +4,24 @@ import numpy as np
 import pytest
 
 from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.lab import backend, slim
-from histoedge.lab import network as networks
-from histoedge.lab.network import Network, Row
+from histoedge.lab import backend, catalogue, slim, weights
+from histoedge.lab.architecture import Network, Row
 
 pytestmark = pytest.mark.lab
 
 
 def test_baseline_has_the_published_number_of_parameters() -> None:
-    model = networks.build(backend.keras(), networks.named("baseline"))
+    model = weights.build(backend.keras(), catalogue.named("baseline"))
     assert model.count_params() == 2_386_817
 
 
-@pytest.mark.parametrize("name", [name for name in networks.BUDGETS if name in networks.NETWORKS])
+@pytest.mark.parametrize("name", [name for name in catalogue.BUDGETS if name in catalogue.NETWORKS])
 def test_every_family_keeps_its_budget(name: str) -> None:
-    assert networks.over_budget(networks.named(name), name) is None
+    assert catalogue.over_budget(catalogue.named(name), name) is None
 
 
 def test_edge_reads_every_fourth_pixel() -> None:
-    assert networks.named("edge").rows[0].stride == 4
+    assert catalogue.named("edge").rows[0].stride == 4
 
 
 ROWS = """rows = [
@@ -40,10 +39,10 @@ def settings_file(tmp_path: Path) -> Path:
 
 def test_a_network_in_the_settings_file_is_built_as_written(settings_file: Path) -> None:
     settings_file.write_text('[network]\nname = "mine"\n' + ROWS)
-    network = networks.named("mine", file=settings_file)
+    network = catalogue.named("mine", file=settings_file)
     assert network.name == "mine"
     assert network.rows[1] == Row(kind="conv", channels=32, kernel=3, stride=2)
-    assert networks.build(backend.keras(), network).output_shape == (None, 1, 1, 1)
+    assert weights.build(backend.keras(), network).output_shape == (None, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,7 @@ def test_a_wrong_network_in_the_file_is_one_line_that_names_it(
     text = ('[network]\nname = "mine"\n' + ROWS).replace(old, new, 1)
     settings_file.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
-        networks.named("mine", file=settings_file)
+        catalogue.named("mine", file=settings_file)
     assert str(caught.value).startswith(str(settings_file))
     assert "\n" not in str(caught.value)
 
@@ -85,21 +84,21 @@ def test_a_network_over_the_budget_of_its_name_is_one_line(
     text = f'[network]\nname = "{family}"\n' + ROWS.replace("channels = 32", f"channels = {channels}")
     settings_file.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
-        networks.named(family, file=settings_file)
+        catalogue.named(family, file=settings_file)
     assert str(caught.value).startswith(f"{settings_file}: network {family}: ")
 
 
 @pytest.mark.parametrize("recipe", ["int8", "slim50_int8"])
 def test_the_size_of_the_int8_file_is_known_before_it_is_made(every_run: Path, recipe: str) -> None:
-    network = networks.named("edge") if recipe == "int8" else slim.smaller(networks.named("edge"), 50)
+    network = catalogue.named("edge") if recipe == "int8" else slim.smaller(catalogue.named("edge"), 50)
     measured_kb = (every_run / "models" / f"{recipe}.tflite").stat().st_size / 1000
     assert network.int8_kb == pytest.approx(measured_kb, rel=0.06)  # the file has fixed parts too
 
 
-@pytest.mark.parametrize("name", list(networks.NETWORKS))
+@pytest.mark.parametrize("name", list(catalogue.NETWORKS))
 def test_what_the_rows_say_is_what_keras_builds(name: str) -> None:
-    network = networks.named(name)
-    model = networks.build(backend.keras(), network, folded=True)
+    network = catalogue.named(name)
+    model = weights.build(backend.keras(), network, folded=True)
     assert model.count_params() == network.params
     assert model.output_shape == (None, 1, 1, 1)
     assert 32 % network.stride_px == 0
@@ -108,8 +107,8 @@ def test_what_the_rows_say_is_what_keras_builds(name: str) -> None:
 
 def test_a_field_answers_like_its_patches() -> None:
     keras = backend.keras()
-    network = networks.named("edge")
-    model = networks.build(keras, network, field_px=None)
+    network = catalogue.named("edge")
+    model = weights.build(keras, network, field_px=None)
     field = np.random.default_rng(0).random((1, 136, 120, 3), dtype=np.float32)
     answers = np.asarray(model(field))
     rows, columns = (136 - 96) // network.stride_px + 1, (120 - 96) // network.stride_px + 1
@@ -120,21 +119,21 @@ def test_a_field_answers_like_its_patches() -> None:
         np.testing.assert_allclose(answers[0, i, j, 0], np.asarray(model(patch))[0, 0, 0, 0], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(networks.NETWORKS))
+@pytest.mark.parametrize("name", list(catalogue.NETWORKS))
 def test_folding_batch_norm_does_not_change_the_answer(name: str) -> None:
     keras = backend.keras()
-    network = networks.named(name)
-    model = networks.build(keras, network)
+    network = catalogue.named(name)
+    model = weights.build(keras, network)
     random = np.random.default_rng(0)
-    arrays = networks.weights_of(model)
+    arrays = weights.weights_of(model)
     for key in arrays:
         if key.endswith(("gamma", "moving_variance")):
             arrays[key] = random.uniform(0.5, 2, arrays[key].shape).astype(np.float32)
         elif key.endswith(("beta", "moving_mean", "bias")):
             arrays[key] = random.normal(0, 0.1, arrays[key].shape).astype(np.float32)
-    networks.set_weights(model, arrays, where="test")
-    folded = networks.build(backend.tf_keras(), network, folded=True)
-    networks.set_weights(folded, networks.fold(network, arrays), where="test")
+    weights.set_weights(model, arrays, where="test")
+    folded = weights.build(backend.tf_keras(), network, folded=True)
+    weights.set_weights(folded, weights.fold(network, arrays), where="test")
     pixels = random.random((2, 96, 96, 3), dtype=np.float32)
     expected = model.predict_on_batch(pixels)
     np.testing.assert_allclose(folded.predict_on_batch(pixels), expected, rtol=1e-4, atol=1e-4)
@@ -142,7 +141,7 @@ def test_folding_batch_norm_does_not_change_the_answer(name: str) -> None:
 
 def test_an_unknown_network_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean edge"):
-        networks.named("egde")
+        catalogue.named("egde")
 
 
 def test_a_stride_that_does_not_divide_the_label_square_is_refused() -> None:
@@ -153,11 +152,11 @@ def test_a_stride_that_does_not_divide_the_label_square_is_refused() -> None:
 
 def test_weights_of_another_network_are_refused() -> None:
     keras = backend.keras()
-    model = networks.build(keras, networks.named("edge"), folded=True)
-    arrays = networks.weights_of(model)
+    model = weights.build(keras, catalogue.named("edge"), folded=True)
+    arrays = weights.weights_of(model)
     arrays["stem/kernel"] = arrays["stem/kernel"][:, :, :, :8]
     with pytest.raises(ModelError, match="stem/kernel"):
-        networks.set_weights(model, arrays, where="somewhere.h5")
+        weights.set_weights(model, arrays, where="somewhere.h5")
 
 
 def test_logits_are_float32_under_mixed_precision() -> None:
@@ -165,7 +164,7 @@ def test_logits_are_float32_under_mixed_precision() -> None:
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        model = networks.build(keras, networks.named("edge"))
+        model = weights.build(keras, catalogue.named("edge"))
         assert model.get_layer("conv2").compute_dtype == "bfloat16"
         assert model.output.dtype == "float32"
         assert {str(weight.dtype) for weight in model.weights} == {"float32"}

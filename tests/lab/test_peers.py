@@ -11,8 +11,7 @@ import pytest
 
 from histoedge.edge import litert, ort
 from histoedge.edge.errors import DataError, ModelError
-from histoedge.lab import backend
-from histoedge.lab import network as networks
+from histoedge.lab import backend, catalogue
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "peers"
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(not FOLDER.is_dir(), reason="not a checkout")]
@@ -43,7 +42,7 @@ def test_resnet_18_has_the_parameters_of_its_paper(others: ModuleType) -> None:
 
 
 def test_macs_of_baseline_are_those_of_its_network(others: ModuleType) -> None:
-    assert others.macs(others.plain(None)) == networks.named("baseline").macs()
+    assert others.macs(others.plain(None)) == catalogue.named("baseline").macs()
 
 
 def test_macs_count_depthwise_convolutions_and_dense_layers(others: ModuleType) -> None:

@@ -22,6 +22,7 @@ from PIL import Image
 from histoedge import data, edge, metrics
 from histoedge.cli import main
 from histoedge.data import hdf5
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 
 pytestmark = pytest.mark.lab
@@ -51,7 +52,7 @@ def test_a_run_leaves_every_file_of_the_design(finished_run: Path) -> None:
     for name in FILES:
         model = finished_run / "models" / name
         assert model.is_file()
-        for sidecar in (manifests.manifest_path, manifests.golden_path, manifests.verdict_path):
+        for sidecar in (manifests.manifest_path, goldens.golden_path, manifests.verdict_path):
             assert sidecar(model).is_file()
     assert (finished_run / "bench.json").is_file()
     assert (finished_run / "report.html").is_file()
@@ -62,7 +63,7 @@ def test_a_run_leaves_every_file_of_the_design(finished_run: Path) -> None:
 def test_every_file_keeps_the_contract(finished_run: Path, name: str) -> None:
     model = finished_run / "models" / name
     runner = edge.load(model)
-    golden = manifests.read_golden(model, manifests.read(model))
+    golden = goldens.read_golden(model, manifests.read(model))
     logits = runner.predict(golden.patches)
     assert logits.shape == (16, 1, 1, 1)
     assert logits.dtype == np.float32
@@ -80,7 +81,7 @@ def test_every_file_keeps_the_contract(finished_run: Path, name: str) -> None:
 def test_a_field_answers_like_its_patches_on_every_runtime(
     finished_run: Path, recipe: str, shape: tuple[int, int]
 ) -> None:
-    golden = manifests.read_golden(model := finished_run / "models" / "int8.onnx", manifests.read(model)).patches
+    golden = goldens.read_golden(model := finished_run / "models" / "int8.onnx", manifests.read(model)).patches
     tiled = np.concatenate([np.concatenate(list(golden[at : at + 4]), axis=1) for at in range(0, 16, 4)])
     field, stride = tiled[: shape[0], : shape[1]], manifests.read(model).stride_px
     rows, columns = ((side - 96) // stride + 1 for side in shape)
@@ -111,7 +112,7 @@ def test_onnx_inputs_and_outputs_are_named_and_free(finished_run: Path, recipe: 
 def test_both_formats_of_int8_answer_equally(finished_run: Path) -> None:
     for recipe in ("int8", "prune50_int8"):
         models = [finished_run / "models" / f"{recipe}.{format_}" for format_ in ("tflite", "onnx")]
-        patches = manifests.read_golden(models[0], manifests.read(models[0])).patches
+        patches = goldens.read_golden(models[0], manifests.read(models[0])).patches
         tflite, onnx_ = (edge.load(model).predict(patches) for model in models)
         np.testing.assert_array_equal(tflite, onnx_)
 
@@ -266,7 +267,7 @@ def test_a_changed_kernel_fails_verification(finished_run: Path, tmp_path: Path)
 
 def test_predict_writes_the_submission_columns(finished_run: Path, tmp_path: Path) -> None:
     model = finished_run / "models" / "int8.onnx"
-    golden = manifests.read_golden(model, manifests.read(model))
+    golden = goldens.read_golden(model, manifests.read(model))
     folder = tmp_path / "images"
     folder.mkdir()
     for number, patch in enumerate(golden.patches):
@@ -413,7 +414,7 @@ def test_a_twin_of_other_weights_is_refused_and_a_missing_one_is_none(
     finished_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     model = copied(finished_run, tmp_path, "int8.onnx")
-    for place in (Path, manifests.manifest_path, manifests.golden_path):
+    for place in (Path, manifests.manifest_path, goldens.golden_path):
         shutil.copy(place(model.with_name("prune50_int8.tflite")), place(model.with_suffix(".tflite")))
     result = invoke("verify", model, "--data", tiny_data)
     assert result.exit_code == 1

@@ -6,14 +6,13 @@ import pytest
 from histoedge import memory
 from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import network as networks
-from histoedge.lab import placement
+from histoedge.lab import catalogue, placement
 from histoedge.lab.backend import Devices
 
 pytestmark = pytest.mark.lab
 
 CPU = Devices("a CPU", "cpu")
-NANO = networks.named("nano")
+NANO = catalogue.named("nano")
 
 
 class Huge:
@@ -90,6 +89,6 @@ def test_memory_that_holds_not_even_a_batch_is_refused(with_memory, asked) -> No
 
 
 def test_a_step_takes_more_with_more_patches_and_larger_networks() -> None:
-    accurate = networks.named("accurate")
+    accurate = catalogue.named("accurate")
     assert placement.step_bytes(NANO, 256) == 2 * placement.step_bytes(NANO, 128)
     assert placement.step_bytes(accurate, 128) > placement.step_bytes(NANO, 128)

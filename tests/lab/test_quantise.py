@@ -5,9 +5,9 @@ from ai_edge_litert.interpreter import Interpreter
 from histoedge.data import synthetic
 from histoedge.edge import litert
 from histoedge.edge.errors import DataError, ModelError
-from histoedge.lab import backend, quantise, to_tflite
-from histoedge.lab import network as networks
-from histoedge.lab.network import Arrays, Network
+from histoedge.lab import backend, catalogue, quantise, to_tflite, weights
+from histoedge.lab.architecture import Network
+from histoedge.lab.weights import Arrays
 
 pytestmark = pytest.mark.lab
 
@@ -18,7 +18,7 @@ PIXELS = PATCHES.astype(np.float32) / 255
 def random_weights(network: Network) -> Arrays:
     keras = backend.tf_keras()
     keras.utils.set_random_seed(7)
-    arrays = networks.weights_of(networks.build(keras, network, folded=True))
+    arrays = weights.weights_of(weights.build(keras, network, folded=True))
     random = np.random.default_rng(7)
     for name in network.convolutions:
         arrays[f"{name}/bias"] = random.normal(0, 0.05, arrays[f"{name}/bias"].shape).astype(np.float32)
@@ -26,8 +26,8 @@ def random_weights(network: Network) -> Arrays:
 
 
 def ranges(network: Network, arrays: Arrays, pixels: np.ndarray = PIXELS) -> Arrays:
-    folded = networks.build(backend.tf_keras(), network, folded=True)
-    networks.set_weights(folded, arrays, where="test")
+    folded = weights.build(backend.tf_keras(), network, folded=True)
+    weights.set_weights(folded, arrays, where="test")
     return quantise.calibrate(folded, network, [pixels])
 
 
@@ -36,9 +36,9 @@ def calibrated(network: Network, largest_code: int = 63) -> Arrays:
     return arrays | ranges(network, arrays) | {quantise.KERNEL_CODES: np.array([-largest_code, largest_code])}
 
 
-@pytest.mark.parametrize("name", list(networks.NETWORKS))
+@pytest.mark.parametrize("name", list(catalogue.NETWORKS))
 def test_ranges_come_from_data_with_relu_at_zero_and_the_input_at_one(name: str) -> None:
-    network = networks.named(name)
+    network = catalogue.named(name)
     arrays = calibrated(network)
     assert arrays["input/range"].tolist() == [0, 1]
     for layer in network.convolutions:
@@ -49,14 +49,14 @@ def test_ranges_come_from_data_with_relu_at_zero_and_the_input_at_one(name: str)
 
 
 def test_calibration_patches_of_one_colour_are_refused() -> None:
-    network = networks.named("edge")
+    network = catalogue.named("edge")
     with pytest.raises(DataError, match=r"every pixel has the colour \[51, 102, 255\]; expected patches"):
         ranges(network, random_weights(network), np.ones_like(PIXELS) * np.float32([0.2, 0.4, 1.0]))
 
 
 @pytest.mark.parametrize(("layer", "spoil", "found"), [("conv3", -1e6, r"0 \.\. 0"), ("head", np.inf, r"0 \.\. inf")])
 def test_a_layer_without_a_range_is_refused_by_name(layer: str, spoil: float, found: str) -> None:
-    network = networks.named("edge")
+    network = catalogue.named("edge")
     arrays = random_weights(network)
     arrays[f"{layer}/bias"][:] = spoil
     with pytest.raises(ModelError, match=f"outputs of layer {layer} lie in {found} on the calibration patches"):
@@ -71,10 +71,10 @@ def test_kernel_ranges_put_the_largest_weight_on_the_largest_code() -> None:
 
 @pytest.mark.parametrize("largest_code", quantise.LARGEST_CODES)
 def test_training_sees_the_grid_that_is_deployed(largest_code: int) -> None:
-    network = networks.named("edge")
+    network = catalogue.named("edge")
     arrays = calibrated(network, largest_code)
-    folded = networks.build(backend.tf_keras(), network, folded=True)
-    networks.set_weights(folded, arrays, where="test")
+    folded = weights.build(backend.tf_keras(), network, folded=True)
+    weights.set_weights(folded, arrays, where="test")
     trained = quantise.wrap(folded, network, largest_code=largest_code)
     quantise.set_ranges(trained, network, arrays)
     trained(PIXELS, training=True)  # the toolkit takes kernel ranges anew from the weights
@@ -86,9 +86,9 @@ def test_training_sees_the_grid_that_is_deployed(largest_code: int) -> None:
 
 
 @pytest.mark.parametrize("largest_code", quantise.LARGEST_CODES)
-@pytest.mark.parametrize("name", list(networks.NETWORKS))
+@pytest.mark.parametrize("name", list(catalogue.NETWORKS))
 def test_the_integer_file_answers_like_the_simulated_network(name: str, largest_code: int) -> None:
-    network = networks.named(name)
+    network = catalogue.named(name)
     arrays = calibrated(network, largest_code)
     simulated = quantise.simulate(network, arrays, PIXELS).numpy()
     found = litert.open_model(to_tflite.convert(network, arrays, precision="int8")).predict(PATCHES)
@@ -99,7 +99,7 @@ def test_the_integer_file_answers_like_the_simulated_network(name: str, largest_
 
 
 def test_raw_pixels_are_the_quantised_input() -> None:
-    network = networks.named("edge")
+    network = catalogue.named("edge")
     content = to_tflite.convert(network, calibrated(network), precision="int8")
     details = Interpreter(model_content=content).get_input_details()[0]
     assert details["dtype"] is np.uint8
@@ -107,7 +107,7 @@ def test_raw_pixels_are_the_quantised_input() -> None:
 
 
 def test_converting_twice_gives_the_same_bytes() -> None:
-    network = networks.named("edge")
+    network = catalogue.named("edge")
     arrays = calibrated(network)
     for precision in ("fp32", "fp16", "int8"):
         first, second = (to_tflite.convert(network, arrays, precision=precision) for _ in range(2))

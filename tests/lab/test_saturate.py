@@ -8,6 +8,7 @@ import pytest
 
 from histoedge.cell import EDGE_COMMAND, Cell
 from histoedge.config import Recipe
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
 from histoedge.lab import appearance, checkpoint, export, quantise, saturate
@@ -30,7 +31,7 @@ def test_an_odd_product_stands_alone() -> None:
 
 
 def test_without_saturation_it_is_the_integer_network(mean_red_int8: Path) -> None:
-    golden = manifests.read_golden(mean_red_int8, manifests.read(mean_red_int8))
+    golden = goldens.read_golden(mean_red_int8, manifests.read(mean_red_int8))
     content = mean_red_int8.read_bytes()
     found = saturate.logits(content, golden.patches)
     np.testing.assert_allclose(found, golden.logits, atol=1e-6)  # red alone: no two neighbours add up
@@ -66,11 +67,11 @@ def safe(finished_run: Path, tmp_path: Path) -> Path:
 
 
 def test_export_stores_saturated_logits_only_where_they_may_occur(safe: Path, finer: Path) -> None:
-    with np.load(manifests.golden_path(safe)) as arrays:
+    with np.load(goldens.golden_path(safe)) as arrays:
         assert set(arrays) == {"patches", "labels", "logits"}
-    with np.load(manifests.golden_path(finer.with_suffix(".tflite"))) as arrays:
+    with np.load(goldens.golden_path(finer.with_suffix(".tflite"))) as arrays:
         assert set(arrays) == {"patches", "labels", "logits"}  # LiteRT's sums are exact everywhere
-    golden = manifests.read_golden(finer, manifests.read(finer))
+    golden = goldens.read_golden(finer, manifests.read(finer))
     assert golden.saturated is not None
     exact = saturate.logits(finer.read_bytes(), golden.patches, saturating=False)
     np.testing.assert_array_equal(exact, golden.logits)
@@ -79,10 +80,10 @@ def test_export_stores_saturated_logits_only_where_they_may_occur(safe: Path, fi
 
 def test_a_cpu_without_vnni_gives_these_logits(finer: Path, tmp_path: Path, without_vnni: tuple[str, ...]) -> None:
     """Asked for no exact sums: the manifest of a copy hides that it may saturate."""
-    golden = manifests.read_golden(finer, manifests.read(finer))
+    golden = goldens.read_golden(finer, manifests.read(finer))
     copied = tmp_path / "unguarded.onnx"
     shutil.copy(finer, copied)
-    shutil.copy(manifests.golden_path(finer), manifests.golden_path(copied))
+    shutil.copy(goldens.golden_path(finer), goldens.golden_path(copied))
     body = json.loads(manifests.manifest_path(finer).read_text()) | {"may_saturate": []}
     manifests.manifest_path(copied).write_text(json.dumps(body | {"digest": manifests.digest(body)}))
     with Cell((*without_vnni, *EDGE_COMMAND)) as cell:

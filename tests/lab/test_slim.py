@@ -2,17 +2,16 @@ import numpy as np
 import pytest
 
 from histoedge.data import synthetic
-from histoedge.lab import backend, slim
-from histoedge.lab import network as networks
+from histoedge.lab import backend, catalogue, slim, weights
 
 pytestmark = pytest.mark.lab
 
 PIXELS = synthetic.golden(16)[0].astype(np.float32) / 255
 
 
-@pytest.mark.parametrize("name", list(networks.NETWORKS))
+@pytest.mark.parametrize("name", list(catalogue.NETWORKS))
 def test_a_slim_network_has_smaller_numbers_and_nothing_else(name: str) -> None:
-    network = networks.named(name)
+    network = catalogue.named(name)
     slimmed = slim.smaller(network, 50)
     assert slimmed.name == f"{name}-slim50"
     for row, whole in zip(slimmed.rows, network.rows, strict=True):
@@ -22,31 +21,31 @@ def test_a_slim_network_has_smaller_numbers_and_nothing_else(name: str) -> None:
     assert slimmed.macs() < 0.5 * network.macs()
 
 
-@pytest.mark.parametrize("name", list(networks.NETWORKS))
+@pytest.mark.parametrize("name", list(catalogue.NETWORKS))
 def test_channels_that_say_nothing_go_first_and_cost_nothing(name: str) -> None:
     """With every other channel silent (gamma = beta = 0), half of the channels answer like all of them."""
-    network = networks.named(name)
+    network = catalogue.named(name)
     keras = backend.keras()
     keras.utils.set_random_seed(3)
-    model = networks.build(keras, network)
-    arrays = networks.weights_of(model)
+    model = weights.build(keras, network)
+    arrays = weights.weights_of(model)
     for layer in network.convolutions[:-1]:
         for weight in ("gamma", "beta"):
             arrays[f"{layer}_norm/{weight}"][1::2] = 0
-    networks.set_weights(model, arrays, where="test")
+    weights.set_weights(model, arrays, where="test")
     target = slim.smaller(network, 50)
-    ranking = slim.importance(keras, network, networks.fold(network, arrays), [PIXELS[:8], PIXELS[8:]])
-    small = networks.build(keras, target)
-    networks.set_weights(small, slim.sliced(network, target, arrays, ranking), where="test")
+    ranking = slim.importance(keras, network, weights.fold(network, arrays), [PIXELS[:8], PIXELS[8:]])
+    small = weights.build(keras, target)
+    weights.set_weights(small, slim.sliced(network, target, arrays, ranking), where="test")
     expected = model.predict_on_batch(PIXELS)
     np.testing.assert_allclose(small.predict_on_batch(PIXELS), expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_the_ranking_weighs_what_is_read() -> None:
-    network = networks.named("edge")
+    network = catalogue.named("edge")
     keras = backend.keras()
     keras.utils.set_random_seed(3)
-    folded = networks.weights_of(networks.build(keras, network, folded=True))
+    folded = weights.weights_of(weights.build(keras, network, folded=True))
     folded["conv3/kernel"][:, :, 5] = 0  # nobody reads channel 5 of conv2
     ranking = slim.importance(keras, network, folded, [PIXELS])
     assert set(ranking) == set(network.convolutions[:-1])

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from histoedge.lab import backend, stem
-from histoedge.lab import network as networks
+from histoedge.lab import backend, catalogue, stem
 
 pytestmark = pytest.mark.lab
 
@@ -25,5 +24,5 @@ def test_blocks_of_pixels_give_the_same_sums(size: int, stride: int, rows: bool)
 
 
 def test_only_a_stem_with_a_stride_is_packed() -> None:
-    assert stem.packs(networks.named("edge"))
-    assert not stem.packs(networks.named("baseline"))
+    assert stem.packs(catalogue.named("edge"))
+    assert not stem.packs(catalogue.named("baseline"))

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import backend, symmetry
-from histoedge.lab import network as networks
-from histoedge.lab.network import Network, Row
+from histoedge.lab import backend, symmetry, weights
+from histoedge.lab.architecture import Network, Row
 
 pytestmark = pytest.mark.lab
 
@@ -35,12 +34,12 @@ def model() -> Any:
     keras.utils.set_random_seed(1)
     model = symmetry.build(keras, SMALL)
     random = np.random.default_rng(0)
-    arrays = networks.weights_of(model)
+    arrays = weights.weights_of(model)
     for key, value in arrays.items():
         low, high = (0.5, 1.5) if key.endswith(("gamma", "variance")) else (-0.5, 0.5)
         if not key.endswith("kernel"):
             arrays[key] = random.uniform(low, high, value.shape).astype(np.float32)
-    networks.set_weights(model, arrays, where="test")
+    weights.set_weights(model, arrays, where="test")
     return model
 
 
@@ -57,13 +56,13 @@ def test_all_orientations_of_a_patch_get_one_answer(model: Any, pixels: np.ndarr
 
 
 def test_the_plain_network_answers_as_its_symmetric_form(model: Any, pixels: np.ndarray) -> None:
-    plain = networks.build(backend.keras(), SMALL)
-    networks.set_weights(plain, symmetry.expanded(SMALL, networks.weights_of(model)), where="test")
+    plain = weights.build(backend.keras(), SMALL)
+    weights.set_weights(plain, symmetry.expanded(SMALL, weights.weights_of(model)), where="test")
     np.testing.assert_allclose(np.asarray(plain(pixels)), np.asarray(model(pixels)), atol=1e-5)
 
 
 def test_the_first_block_gives_back_the_shared_weights(model: Any) -> None:
-    arrays = networks.weights_of(model)
+    arrays = weights.weights_of(model)
     back = symmetry.shared(SMALL, symmetry.expanded(SMALL, arrays))
     assert back.keys() == arrays.keys()
     for name, value in arrays.items():
@@ -71,7 +70,7 @@ def test_the_first_block_gives_back_the_shared_weights(model: Any) -> None:
 
 
 def test_an_eighth_of_the_parameters_is_trained(model: Any) -> None:
-    kernels = {name: value.size for name, value in networks.weights_of(model).items() if name.endswith("kernel")}
+    kernels = {name: value.size for name, value in weights.weights_of(model).items() if name.endswith("kernel")}
     for name, shape in SMALL.kernel_shapes.items():
         assert 8 * kernels[f"{name}/kernel"] == np.prod(shape)
 

@@ -15,6 +15,7 @@ from histoedge import edge
 from histoedge.cell import EDGE_COMMAND, Cell
 from histoedge.cli import main
 from histoedge.config import Recipe
+from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.lab import checkpoint, export, quantise, saturate, to_onnx
 
@@ -79,7 +80,7 @@ def test_a_cpu_without_vnni_answers_equal(
     model = exported(finished_run, tmp_path, largest_code)
     manifest = manifests.read(model)
     assert bool(manifest.may_saturate) != safe
-    golden = manifests.read_golden(model, manifest)
+    golden = goldens.read_golden(model, manifest)
     with Cell((*without_vnni, *EDGE_COMMAND)) as cell:
         cell.load(model, runtime="onnxruntime")
         found = cell.predict(golden.patches).reshape(-1)
@@ -97,7 +98,7 @@ def test_openvino_answers_equal_on_a_cpu_without_vnni(
         pytest.skip("needs an x86 CPU without VNNI")
     model = exported(finished_run, tmp_path, largest_code)
     manifest = manifests.read(model)
-    golden = manifests.read_golden(model, manifest)
+    golden = goldens.read_golden(model, manifest)
     runner = edge.load(model, runtime="openvino")
     assert runner.kernels == ("cpu plug-in" if largest_code == 63 else "cpu plug-in, in floats")
     difference = np.abs(runner.predict(golden.patches).reshape(-1) - golden.logits)

@@ -5,8 +5,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.lab import backend, to_onnx
-from histoedge.lab import network as networks
+from histoedge.lab import backend, catalogue, to_onnx, weights
 
 pytestmark = pytest.mark.lab
 
@@ -196,9 +195,9 @@ def test_whatever_moves_the_channel_becomes_a_transpose(tail: list[str]) -> None
 def test_the_counter_of_tf2onnx_does_not_change_the_file() -> None:
     import tf2onnx
 
-    network = networks.named("edge")
+    network = catalogue.named("edge")
     backend.tf_keras().utils.set_random_seed(7)
-    arrays = networks.weights_of(networks.build(backend.tf_keras(), network, folded=True))
+    arrays = weights.weights_of(weights.build(backend.tf_keras(), network, folded=True))
     made = []
     for count in (1, 75, 970):  # 75 lost the Squeeze of this network's float file
         tf2onnx.utils.INTERNAL_NAME = count

@@ -13,7 +13,7 @@ from histoedge.config import CompressConfig, Recipe, TrainConfig
 from histoedge.data import hdf5
 from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.lab import backend, batches, checkpoint, compress, train, trainee
-from histoedge.lab.network import Network, Row
+from histoedge.lab.architecture import Network, Row
 
 pytestmark = pytest.mark.lab
 

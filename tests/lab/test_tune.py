@@ -16,8 +16,7 @@ from histoedge import data
 from histoedge.cli import main
 from histoedge.config import BenchPlan, CompressConfig, TrainConfig, resolve
 from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.lab import checkpoint, space, study, symmetry, tune
-from histoedge.lab import network as networks
+from histoedge.lab import catalogue, checkpoint, space, study, symmetry, tune
 
 optuna = pytest.importorskip("optuna")
 pytestmark = pytest.mark.lab
@@ -47,7 +46,7 @@ def searched(tiny_data: Path, settings: Path, tmp_path_factory: pytest.TempPathF
     return out
 
 
-@pytest.mark.parametrize("family", [*networks.BUDGETS, "tuned"])
+@pytest.mark.parametrize("family", [*catalogue.BUDGETS, "tuned"])
 def test_every_point_of_the_space_is_a_network_and_some_keep_the_budget(family: str) -> None:
     random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     made = [space.suggest(random.ask(), TrainConfig(network=family)) for _ in range(100)]
@@ -58,7 +57,7 @@ def test_every_point_of_the_space_is_a_network_and_some_keep_the_budget(family: 
         if network.symmetric:
             symmetry.require(network)
     assert {network.symmetric for _, network in made} == {False, True}
-    assert family not in networks.BUDGETS or any(networks.over_budget(one, family) is None for _, one in made)
+    assert family not in catalogue.BUDGETS or any(catalogue.over_budget(one, family) is None for _, one in made)
 
 
 def test_a_search_leaves_its_front_and_nothing_else(searched: Path) -> None:
@@ -201,7 +200,7 @@ def with_rungs(*rungs: tuple[float, int]) -> Any:
 
 
 def at_rung(held: Any, auc: float) -> None:
-    edge = networks.named("edge")
+    edge = catalogue.named("edge")
     rung = study.Rung(held.ask(), TrainConfig(epochs=6), edge)
     for epoch in (1, 2, 3):
         rung(SimpleNamespace(history=(None,) * epoch, best_auc=auc))  # type: ignore[arg-type]

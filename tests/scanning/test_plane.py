@@ -10,7 +10,7 @@ import pytest
 
 from histoedge.edge.errors import DataError
 from histoedge.scanning import plane, slide
-from histoedge.scanning.kept import Kept
+from histoedge.scanning.cache import Kept
 from histoedge.scanning.plane import Plane
 
 Texture = Callable[[int, int], np.ndarray]

@@ -1,0 +1,1 @@
+"""The functions that ``import histoedge`` offers: one for each command, under the same names."""

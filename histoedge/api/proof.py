@@ -1,0 +1,134 @@
+"""What a model is worth: verify, bench, report, diff."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from histoedge.api.arguments import Names, Numbers, Place, Places, as_path, as_tuple
+from histoedge.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from histoedge.benchmark import Results
+    from histoedge.benchmark.gated import Benched
+    from histoedge.difference import Diff
+    from histoedge.verification import Verdict
+
+
+def verify(
+    model: Place,
+    *,
+    data: Place | None = None,
+    layers: bool = False,
+    no_cache: bool = False,
+    progress: Progress = silent,
+) -> "Verdict":
+    """Recompute the golden patches of a model on every runtime installed; whether it passes is ``verdict.passed``.
+
+    An int8 file must also run in integers, and with ``data`` answer as the same recipe's file in the other format does.
+
+    Returns:
+        What was found; with ``layers`` the errors of an int8 file's layers too, and the advice that follows.
+    """
+    from histoedge import data as sources
+    from histoedge import verification
+
+    splits = {}
+    if data is not None:
+        splits = sources.load(
+            str(data), splits=("test", "valid") if layers else ("test",), cache=not no_cache, progress=progress
+        )
+    if not layers:
+        return verification.verify(Path(model), split=splits.get("test"))
+    from histoedge.lab import layers as comparing
+
+    # valid, never test: what is read off here decides what is shipped
+    errors = comparing.compare(Path(model), comparing.sample(splits["valid"]) if splits else None)
+    verdict = verification.verify(Path(model), split=splits.get("test"))
+    return verdict.with_layers(errors, comparing.advice(errors))
+
+
+def bench(
+    places: Places,
+    *,
+    data: Place,
+    out: Place,
+    runtime: Names = (),
+    threads: Numbers = (),
+    batch: Numbers = (),
+    field: Numbers = (),
+    scenario: Names = (),
+    robustness: bool = False,
+    flips: Place | None = None,
+    config: Place | None = None,
+    gate: Names = (),
+    baseline: Place | None = None,
+    junit: Place | None = None,
+    no_cache: bool = False,
+    progress: Progress = silent,
+) -> "Benched":
+    """Measure latency, size, memory and test AUC of every file of runs and models, each in a process of its own.
+
+    What repeats multiplies. Called again with the same arguments, it keeps what was finished.
+
+    Returns:
+        The results, as they lie in ``out``, and how each gate stands; ``open_gates`` are those that do not pass.
+        (``bench --compare`` is ``histoedge.benchmark.compare.compare`` of two results.)
+    """
+    from histoedge import config as settings
+    from histoedge.benchmark import gated
+
+    repeated: dict[str, Any] = {"runtimes": runtime, "threads": threads, "batch": batch}
+    repeated |= {"field_px": field, "scenarios": scenario}
+    options: dict[str, Any] = {name: tuple(dict.fromkeys(as_tuple(given))) or None for name, given in repeated.items()}
+    options["robustness"] = robustness or None
+    plan = settings.resolve(settings.BenchPlan, file=as_path(config), options=options)
+    return gated.bench_gated(
+        Path(out),
+        [Path(place) for place in as_tuple(places)],
+        str(data),
+        plan=plan,
+        flips=as_path(flips),
+        gate_texts=as_tuple(gate),
+        baseline=as_path(baseline),
+        junit_file=as_path(junit),
+        cache=not no_cache,
+        progress=progress,
+    )
+
+
+def report(
+    results: Place,
+    *,
+    html: Place | None = None,
+    csv: Place | None = None,
+    md: Place | None = None,
+    flips: Places = (),
+) -> "Results":
+    """Write measured results as a page, CSV or Markdown; ``flips`` are sheets of ``bench`` to show in the page.
+
+    Returns:
+        The results that were read.
+    """
+    from histoedge import benchmark, files, reporting
+    from histoedge.edge.errors import ConfigError
+
+    if as_tuple(flips) and html is None:
+        raise ConfigError("--flips shows sheets in the page; give --html F")
+    measured = benchmark.read(Path(results))
+    if html is not None:
+        sheets = [reporting.read_sheet(Path(path)) for path in as_tuple(flips)]
+        files.write_text(Path(html), reporting.html(measured, sheets=sheets, name=reporting.name_of(Path(results))))
+    if csv is not None:
+        files.write_text(Path(csv), reporting.csv_text(measured))
+    if md is not None:
+        files.write_text(Path(md), reporting.markdown(measured))
+    return measured
+
+
+def diff(a: Place, b: Place, *, results: tuple[Place, Place] | None = None) -> "Diff":
+    """What changed from model A to model B, and does it need a new validation? For change control; it is no gate.
+
+    ``results`` are results files of A and of B, which may be one file.
+    """
+    from histoedge import difference
+
+    return difference.diff(Path(a), Path(b), results=None if results is None else (Path(results[0]), Path(results[1])))

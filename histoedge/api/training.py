@@ -1,0 +1,217 @@
+"""From data to exported files: run, train, tune, compress, export."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from histoedge.api.arguments import Names, Place, as_path, as_tuple
+from histoedge.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from histoedge.config import Device, PatchesOn
+    from histoedge.lab.checkpoint import Checkpoint
+    from histoedge.lab.export import Exported
+    from histoedge.lab.front import Point
+    from histoedge.pipeline import Outcome
+
+
+def run(
+    data: Place,
+    *,
+    out: Place,
+    teacher: Place | None = None,
+    network: str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    recipe: Names = (),
+    device: "Device" = "auto",
+    patches_on: "PatchesOn" = "auto",
+    tensorboard: Place | None = None,
+    mlflow: str | None = None,
+    threads: int | None = None,
+    config: Place | None = None,
+    no_cache: bool = False,
+    progress: Progress = silent,
+) -> "Outcome":
+    """All stages: train, compress, export, verify, bench, report. Called again, it goes on where it stopped.
+
+    Returns:
+        The paths of the models, of the results (``histoedge.benchmark.read`` reads them) and of the page.
+
+    Raises:
+        InUse: another process works in ``out``.
+        ComparisonFailed: a file fails verification; everything is written all the same.
+    """
+    from histoedge import config as settings
+    from histoedge import lock, pipeline
+    from histoedge.lab import catalogue, watching
+
+    file = as_path(config)
+    recipes = settings.recipes(as_tuple(recipe))
+    train_config, architecture = catalogue.to_train(file, network=network, epochs=epochs, seed=seed)
+    compress_config = settings.resolve(settings.CompressConfig, file=file, options={"seed": seed})
+    plan = settings.resolve(settings.BenchPlan, file=file, options={"threads": threads and (threads,)})
+    watches = watching.chosen(Path(out).name, train_config, tensorboard=as_path(tensorboard), mlflow=mlflow)
+    with lock.held(Path(out)):
+        return pipeline.run(
+            str(data),
+            Path(out),
+            train_config=train_config,
+            network=architecture,
+            teacher=as_path(teacher),
+            compress_config=compress_config,
+            plan=plan,
+            recipes=recipes,
+            device=device,
+            patches_on=patches_on,
+            watches=watches,
+            cache=not no_cache,
+            progress=progress,
+        )
+
+
+def train(
+    data: Place,
+    *,
+    out: Place,
+    teacher: Place | None = None,
+    network: str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    device: "Device" = "auto",
+    patches_on: "PatchesOn" = "auto",
+    tensorboard: Place | None = None,
+    mlflow: str | None = None,
+    config: Place | None = None,
+    no_cache: bool = False,
+    progress: Progress = silent,
+) -> "Checkpoint":
+    """Train the source network into the run ``out``. Called again, it goes on after the last whole epoch.
+
+    Returns:
+        The weights of the best epoch, with their AUC on valid.
+
+    Raises:
+        InUse: another process works in ``out``.
+        ConfigError: ``out`` holds a run with other settings.
+    """
+    from histoedge import data as sources
+    from histoedge import lock
+    from histoedge.lab import catalogue, watching
+    from histoedge.lab import train as training
+    settings, architecture = catalogue.to_train(as_path(config), network=network, epochs=epochs, seed=seed)
+    watches = watching.chosen(Path(out).name, settings, tensorboard=as_path(tensorboard), mlflow=mlflow)
+    with lock.held(Path(out)):
+        splits = sources.load(str(data), splits=("train", "valid"), cache=not no_cache, progress=progress)
+        return training.train(
+            splits,
+            settings,
+            Path(out),
+            network=architecture,
+            teacher=as_path(teacher),
+            device=device,
+            patches_on=patches_on,
+            watches=watches,
+            progress=progress,
+        )
+
+
+def tune(
+    data: Place,
+    *,
+    out: Place,
+    trials: int = 30,
+    epochs: int | None = None,
+    patches: int | None = None,
+    network: str | None = None,
+    seed: int | None = None,
+    patches_on: "PatchesOn" = "auto",
+    config: Place | None = None,
+    no_cache: bool = False,
+    progress: Progress = silent,
+) -> "tuple[list[Point], Point]":
+    """Search settings and architecture for a high AUC and a low int8 latency; writes ``out/best.toml``.
+
+    Called again, or in several processes, it goes on with the study in ``out``.
+
+    Returns:
+        The Pareto front, and the point of it with the highest AUC.
+    """
+    from histoedge import config as settings
+    from histoedge import data as sources
+    from histoedge.lab import space
+    from histoedge.lab import tune as tuning
+
+    file = as_path(config)
+    base = space.settings(file, family=network, epochs=epochs, seed=seed)
+    compress_config = settings.resolve(settings.CompressConfig, file=file, options={"seed": seed})
+    plan = settings.resolve(settings.BenchPlan, file=file, options={})
+    splits = sources.load(str(data), splits=("train", "valid"), cache=not no_cache, progress=progress)
+    return tuning.tune(
+        splits,
+        base,
+        Path(out),
+        trials=trials,
+        patches=patches,
+        compress_config=compress_config,
+        plan=plan,
+        patches_on=patches_on,
+        progress=progress,
+    )
+
+
+def compress(
+    run: Place,
+    *,
+    data: Place,
+    recipe: Names = (),
+    device: "Device" = "auto",
+    patches_on: "PatchesOn" = "auto",
+    config: Place | None = None,
+    no_cache: bool = False,
+    progress: Progress = silent,
+) -> "tuple[Checkpoint, ...]":
+    """Prune and quantise the network of a run, fine-tuning on the training split.
+
+    Returns:
+        The weights of the recipes and of all that they build on; then those in the run that had been made from weights
+        that are renewed now, which are made again. ``histoedge.lab.export.outdated`` names files to export again.
+
+    Raises:
+        InUse: another process works in ``run``.
+    """
+    from histoedge import config as settings
+    from histoedge import data as sources
+    from histoedge import lock
+    from histoedge.lab import checkpoint
+    from histoedge.lab import compress as compressing
+
+    recipes = settings.recipes(as_tuple(recipe))
+    with lock.held(folder := Path(run)):
+        seed = checkpoint.read(checkpoint.path_of(folder, "fp32")).inputs["train"]["seed"]
+        chosen = settings.resolve(settings.CompressConfig, file=as_path(config), options={"seed": seed})
+        splits = sources.load(str(data), splits=("train", "valid"), cache=not no_cache, progress=progress)
+        return compressing.compress_all(
+            folder, recipes, splits, chosen, device=device, patches_on=patches_on, progress=progress
+        )
+
+
+def export(run: Place, *, recipe: Names = (), format: Names = (), target_ort: str = "1.15") -> "list[Exported]":
+    """Write TFLite and ONNX files of a run's recipes, each with its manifest and golden patches.
+
+    Without ``recipe`` those of all weights in the run. What is there already is left as it is.
+
+    Returns:
+        Each file, and whether it was written now.
+
+    Raises:
+        InUse: another process works in ``run``.
+    """
+    from histoedge import config as settings
+    from histoedge import lock
+    from histoedge.lab import export as exporting
+
+    names = as_tuple(recipe)
+    recipes = settings.recipes(names) if names else ()
+    formats = tuple(settings.format_named(name) for name in as_tuple(format)) or settings.FORMATS
+    with lock.held(Path(run)):
+        return exporting.export_all(Path(run), recipes, formats=formats, target_ort=target_ort)

@@ -1,0 +1,145 @@
+"""Using a model: predict, explain, scan, embed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from histoedge.api.arguments import Place, Places, as_tuple
+from histoedge.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from histoedge.explanation import Model
+    from histoedge.explanation.pictures import Explained
+    from histoedge.prediction import Prediction
+    from histoedge.scanning.batch import Outcome as ScanOutcome
+
+
+def predict(
+    model: Place,
+    places: Places,
+    *,
+    csv: Place | None = None,
+    at: str | None = None,
+    runtime: str | None = None,
+    threads: int = 1,
+    progress: Progress = silent,
+) -> "list[Prediction]":
+    """Tumour probabilities of images and of folders of them: as given, a folder's files by name.
+
+    ``csv`` also writes the columns id,label (probability) to this file.
+
+    Raises:
+        DataError: an image that is no 96 x 96 patch; then there is no ``csv`` either.
+    """
+    from histoedge import prediction
+
+    paths = prediction.images([Path(place) for place in as_tuple(places)])
+    answers = prediction.predict(Path(model), paths, at=at, runtime=runtime, threads=threads)
+    found: list[Prediction] = []
+    for answer in answers:
+        found.append(answer)
+        progress("predict, images", len(found), len(paths))
+    if csv is not None:
+        prediction.write_csv(Path(csv), found)
+    return found
+
+
+def explain(
+    model: Place,
+    places: Places = (),
+    *,
+    data: Place | None = None,
+    out: Place = "explain",
+    runtime: str | None = None,
+    no_cache: bool = False,
+    progress: Progress = silent,
+) -> "Explained":
+    """Where a model looked: heat maps of patches, and how much of the evidence lies in the centre 32 x 32 px.
+
+    ``model`` is an exported file (occlusion) or a run's weights file (occlusion and Grad-CAM). ``data`` adds a contact
+    sheet and the evidence of 256 patches, of the valid split.
+
+    Returns:
+        A row for each image with the path of its picture, the evidence, and the path of the contact sheet.
+    """
+    from histoedge import data as sources
+    from histoedge import prediction
+    from histoedge.edge.errors import ConfigError
+    from histoedge.explanation import pictures
+
+    images = as_tuple(places)
+    if not images and data is None:
+        raise ConfigError("explain needs patches: give images, folders of them, or --data DATA")
+    paths = prediction.images([Path(place) for place in images])
+    opened = _explainable(Path(model), runtime)
+    split = None
+    if data is not None:
+        split = sources.load(str(data), splits=("valid",), cache=not no_cache, progress=progress)["valid"]
+    return pictures.explain(opened, paths, split, Path(out), progress=progress)
+
+
+def scan(
+    places: Places,
+    *,
+    model: Place,
+    out: Place,
+    um_per_px: float | None = None,
+    at: str | None = None,
+    everywhere: bool = False,
+    field: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    runtime: str | None = None,
+    progress: Progress = silent,
+    tell: "Callable[[ScanOutcome], None]" = lambda outcome: None,
+) -> "list[ScanOutcome]":
+    """Map whole slides, and folders of them, into ``out/<slide>/``. Called again, it goes on.
+
+    Returns:
+        What became of each slide. One that cannot be read has the status ``failed`` and a reason; the others are
+        scanned all the same. ``tell`` is called with each as it ends.
+    """
+    from histoedge.scanning import FIELD_PX, Scan
+    from histoedge.scanning import batch as slides
+    from histoedge.scanning.engine import Workers
+
+    return slides.scan_all(
+        slides.find([Path(place) for place in as_tuple(places)]),
+        Path(model),
+        Path(out),
+        settings=Scan(um_per_px=um_per_px, mask=not everywhere, field_px=field or FIELD_PX, runtime=runtime),
+        at=at,
+        workers=Workers.of_machine() if workers is None else Workers.of_cores(workers),
+        scheduler=scheduler,
+        progress=progress,
+        tell=tell,
+    )
+
+
+def embed(model: Place, *, into: Place) -> tuple[Path, ...]:
+    """Write one folder to copy: the model, the code that runs it without histoedge, a self-test, examples and a page.
+
+    Returns:
+        The paths of its files, relative to the folder.
+
+    Raises:
+        ModelError: no passing verdict of these bytes lies beside the model: ``verify`` it first.
+    """
+    from histoedge import kit
+
+    return kit.embed(Path(model), Path(into))
+
+
+def _explainable(model: Path, runtime: str | None) -> "Model":
+    from histoedge import explanation
+    from histoedge.edge.errors import ConfigError
+
+    if not model.name.endswith(".weights.h5"):
+        return explanation.exported(model, runtime=runtime)
+    if runtime is not None:
+        raise ConfigError(f"--runtime {runtime}: {model.name} holds weights, which Keras runs; leave it out")
+    from histoedge.lab.gradcam import GradCam
+
+    network = GradCam(model)
+    gradients = explanation.Gradients(name="gradcam", maps=network.maps, uniform_share=network.uniform_share)
+    return explanation.from_weights(model, predict=network.predict, gradients=gradients)

@@ -1,0 +1,174 @@
+"""Commands on measurements: bench, report."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+import histoedge
+from histoedge import config
+from histoedge.cli.group import main
+from histoedge.cli.options import PATH, config_option, json_option, no_cache_option
+from histoedge.cli.output import print_json
+from histoedge.edge.errors import ComparisonFailed
+
+
+@main.command("bench")
+@click.argument("places", nargs=-1, type=PATH, metavar="RUN|MODEL...")
+@click.option("--data", "source", metavar="DATA", help="Folder of a data set, or `synthetic`.")
+@no_cache_option
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    help="Repeatable: keras, or of `histoedge list runtimes`; default: keras and the first three there.",
+)
+@click.option("--threads", multiple=True, type=click.IntRange(1), help="Repeatable.  [default: 1]")
+@click.option("--batch", multiple=True, type=click.IntRange(1), help="Fields per call, repeatable.  [default: 1]")
+@click.option(
+    "--field", "field_px", multiple=True, type=click.IntRange(96), help="Side in pixels, repeatable.  [default: 96]"
+)
+@click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    type=click.Choice(list(config.SCENARIOS)),
+    help="Measure this shape too, repeatable.",
+)
+@click.option("--out", type=PATH, metavar="RESULTS.json")
+@click.option("--robustness", is_flag=True, help="Also the AUC after ten perturbations of the test split.")
+@click.option("--flips", type=PATH, metavar="DIR", help="Draw the decisions that differ from the reference's.")
+@config_option
+@click.option(
+    "--gate",
+    "gate_texts",
+    multiple=True,
+    metavar="EXPR",
+    help="What must hold, such as 'p50_ratio < 0.55'; repeatable.",
+)
+@click.option("--baseline", type=PATH, metavar="OLD.json", help="For gates on p50_vs_baseline and auc_vs_baseline.")
+@click.option("--junit", "junit_file", type=PATH, metavar="F.xml", help="Write the judged gates as a JUnit file.")
+@click.option(
+    "--compare", "compared", nargs=2, type=PATH, metavar="A.json B.json", help="What changed; measures nothing."
+)
+@json_option
+def bench_command(
+    places: tuple[Path, ...],
+    source: str | None,
+    no_cache: bool,
+    runtimes: tuple[str, ...],
+    threads: tuple[int, ...],
+    batch: tuple[int, ...],
+    field_px: tuple[int, ...],
+    scenarios: tuple[str, ...],
+    out: Path | None,
+    robustness: bool,
+    flips: Path | None,
+    file: Path | None,
+    gate_texts: tuple[str, ...],
+    baseline: Path | None,
+    junit_file: Path | None,
+    compared: tuple[Path, Path] | None,
+    as_json: bool,
+) -> None:
+    """Measure latency, size, memory and test AUC of every file on every runtime, each in a process of its own.
+
+    Repeated options multiply. Stopped and started again with the same arguments, it keeps what was finished.
+
+    Exit code 3 when a gate does not pass. A gate is COLUMN OP NUMBER of the results' columns, or MODEL@RUNTIME: before
+    it for some cells alone; on a figure with an interval the whole interval must hold it.
+    """
+    from histoedge import progress, reporting
+    from histoedge.benchmark import gated
+    from histoedge.reporting import verdicts
+
+    if compared is not None:
+        _compare(*compared, as_json=as_json)
+        return
+    if not places or source is None or out is None:
+        raise click.UsageError(
+            "needs RUN|MODEL..., --data DATA and --out RESULTS.json, or --compare A.json B.json alone"
+        )
+    if (needless := gated.without_gates(gate_texts, baseline, junit_file)) is not None:
+        raise click.UsageError(needless)
+    with progress.on_terminal() as show:
+        found = histoedge.bench(
+            places,
+            data=source,
+            out=out,
+            runtime=runtimes,
+            threads=threads,
+            batch=batch,
+            field=field_px,
+            scenario=scenarios,
+            robustness=robustness,
+            flips=flips,
+            config=file,
+            gate=gate_texts,
+            baseline=baseline,
+            junit=junit_file,
+            no_cache=no_cache,
+            progress=show,
+        )
+    for difference in found.other_machine:
+        click.echo(f"histoedge: the baseline is of another machine, times do not compare: {difference}", err=True)
+    if as_json:
+        judged = {"gates": [dataclasses.asdict(one) for one in found.gates]} if gate_texts else {}
+        print_json({**json.loads(out.read_text()), **judged})
+    else:
+        reporting.print_table(found.results)
+        click.echo(f"results  {out}")
+        if found.gates:
+            verdicts.print_gates(found.gates)
+    if found.open_gates:
+        raise ComparisonFailed(
+            f"{len(found.open_gates)} of {len(gate_texts)} gates do not pass: {'; '.join(found.open_gates)}"
+        )
+
+
+def _compare(a: Path, b: Path, *, as_json: bool) -> None:
+    from histoedge.benchmark import compare
+    from histoedge.reporting import verdicts
+
+    context = click.get_current_context()
+    if {name for name, value in context.params.items() if value not in (None, (), False)} - {"compared", "as_json"}:
+        raise click.UsageError("--compare A.json B.json measures nothing and takes --json alone")
+    found = compare.compare(compare.read(a), compare.read(b))
+    if as_json:
+        print_json(found.as_json())
+    else:
+        verdicts.print_comparison(found)
+
+
+@main.command("report")
+@click.argument("results", type=PATH, metavar="RESULTS.json")
+@click.option("--html", type=PATH, metavar="F", help="One self-contained page.")
+@click.option("--csv", "csv_file", type=PATH, metavar="F")
+@click.option("--md", type=PATH, metavar="F", help="Markdown tables.")
+@click.option(
+    "--flips",
+    multiple=True,
+    type=PATH,
+    metavar="F.png",
+    help="Show this sheet of `bench --flips` in the page; repeatable.",
+)
+@json_option
+def report_command(
+    results: Path, html: Path | None, csv_file: Path | None, md: Path | None, flips: tuple[Path, ...], as_json: bool
+) -> None:
+    """Show measured results as a table, a page, CSV or Markdown; with --json the facts that they tell."""
+    from histoedge import reporting
+
+    if flips and html is None:
+        raise click.UsageError("--flips shows sheets in the page; give --html F")
+    measured = histoedge.report(results, html=html, csv=csv_file, md=md, flips=flips)
+    written = [str(place) for place in (html, csv_file, md) if place is not None]
+    if as_json:
+        print_json({**reporting.document(measured, name=reporting.name_of(results)), "written": written})
+        return
+    if not written:
+        reporting.print_table(measured)
+    for place_written in written:
+        click.echo(place_written)

@@ -1,0 +1,60 @@
+"""The command list: networks, recipes, runtimes, settings."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from histoedge import config, edge
+from histoedge.cli.group import main
+from histoedge.cli.options import json_option
+from histoedge.cli.output import print_rows
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["networks", "recipes", "runtimes", "settings"]))
+@json_option
+def list_command(what: str, as_json: bool) -> None:
+    """What can be asked for: networks, recipes, runtimes, and every key of a settings file."""
+    rows = _LISTS[what]()
+    if what == "settings" and not as_json:  # defaults as they are written in the file
+        rows = [{**row, "default": None if row["default"] is None else json.dumps(row["default"])} for row in rows]
+    print_rows(rows, as_json=as_json)
+
+
+def _networks() -> list[dict[str, Any]]:
+    from histoedge.lab import catalogue
+
+    return catalogue.describe()
+
+
+def _recipes() -> list[dict[str, Any]]:
+    return [{"recipe": name, "what": config.Recipe.parse(name).summary} for name in config.RECIPES]
+
+
+def _runtimes() -> list[dict[str, Any]]:
+    return [
+        {
+            "runtime": row.name,
+            "opens": ", ".join(row.formats),
+            "version": row.installed_version(),
+            "install": None if row.installed() else row.install,
+        }
+        for row in edge.known().values()
+    ]
+
+
+def _settings() -> list[dict[str, Any]]:
+    from histoedge.lab import catalogue
+
+    rows = [row for table, kind in config.KINDS.items() for row in config.described(kind, table=table)]
+    return rows + catalogue.settings()
+
+
+_LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "networks": _networks,
+    "recipes": _recipes,
+    "runtimes": _runtimes,
+    "settings": _settings,
+}

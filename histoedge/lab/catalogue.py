@@ -1,0 +1,159 @@
+"""The networks that can be asked for by name, and networks written in a settings file."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from histoedge import config, files
+from histoedge.config import TrainConfig, nearest
+from histoedge.edge.errors import ConfigError, ModelError
+from histoedge.lab.architecture import Kind, Network, Row
+
+
+def _conv(channels: int, kernel: int = 3, stride: int = 1, **rest: Any) -> Row:
+    return Row(kind="conv", channels=channels, kernel=kernel, stride=stride, **rest)
+
+
+def _pool(dropout: float) -> Row:
+    return Row(kind="maxpool", kernel=2, stride=2, dropout=dropout)
+
+
+def _head(kernel: int) -> Row:
+    return Row(kind="head", channels=1, kernel=kernel, bias=True)
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network("nano", (_conv(24, 4, 4), _conv(24, 4, 2), _conv(24), _conv(24), _conv(32), _head(5)), True),
+        Network("edge", (_conv(24, 8, 4), _conv(32), _conv(48, stride=2), _conv(64), _conv(80), _head(6)), True),
+        Network(
+            "accurate",
+            (_conv(24, 4, 2), _conv(40, stride=2), _conv(64), _conv(96, stride=2), _conv(96), _conv(128), _head(6)),
+            symmetric=True,
+        ),
+        Network(  # not for scanners: it teaches the others
+            "teacher",
+            (_conv(32, 4, 2), _conv(64, stride=2), _conv(96), _conv(128, stride=2), _conv(160), _conv(192), _head(6)),
+            symmetric=True,
+        ),
+        # The plain Keras CNN every comparison starts from. Its "flatten, dense 256" is the 8 x 8 convolution.
+        # 2,386,817 parameters with batch norm: only the first convolution and the head carry a bias.
+        Network(
+            "baseline",
+            (
+                *(_conv(32, bias=True), _conv(32), _pool(0.3)),
+                *(_conv(64), _conv(64), _pool(0.3)),
+                *(_conv(128), _conv(128), _pool(0.3)),
+                _conv(256, 8, dropout=0.5),
+                _head(1),
+            ),
+        ),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What a network of a family may cost: millions of multiply-accumulates a patch, and kB of its int8 file."""
+
+    mmac: float
+    kb: float
+
+
+BUDGETS = {"nano": Budget(3, 40), "edge": Budget(11, 150), "accurate": Budget(36, 380)}
+
+
+def over_budget(network: Network, family: str) -> str | None:
+    """What the network costs and may cost, where it costs more than its family's budget; None within it."""
+    mmac, kb, budget = network.macs() / 1e6, network.int8_kb, BUDGETS[family]
+    if mmac <= budget.mmac and kb <= budget.kb:
+        return None
+    return f"{mmac:.1f} MMAC and {kb:.0f} kB are over the budget of {family}, {budget.mmac} MMAC and {budget.kb} kB"
+
+
+def named(name: str, *, file: Path | None = None) -> Network:
+    """The network of that name: the one in the settings file, else one of ``NETWORKS``.
+
+    Raises:
+        ConfigError: no such network, the nearest name is told; a network in the file that is none; one that has a
+            family's name and is over its budget.
+    """
+    network = None if file is None else in_file(file)
+    if network is None or network.name != name:
+        if name not in NETWORKS:
+            raise nearest("network", name, NETWORKS)
+        network, file = NETWORKS[name], None
+    if name in BUDGETS and (cost := over_budget(network, name)):
+        raise ConfigError(f"{'' if file is None else f'{file}: '}network {name}: {cost}")
+    return network
+
+
+def to_train(
+    file: Path | None, *, network: str | None, epochs: int | None, seed: int | None
+) -> tuple[TrainConfig, Network]:
+    """The settings of a training and the network they name, from the settings file and what is not None.
+
+    Raises:
+        ConfigError: as ``config.resolve`` and ``named``.
+    """
+    options = {"network": network, "epochs": epochs, "seed": seed}
+    settings = config.resolve(TrainConfig, file=file, options=options)
+    return settings, named(settings.network, file=file)
+
+
+def in_file(file: Path) -> Network | None:
+    """The network in the settings file's table ``[network]``: ``name`` and ``rows``; None where there is no such table.
+
+    Raises:
+        ConfigError: the file cannot be read, or its network breaks a rule of ``Row`` or ``Network``.
+    """
+    table = config.read_toml(file).get("network")
+    if table is None:
+        return None
+    where = f"{file}: [network]"
+    for key in table:
+        if key not in ("name", "rows", "symmetric"):
+            raise ConfigError(f"{where} {nearest('key', key, ('name', 'rows', 'symmetric'))}")
+    name, rows, symmetric = table.get("name"), table.get("rows"), table.get("symmetric", False)
+    if not isinstance(symmetric, bool):
+        raise ConfigError(f"{where} symmetric must be true or false, got {symmetric!r}")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ConfigError(f"{where} name must be a word of letters, digits, '_', '.' and '-', got {name!r}")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ConfigError(f'{where} rows must be a list like [{{kind="conv", channels=24}}], got {rows!r}')
+    for number, row in enumerate(rows, start=1):
+        config.typed(Row, row, where=f"{where} row {number}:")
+        if row.get("kind") not in get_args(Kind):
+            raise ConfigError(f"{where} row {number}: {nearest('kind of row', row.get('kind', ''), get_args(Kind))}")
+    try:
+        return Network(name, tuple(Row(**row) for row in rows), symmetric)
+    except ModelError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def settings() -> list[dict[str, Any]]:
+    """A row per key of a settings file's table ``[network]`` and of its ``rows``, see ``config.described``."""
+    return config.described(Network, table="network") + config.described(Row, table="network.rows")
+
+
+def write(run: Path, network: Network, settings: Mapping[str, Any]) -> None:
+    """Write ``RUN/network.json``: the architecture and the settings that the run holds for."""
+    files.write_json(run / "network.json", {"format": 1, "network": network.as_json(), **settings})
+
+
+def describe(networks: Sequence[Network] = tuple(NETWORKS.values())) -> list[dict[str, Any]]:
+    """A row per network: name, params, MACs, stride and receptive field."""
+    return [
+        {
+            "network": network.name,
+            "params": network.params,
+            "mmac": round(network.macs() / 1e6, 1),
+            "int8_kb": round(network.int8_kb, 1),
+            "stride_px": network.stride_px,
+            "receptive_field_px": network.receptive_field_px,
+        }
+        for network in networks
+    ]

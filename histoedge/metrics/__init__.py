@@ -1,0 +1,47 @@
+"""How good and how fast, with intervals: AUC, calibration, operating points, decision flips, ratios of medians.
+
+Labels are 0 or 1; scores and logits are any finite numbers where larger means more tumour. Intervals over patches take
+these to be independent, which patches of one slide are not: ``bench.slides`` draws whole slides where they are known.
+"""
+
+from histoedge.metrics.calibration import brier, calibration_error, cross_entropy, logit_offset, temperature
+from histoedge.metrics.decisions import (
+    Flips,
+    flips,
+    flips_from,
+    proportion,
+    sensitivity,
+    sensitivity_at_specificity,
+    specificity,
+    specificity_at_sensitivity,
+    threshold_of_sensitivity,
+    threshold_of_specificity,
+)
+from histoedge.metrics.interval import BOOTSTRAP_RESAMPLES, Interval
+from histoedge.metrics.medians import median, ratio_of_medians
+from histoedge.metrics.ranking import auc, delong, delong_difference
+
+__all__ = [
+    "BOOTSTRAP_RESAMPLES",
+    "Flips",
+    "Interval",
+    "auc",
+    "brier",
+    "calibration_error",
+    "cross_entropy",
+    "delong",
+    "delong_difference",
+    "flips",
+    "flips_from",
+    "logit_offset",
+    "median",
+    "proportion",
+    "ratio_of_medians",
+    "sensitivity",
+    "sensitivity_at_specificity",
+    "specificity",
+    "specificity_at_sensitivity",
+    "temperature",
+    "threshold_of_sensitivity",
+    "threshold_of_specificity",
+]

@@ -1,0 +1,146 @@
+"""Whether probabilities mean what they say: temperature, calibration error, Brier score."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special
+
+from histoedge.edge.errors import DataError
+from histoedge.metrics.interval import Floats, Interval, checked, covariance_of, normal_interval, paired
+
+MEAN_SCALED_LOGITS = (0.01, 20.0)
+"""The least and largest mean of |logit / T| that a temperature may give. Without an end, scores no better than chance
+ask for an infinite T, and separated classes for 0, at which probabilities are 0 or 1 and no threshold divides them."""
+
+
+def temperature(labels: ArrayLike, logits: ArrayLike) -> float:
+    """The T above 0 for which the probabilities sigmoid(logit / T) have the smallest negative log likelihood.
+
+    Temperature scaling: Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks". The negative
+    log likelihood is convex in 1 / T, so the root of its slope is its one minimum. No order changes: the AUC stays.
+
+    Args:
+        labels: (n,), 0 or 1, both present.
+        logits: (n,), finite.
+
+    Returns:
+        T, at the end that ``MEAN_SCALED_LOGITS`` sets where the minimum lies beyond; 1 where all logits are 0.
+
+    Raises:
+        DataError: as ``auc``.
+    """
+    positive, curves = checked(labels, logits)
+
+    def slope(inverse: float) -> float:
+        return float(np.mean((special.expit(inverse * curves[0]) - positive) * curves[0]))
+
+    size = float(np.abs(curves[0]).mean())
+    if size == 0:
+        return 1.0
+    flattest, steepest = (mean / size for mean in MEAN_SCALED_LOGITS)
+    if slope(flattest) >= 0:
+        return 1 / flattest
+    if slope(steepest) <= 0:
+        return 1 / steepest
+    return float(1 / optimize.brentq(slope, flattest, steepest, xtol=1e-12 / size))
+
+
+def logit_offset(labels: ArrayLike, logits: ArrayLike) -> float:
+    """What to add to all logits so that with a temperature after it the negative log likelihood is smallest.
+
+    Platt 1999, "Probabilistic outputs for support vector machines": sigmoid(a z + b) fitted for a above 0 and b, here
+    as a (z + b / a). No order changes: the AUC stays.
+
+    Args:
+        labels: (n,), 0 or 1, both present.
+        logits: (n,), finite.
+
+    Returns:
+        b / a, within the largest logit's size; 0 where all logits are 0.
+
+    Raises:
+        DataError: as ``auc``.
+    """
+    positive, curves = checked(labels, logits)
+    size = float(np.abs(curves[0]).mean())
+    if size == 0:
+        return 0.0
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        inverse, offset = parameters
+        moved = curves[0] / size + offset
+        error = special.expit(inverse * moved) - positive
+        value = float(np.mean(np.logaddexp(0, inverse * moved) - positive * inverse * moved))
+        return value, np.array([np.mean(error * moved), np.mean(error) * inverse])
+
+    reach = float(np.abs(curves[0]).max()) / size
+    found = optimize.minimize(
+        loss, np.array([size, 0.0]), jac=True, method="L-BFGS-B", bounds=[MEAN_SCALED_LOGITS, (-reach, reach)]
+    )
+    return float(found.x[1]) * size
+
+
+def calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 15) -> float:
+    """Expected calibration error of the probability of tumour: 0 where of the patches given p a share p is positive.
+
+    Naeini, Cooper and Hauskrecht 2015: ``bins`` of equal width over the probability of class 1, 0 to 1, the last one
+    with its end; |mean probability - share of positives| of each, weighted with its share of the patches. The
+    confidence-binned error of Guo et al. 2017 instead bins max(p, 1 - p) over 0.5 to 1 and compares it with the share
+    of right decisions: there the patches given 0.2 and those given 0.8 share a bin, and errors of opposite sign cancel.
+    Both are above 0 for a perfectly calibrated model on few patches, because shares scatter.
+
+    Args:
+        labels: (n,), 0 or 1.
+        probabilities: (n,), 0 to 1.
+        bins: at least 1.
+
+    Raises:
+        DataError: lengths differ or are 0, labels are not 0 or 1, probabilities not within 0..1, or ``bins`` below 1.
+    """
+    if bins < 1:
+        raise DataError(f"a calibration error in {bins} bins; expected at least one")
+    positive, shares = _shares(labels, probabilities)
+    bin_of = np.minimum((shares * bins).astype(int), bins - 1)
+    gaps = np.bincount(bin_of, weights=shares - positive, minlength=bins)
+    return float(np.abs(gaps).sum() / len(shares))
+
+
+def cross_entropy(labels: ArrayLike, logits: ArrayLike) -> float:
+    """The mean binary cross-entropy of labels (n,), 0 or 1, under the probabilities sigmoid(logits), in nats.
+
+    Raises:
+        DataError: as ``auc``.
+    """
+    positive, (scores,) = checked(labels, logits)
+    return float(np.mean(np.logaddexp(0, np.where(positive, -scores, scores))))
+
+
+def brier(labels: ArrayLike, probabilities: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Brier score, mean (probability - label)^2, with the normal interval of a mean, clipped to 0..1.
+
+    Brier 1950. 0 is certain and right, 0.25 is what p = 0.5 for everything gets, 1 is certain and wrong. It rewards
+    calibration and separation together.
+
+    Args:
+        labels: (n,), 0 or 1.
+        probabilities: (n,), 0 to 1.
+        level: confidence, between 0 and 1.
+
+    Raises:
+        DataError: lengths differ or are 0, labels are not 0 or 1, or probabilities not within 0..1.
+    """
+    positive, shares = _shares(labels, probabilities)
+    squares = (shares - positive) ** 2
+    variance = float(covariance_of(squares[None])[0, 0])
+    low, high = normal_interval(float(squares.mean()), variance, level)
+    return Interval(float(squares.mean()), max(0.0, low), min(1.0, high))
+
+
+def _shares(labels: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
+    """Which patches are positive, and their probabilities (n,), at least one, within 0..1."""
+    positive, curves = paired(labels, probabilities)
+    shares = curves[0]
+    if len(shares) == 0:
+        raise DataError("0 patches; expected at least one")
+    if shares.min() < 0 or shares.max() > 1:
+        raise DataError(f"probabilities from {shares.min():.6g} to {shares.max():.6g}; expected 0 to 1")
+    return positive, shares

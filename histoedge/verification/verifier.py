@@ -1,0 +1,215 @@
+"""Does an exported file answer as it should, on every runtime there is?"""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histoedge import edge, files
+from histoedge.cell import KERAS_COMMAND, SOURCE, Cell, CellFailed
+from histoedge.data import Split
+from histoedge.edge import golden as goldens
+from histoedge.edge import manifest as manifests
+from histoedge.edge.errors import ModelError, RuntimeUnavailable
+from histoedge.edge.manifest import Manifest
+from histoedge.progress import Progress, silent
+from histoedge.verification.verdict import Comparison, GoldenCheck, TwinCheck, Verdict, keep, outdated_reason
+
+INTEGER_RUNTIMES = ("litert", "onnxruntime")
+"""Where an int8 file's multiplications must run in integers; OpenVINO decides for itself and is only reported."""
+
+MULTIPLICATIONS = (
+    *("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"),
+    *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"),
+)
+"""The operators that multiply by weights, as ONNX Runtime (those in floats) and LiteRT name them."""
+QUANTUM_LIMIT = 1.01  # one output quantum is rounding, two are a wrong scale
+
+
+def verify(model: Path, *, split: Split | None = None, progress: Progress = silent) -> Verdict:
+    """Check hashes and recompute the golden patches on every runtime; an int8 file must run in integers there.
+
+    With ``split`` compare with the source network, and an int8 file with its twin in the other format. Where the run
+    has weights of the recipe beside its ``models``, the file must have been made from these.
+
+    A passing verdict is written beside the model as ``<model>.verdict.json``; a failing one removes what lies there.
+    Where that cannot be done, as on a read-only disk, the verdict says why in ``not_kept``.
+
+    Raises:
+        ModelError: file, manifest or golden patches are missing, unreadable or altered; with ``split``: nothing
+            to compare with, or a twin that comes from other weights.
+    """
+    manifest = manifests.read(model)
+    manifests.checked_bytes(model, manifest)
+    golden = goldens.read_golden(model, manifest)
+    opening = [row for row in edge.RUNTIMES.values() if manifest.format in row.formats]
+    checks = []
+    for done, row in enumerate(opening, start=1):
+        checks.append(_golden_check(model, manifest, golden, row))
+        progress(f"verify {model.name}, runtimes", done, len(opening), row.name)
+    comparison, twin = (None, None) if split is None else _on_split(model, manifest, split)
+    verdict = Verdict(
+        model=model.name,
+        sha256=manifest.sha256,
+        recipe=manifest.recipe,
+        tolerance=manifest.tolerance,
+        tolerance_reason=manifest.tolerance_reason,
+        output_quantum=manifest.output_quantum,
+        may_saturate=tuple(manifest.may_saturate),
+        golden=tuple(checks),
+        comparison=comparison,
+        twin=twin,
+        outdated=outdated_reason(model, manifest),
+    )
+    return dataclasses.replace(verdict, not_kept=keep(verdict, manifests.verdict_path(model)))
+
+
+def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, row: edge.Runtime) -> GoldenCheck:
+    def unanswered(status: str, reason: str) -> GoldenCheck:
+        nothing: dict[str, Any] = dict.fromkeys(("version", "kernels", "largest", "operators", "integer_operators"))
+        return GoldenCheck(runtime=row.name, status=status, reason=reason, not_integer=(), undelegated=(), **nothing)
+
+    if not row.installed():
+        return unanswered("unavailable", f"not installed: {row.install}")
+    try:
+        runner = edge.load(model, runtime=row.name)
+        operators = edge.operators(model, runtime=row.name)
+    except (ModelError, RuntimeUnavailable) as error:
+        return unanswered("failed", str(error))
+    logits = runner.predict(golden.patches).reshape(-1)
+    largest = float(np.abs(logits - golden.logits).max())
+    reasons = []
+    if not largest <= manifest.tolerance:  # a NaN fails too
+        reasons.append(
+            f"logits differ by {largest:.6g}, at most {manifest.tolerance:.6g} allowed ({manifest.tolerance_reason})"
+        )
+    floats = [operator for operator in operators if operator.kind in MULTIPLICATIONS and not operator.integer]
+    if floats and manifest.output_quantum is not None and row.name in INTEGER_RUNTIMES:
+        reasons.append(f"{len(floats)} of an int8 file's multiplications run in floats, {floats[0]} is the first")
+    return GoldenCheck(
+        runtime=row.name,
+        version=runner.version,
+        kernels=runner.kernels,
+        status="failed" if reasons else "ok",
+        reason="; ".join(reasons) or None,
+        largest=largest if np.isfinite(largest) else None,
+        operators=len(operators),
+        integer_operators=sum(operator.integer for operator in operators),
+        not_integer=tuple(str(operator) for operator in operators if not operator.integer),
+        undelegated=tuple(str(operator) for operator in operators if not operator.delegated),
+    )
+
+
+def _on_split(model: Path, manifest: Manifest, split: Split) -> tuple[Comparison, TwinCheck | None]:
+    runner = edge.load(model)
+    twin = _twin(model, manifest)  # what refuses comes before what takes long
+    ours = _logits(runner, split)
+    comparison = _compare(model, manifest, split, runner.runtime, ours)
+    if twin is None or manifest.output_quantum is None:
+        return comparison, None
+    name, other = twin
+    check = compare_twins(
+        ours,
+        _logits(other, split),
+        model=name,
+        runtime=other.runtime,
+        output_quantum=manifest.output_quantum,
+        threshold_logit=_threshold_logit(manifest),
+    )
+    return comparison, check
+
+
+def _twin(model: Path, manifest: Manifest) -> tuple[str, edge.Runner] | None:
+    """The name and the runner of an int8 file's twin; None where there is no such file or no runtime for it."""
+    twin = model.with_suffix(".onnx" if manifest.format == "tflite" else ".tflite")
+    if manifest.output_quantum is None or not twin.is_file():
+        return None
+    if manifests.read(twin).parents["weights"] != manifest.parents["weights"]:
+        raise ModelError(f"{twin}: comes from other weights than {model.name}; export both from one run")
+    try:
+        return twin.name, edge.load(twin)
+    except RuntimeUnavailable:
+        return None
+
+
+def compare_twins(
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    *,
+    model: str,
+    runtime: str,
+    output_quantum: float,
+    threshold_logit: float,
+) -> TwinCheck:
+    """Both files' logits (N,) of the same patches against each other; ``model`` and ``runtime`` name the twin."""
+    a, b = (np.asarray(logits, np.float64) for logits in (ours, theirs))
+    largest = float(np.abs(a - b).max()) / output_quantum
+    flipped = (ours >= threshold_logit) != (theirs >= threshold_logit)  # in the logits' own precision, as metrics.flips
+    furthest = np.maximum(np.abs(a - threshold_logit), np.abs(b - threshold_logit)) / output_quantum
+    beyond = int(np.count_nonzero(flipped & (furthest > QUANTUM_LIMIT)))
+    return TwinCheck(
+        model=model,
+        runtime=runtime,
+        n_patches=len(a),
+        largest_quanta=largest,
+        flips=int(np.count_nonzero(flipped)),
+        flips_beyond_quantum=beyond,
+        passed=largest <= QUANTUM_LIMIT and beyond == 0,
+    )
+
+
+def _threshold_logit(manifest: Manifest) -> float:
+    return manifest.temperature * float(np.log(manifest.threshold / (1 - manifest.threshold)))
+
+
+def _compare(model: Path, manifest: Manifest, split: Split, runtime: str, ours: np.ndarray) -> Comparison:
+    """The file's logits of the whole split against its source's."""
+    from histoedge import metrics  # needs scipy, which a machine that only verifies golden patches may lack
+
+    name, theirs = _reference_logits(model, manifest, split)
+    difference = ours.astype(np.float64) - theirs
+    largest = float(np.abs(difference).max())
+    d_auc = metrics.delong_difference(split.labels, ours, theirs)
+    same_numbers = manifest.recipe in ("fp32", "fp16")  # these promise the source's logits, the others its quality
+    return Comparison(
+        reference=name,
+        runtime=runtime,
+        n_patches=len(split.labels),
+        largest=largest,
+        rms=float(np.sqrt(np.mean(difference**2))),
+        flips=metrics.flips(ours, theirs, threshold_logit=_threshold_logit(manifest)),
+        auc=metrics.auc(split.labels, ours),
+        d_auc=d_auc.value,
+        d_auc_lo=d_auc.lo,
+        d_auc_hi=d_auc.hi,
+        passed=largest <= manifest.tolerance if same_numbers else bool(np.isfinite(largest)),
+    )
+
+
+def _reference_logits(model: Path, manifest: Manifest, split: Split) -> tuple[str, np.ndarray]:
+    source = model.parent.parent / SOURCE
+    if source.is_file() and files.sha256(source) == manifest.parents["source"] and _lab_is_installed():
+        with Cell(KERAS_COMMAND) as cell:
+            try:
+                cell.load(source, runtime="keras")
+                return f"{SOURCE} @ keras", cell.predict(split.patches, batch=256).reshape(-1)
+            except CellFailed as error:
+                raise ModelError(f"{source}: the source network did not answer: {error}") from error
+    fp32 = model.with_name(manifest.fp32)
+    if not fp32.is_file():
+        raise ModelError(f"{model}: nothing to compare with: neither {SOURCE} with Keras nor {fp32.name} is here")
+    if manifests.read(fp32).parents["source"] != manifest.parents["source"]:
+        raise ModelError(f"{fp32}: comes from another network than {model.name}; export both from one run")
+    runner = edge.load(fp32)
+    return f"{fp32.name} @ {runner.runtime}", _logits(runner, split)
+
+
+def _lab_is_installed() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("keras", "tensorflow"))
+
+
+def _logits(runner: edge.Runner, split: Split) -> np.ndarray:
+    parts = [runner.predict(split.patches[at : at + 64]).reshape(-1) for at in range(0, len(split.labels), 64)]
+    return np.concatenate(parts)

@@ -1,0 +1,73 @@
+"""Tables of commands in a terminal of so many columns: no word is cut, none stands without its column."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from histoedge import benchmark
+from histoedge.benchmark import Measurement
+from histoedge.cli import group
+
+pty = pytest.importorskip("pty")
+
+
+def in_terminal(columns: int, *arguments: object) -> list[str]:
+    """What the command writes to a terminal of that width, without colours."""
+    ours, theirs = pty.openpty()
+    around = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "histoedge", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=theirs, stdin=subprocess.DEVNULL, env=around)
+    os.close(theirs)
+    text = b""
+    while chunk := _read(ours):
+        text += chunk
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", text.decode()).splitlines()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # Linux says so when the other end is closed
+        return b""
+
+
+def test_list_keeps_to_the_terminal_and_goes_on_below_its_column() -> None:
+    lines = in_terminal(80, "list", "recipes")
+    assert max(map(len, lines)) <= 80
+    start = lines[0].index("what")
+    assert all(line[start - 2 : start] == "  " for line in lines)
+    piped = CliRunner().invoke(group.main, ["list", "recipes"]).stdout
+    assert " ".join(" ".join(lines).split()) == " ".join(piped.split())
+    assert len(piped.splitlines()) == 1 + len(
+        json.loads(CliRunner().invoke(group.main, ["list", "recipes", "--json"]).stdout)
+    )
+
+
+def test_report_keeps_names_whole_in_eighty_columns_and_tells_its_facts(
+    cell: Callable[..., Measurement], tmp_path: Path
+) -> None:
+    rows = [
+        cell("accurate/models/prune50_int8.tflite", "litert", n_patches=9, p50_ratio=0.25),
+        cell("edge/models/int8.onnx"),
+    ]
+    file = tmp_path / "first.json"
+    benchmark.write(file, rows, inputs={})
+    lines = in_terminal(80, "report", file)
+    assert max(map(len, lines)) <= 80
+    assert re.search(r"accurate/models/ +litert +1,000 +0\.25 +\.940 \[\.930 \.950\]", lines[1])
+    assert lines[2].strip() == "prune50_int8.tflite"
+    done = CliRunner().invoke(group.main, ["report", str(file), "--json", "--csv", str(tmp_path / "a.csv")])
+    found = json.loads(done.stdout)
+    assert found["written"] == [str(tmp_path / "a.csv")]
+    assert found["run"] == "accurate, edge"
+    assert found["rows"][0]["p50_ratio"] == 0.25
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["environment"]["date"])

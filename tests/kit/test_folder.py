@@ -1,0 +1,240 @@
+"""The folder that an integrator copies: whole, repeatable, alone, and refused where it would lose or hide something."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import histoedge
+from histoedge import edge, verification
+from histoedge.cli import main
+from histoedge.edge import golden as goldens
+from histoedge.edge import manifest as manifests
+from histoedge.edge.errors import DataError, ModelError
+from histoedge.kit import embed
+
+EXPORTED = Path(histoedge.__file__).parents[1] / "exported"
+COMPILER = shutil.which("g++")
+
+
+def bytes_in(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def alone(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """An interpreter that ignores PYTHONPATH, and fails when it imports histoedge."""
+    code = (
+        "import runpy, sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        assert name.partition('.')[0] != 'histoedge', name\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "kind, name, *sys.argv[1:] = sys.argv[1:]\n"
+        "sys.path.insert(0, __import__('os').path.dirname(name) if kind == 'path' else '')\n"
+        "sys.argv[0] = name\n"
+        "(runpy.run_path if kind == 'path' else runpy.run_module)(name, run_name='__main__')\n"
+    )
+    command = [sys.executable, "-E", "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture
+def verified(mean_red_calibrated: Path) -> Path:
+    assert verification.verify(mean_red_calibrated).passed
+    return mean_red_calibrated
+
+
+@pytest.fixture
+def kit(verified: Path, tmp_path: Path) -> Path:
+    embed(verified, tmp_path / "kit")
+    return tmp_path / "kit"
+
+
+def test_the_example_works_from_anywhere_without_histoedge(kit: Path, tmp_path: Path) -> None:
+    golden = alone("path", kit / "example.py", cwd=tmp_path)
+    assert golden.stdout.splitlines() == ["0.5000 no tumour", "0.5987 no tumour", "0.8808 tumour"], golden.stderr
+    patch = np.zeros((1, 96, 96, 3), np.uint8)
+    patch[..., 0] = 255
+    patch.tofile(tmp_path / "patch.rgb")
+    done = alone("path", kit / "example.py", tmp_path / "patch.rgb", cwd=tmp_path)
+    assert done.stdout == "0.8808 tumour\n", done.stderr  # 1 / (1 + exp(-1 / 0.5))
+
+
+def test_the_example_is_ten_lines(kit: Path) -> None:
+    lines = (kit / "example.py").read_text().splitlines()
+    assert len([line for line in lines if not line.startswith(("import", "from", '"""'))]) <= 10
+    assert max(map(len, lines)) <= 125
+
+
+def test_the_self_test_of_the_folder_passes_and_finds_a_flipped_bit(kit: Path) -> None:
+    done = alone("module", "edge", "selftest", ".", cwd=kit)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "pass"), done.stderr
+    golden = goldens.golden_path(kit / "mean_red_calibrated.onnx")
+    content = bytearray(golden.read_bytes())
+    content[200] ^= 1
+    golden.write_bytes(content)
+    done = alone("module", "edge", "selftest", ".", cwd=kit)
+    assert done.returncode == 1
+    assert "changed after the manifest was written" in done.stderr
+
+
+def test_the_same_model_gives_the_same_bytes_and_replaces_what_was_embedded(kit: Path, verified: Path) -> None:
+    before = bytes_in(kit)
+    alone("path", kit / "example.py", cwd=kit)
+    assert (kit / "edge" / "__pycache__").is_dir()
+    embed(verified, kit)
+    assert bytes_in(kit) == before
+    assert [path.name for path in kit.parent.iterdir() if path.name.startswith(".kit")] == []
+
+
+def test_what_was_added_or_changed_is_not_replaced(kit: Path, verified: Path) -> None:
+    mine = kit / "edge" / "mine.py"
+    mine.write_text("")
+    with pytest.raises(DataError, match=r"mine\.py: added or changed after .*kit was embedded"):
+        embed(verified, kit)
+    mine.unlink()
+    (kit / "example.py").write_text("print('mine')")
+    with pytest.raises(DataError, match=r"example\.py: added or changed"):
+        embed(verified, kit)
+    assert (kit / "example.py").read_text() == "print('mine')"
+
+
+def test_a_folder_of_something_else_is_refused_and_an_empty_one_is_filled(verified: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    embed(verified, other)
+    shutil.rmtree(other)
+    other.mkdir()
+    (other / "letter.txt").write_text("dear")
+    with pytest.raises(DataError, match="not empty, and no earlier embedding"):
+        embed(verified, other)
+    assert bytes_in(other) == {"letter.txt": b"dear"}
+
+
+def test_a_model_is_embedded_only_with_a_passing_verdict_of_its_bytes(mean_red: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no passing verdict of these bytes lies beside it; run histoedge verify"):
+        embed(mean_red, tmp_path / "kit")
+    verification.verify(mean_red)
+    place = manifests.verdict_path(mean_red)
+    kept = json.loads(place.read_text())
+    for changed in ({"passed": False}, {"passed": 1, "sha256": "0" * 64}, {"format": 1}, {"golden": 7}):
+        place.write_text(json.dumps({**kept, **changed}))
+        with pytest.raises(ModelError, match="no passing verdict"):
+            embed(mean_red, tmp_path / "kit")
+    place.write_text(json.dumps(kept | {"golden": [{**kept["golden"][0], "version": "0.1"}]}))
+    assert not verification.is_current(mean_red)  # passed elsewhere, on another version: embedded all the same
+    embed(mean_red, tmp_path / "kit")
+
+
+def test_a_place_below_a_file_is_refused_in_one_line(verified: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(main, ["embed", str(verified), "--into", str(tmp_path / "file" / "kit")])
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_licence_in_the_folder_is_the_projects(kit: Path) -> None:
+    project = Path(histoedge.__file__).parents[1] / "LICENSE"
+    if not project.is_file():
+        pytest.skip("not a checkout")
+    assert (kit / "LICENSE").read_bytes() == project.read_bytes()
+    licences = (kit / "LICENSES.md").read_text()
+    assert "| numpy | BSD-3-Clause" in licences
+    assert "| onnxruntime | MIT |" in licences
+
+
+def test_the_page_tells_what_the_manifest_says_and_fits_one_page(kit: Path) -> None:
+    page = (kit / "README.md").read_text()
+    said = ("0.972 um per px", "-logit / 0.5", "**0.6** or above", "`specificity 0.95` | 0.7000 | 0.500", "x 32 px")
+    for wanted in (*said, "not a medical device", "example.cpp", "For this release: "):
+        assert wanted in page
+    assert "$" not in page.replace("$ORT_HOME", "")
+    assert len(page.splitlines()) <= 75
+
+
+def test_the_command_tells_what_comes_next(verified: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["embed", str(verified), "--into", str(tmp_path / "kit")])
+    assert result.exit_code == 0, result.output
+    assert "python -m edge selftest ." in result.stdout
+    result = CliRunner().invoke(main, ["embed", str(verified), "--into", str(tmp_path / "kit"), "--json"])
+    assert json.loads(result.stdout)["files"] == sorted(bytes_in(tmp_path / "kit"))
+
+
+def test_the_doctor_of_the_command_line_is_that_of_the_folder(kit: Path, tmp_path: Path) -> None:
+    logits = tmp_path / "logits.csv"
+    logits.write_text("0\n0.2\n")
+    result = CliRunner().invoke(main, ["doctor", str(kit), str(logits)])
+    assert result.exit_code == 1
+    assert "2 rows of logits, expected 3" in result.stderr
+
+
+def test_the_doctor_of_the_folder_names_swapped_channels(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    kit = tmp_path / "kit"
+    embed(EXPORTED / "nano" / "models" / "int8.onnx", kit)
+    patches = np.fromfile(kit / "golden.rgb", np.uint8).reshape(-1, 96, 96, 3)
+    logits = edge.load(kit / "int8.onnx").predict(np.ascontiguousarray(patches[..., ::-1])).reshape(-1)
+    np.savetxt(tmp_path / "logits.csv", logits)
+    done = alone("module", "edge", "doctor", ".", tmp_path / "logits.csv", cwd=kit)
+    assert done.returncode == 3, done.stderr
+    assert "mistake: " in done.stdout
+    assert "BGR" in done.stdout
+
+
+@pytest.mark.skipif(COMPILER is None or "ORT_HOME" not in os.environ, reason="not run here: g++ and ORT_HOME")
+@pytest.mark.parametrize("name", ["mean_red", "mean_red_saturating"])
+def test_the_example_for_onnx_runtime_passes_and_fails(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    model: Path = request.getfixturevalue(name)
+    verification.verify(model)
+    embed(model, tmp_path / "kit")
+    asks_for_exact_sums = "x64quantprecision" in (tmp_path / "kit" / "example.cpp").read_text()
+    assert asks_for_exact_sums == (name == "mean_red_saturating")
+    check_the_example(tmp_path / "kit", os.environ["ORT_HOME"], "onnxruntime")
+
+
+@pytest.mark.skipif(COMPILER is None or "LITERT_HOME" not in os.environ, reason="not run here: g++ and LITERT_HOME")
+def test_the_example_for_litert_passes_and_fails(tmp_path: Path) -> None:
+    embed(EXPORTED / "nano" / "models" / "int8.tflite", tmp_path / "kit")
+    check_the_example(tmp_path / "kit", os.environ["LITERT_HOME"], "LiteRt")
+
+
+def check_the_example(kit: Path, home: str, library: str) -> None:
+    """It passes, writes its logits, and names the patch that was changed."""
+    command: list[Any] = [
+        COMPILER,
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-std=c++17",
+        kit / "example.cpp",
+        f"-I{home}/include",
+    ]
+    command += [f"-L{home}/lib", f"-l{library}", f"-Wl,-rpath,{home}/lib", "-o", kit.parent / "example"]
+    subprocess.run(command, check=True)
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [kit.parent / "example", kit, kit.parent / "logits.csv"], capture_output=True, text=True, check=False
+        )
+
+    done = run()
+    assert (done.returncode, done.stdout[:6]) == (0, "PASS: "), done.stderr
+    golden = np.loadtxt(kit / "golden.logits")
+    np.testing.assert_allclose(np.loadtxt(kit.parent / "logits.csv"), golden, atol=0.1)
+    golden[1] += 5
+    np.savetxt(kit / "golden.logits", golden)
+    done = run()
+    assert (done.returncode, done.stdout[:6]) == (3, "FAIL: ")
+    assert " on patch 1, " in done.stdout
+    (kit / "golden.rgb").write_bytes(b"short")
+    assert run().returncode == 1

@@ -120,7 +120,7 @@ def _opened(model: Path, runtime: str, name: str) -> Iterator[Cell]:
         yield cell
 
 
-def judge(found: Sequence[Mapping[str, Interval]]) -> list[dict[str, Any]]:
+def judge_ratios(found: Sequence[Mapping[str, Interval]]) -> list[dict[str, Any]]:
     """A row for the same file twice and one for the slowed file, from the ratios of all repetitions."""
     count = len(found)
     most = math.floor(MOST_ALIKE_DIFFERING * count + 1e-9)
@@ -155,7 +155,7 @@ def _row(found: Sequence[Interval]) -> dict[str, Any]:
     }
 
 
-def measure(
+def measure_repetitions(
     model: Path, runtime: str, patches: np.ndarray, bench: Bench, *, repetitions: int, progress: Progress
 ) -> list[dict[str, Interval]]:
     """The ratios of every repetition."""
@@ -170,7 +170,7 @@ def measure(
     return found
 
 
-def main() -> None:
+def aa_command() -> None:
     """Write a row for the same file twice and one for the slowed file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
@@ -195,7 +195,7 @@ def main() -> None:
     split = data.load(arguments.data, splits=("test",))["test"]
     chosen = np.unique(np.linspace(0, len(split.labels) - 1, TIMED_PATCHES).astype(int))
     with on_terminal() as show:
-        found = measure(
+        found = measure_repetitions(
             arguments.model,
             runtime,
             split.patches[chosen],
@@ -219,8 +219,8 @@ def main() -> None:
         + ("each turn in a fresh process" if bench.fresh else "each file in one process")
         + "; the test is at the 1 % level, `width` is that of the ratio's 99 % interval. The slowed file waits after "
         "every call.",
-        "environment": environment.describe(),
-        "rows": judge(found),
+        "environment": environment.this_machine(),
+        "rows": judge_ratios(found),
         "ratios": [{name: [one.value, one.lo, one.hi] for name, one in each.items()} for each in found],
     }
     files.write_json(arguments.out, document)
@@ -231,6 +231,6 @@ if __name__ == "__main__":
         serve(open_slowed)
         sys.exit()
     try:
-        main()
+        aa_command()
     except HistoedgeError as error:
         sys.exit(str(error))

@@ -114,7 +114,7 @@ def trained(splits: dict[str, Split], base: TrainConfig, changes: dict[str, Any]
     }
 
 
-def main() -> None:
+def ablations_command() -> None:
     """Write one row per choice and seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
@@ -145,11 +145,11 @@ def _write(out: Path, rows: list[dict[str, Any]]) -> None:
             "about": f"One choice of `ablations.toml` changed at a time, {PATCHES:,} training patches and 10 epochs "
             "where the row says nothing else, no teacher; AUC on `valid` alone, of the best epoch.",
             "command": "python benchmarks/ablations.py --data DATA --out F",
-            "environment": environment.describe(),
+            "environment": environment.this_machine(),
             "rows": rows,
         },
     )
 
 
 if __name__ == "__main__":
-    main()
+    ablations_command()

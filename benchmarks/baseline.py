@@ -20,7 +20,7 @@ PATCHES = 8_000
 PHASES = ((3, 2.5e-3, 50), (5, 1e-3, 64))  # epochs, learning rate, batch
 
 
-def main() -> None:
+def baseline_command() -> None:
     """Train, and write the weights for pixels in 0..1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
@@ -50,10 +50,10 @@ def main() -> None:
     settings: dict[str, Any] = {"recipe": "its author's", "seed": arguments.seed, "phases": PHASES, "patches": PATCHES}
     hashes = {name: split.content_hash for name, split in splits.items()}
     inputs = {"train": settings, "network": network.as_json(), "data": hashes, "teacher": None}
-    catalogue.write(arguments.out, network, {name: inputs[name] for name in ("train", "data", "teacher")})
+    catalogue.write_network(arguments.out, network, {name: inputs[name] for name in ("train", "data", "teacher")})
     files.write_json(arguments.out / "history.json", history)
     trained = Trained(tuple(history), arrays, history[-1]["valid_auc"])
-    train.write(arguments.out, network, trained, inputs, splits)
+    train.write_source(arguments.out, network, trained, inputs, splits)
 
 
 def _parts(patches: np.ndarray) -> list[np.ndarray]:
@@ -61,4 +61,4 @@ def _parts(patches: np.ndarray) -> list[np.ndarray]:
 
 
 if __name__ == "__main__":
-    main()
+    baseline_command()

@@ -27,7 +27,7 @@ Draw = Callable[[np.random.Generator], Interval]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class Truth:
     """An interval drawn anew by ``draw`` from a population whose true value is ``true``."""
 
     interval: str
@@ -48,11 +48,11 @@ def area(shift: float) -> float:
     return float(stats.norm.cdf(shift / 2**0.5))
 
 
-def of_auc() -> Iterator[Case]:
+def of_auc() -> Iterator[Truth]:
     """DeLong's interval, alone and paired."""
     for shift, count in ((1.0, 100), (1.0, 200), (2.2, 200), (2.2, TEST_PATCHES)):
         labels = half(count)
-        yield Case(
+        yield Truth(
             interval="DeLong",
             of=f"normals {shift} apart",
             n_patches=count,
@@ -62,7 +62,7 @@ def of_auc() -> Iterator[Case]:
     edges = np.arange(-8.5, 10.5)
     low, high = (np.diff(stats.norm.cdf(edges, mean)) for mean in (0, 1))
     labels = half(200)
-    yield Case(
+    yield Truth(
         interval="DeLong",
         of="normals 1.0 apart, rounded to whole numbers",
         n_patches=200,
@@ -76,7 +76,7 @@ def of_auc() -> Iterator[Case]:
             first, second = (shift * labels + common + random.normal(0, rest, len(labels)) for shift in shifts)
             return metrics.delong_difference(labels, first, second)
 
-        yield Case(
+        yield Truth(
             interval="paired DeLong",
             of=f"normals {shifts[0]} and {shifts[1]} apart, correlation {shared**2:.2f}",
             n_patches=count,
@@ -85,7 +85,7 @@ def of_auc() -> Iterator[Case]:
         )
 
 
-def of_decisions() -> Iterator[Case]:
+def of_decisions() -> Iterator[Truth]:
     """Operating points, and the Brier score."""
     labels = half(TEST_PATCHES)
     measures = (
@@ -94,7 +94,7 @@ def of_decisions() -> Iterator[Case]:
     )
     for name, measure in measures:
         for percent in (90, 95, 99):
-            yield Case(
+            yield Truth(
                 interval=f"bootstrap, {name.format(percent)}",
                 of="normals 2.2 apart",
                 n_patches=TEST_PATCHES,
@@ -108,10 +108,10 @@ def of_decisions() -> Iterator[Case]:
         shares = random.random(200)
         return metrics.brier(random.random(200) < shares, shares)
 
-    yield Case(interval="normal, Brier score", of="uniform probabilities", n_patches=200, true=1 / 6, draw=brier)
+    yield Truth(interval="normal, Brier score", of="uniform probabilities", n_patches=200, true=1 / 6, draw=brier)
 
 
-def of_slides() -> Iterator[Case]:
+def of_slides() -> Iterator[Truth]:
     """The interval over slides, and DeLong's on the same patches, which takes patches to be independent."""
     for count in (10, 20, 40, 100):
         slide = np.repeat(np.arange(count), 20)
@@ -131,14 +131,14 @@ def of_slides() -> Iterator[Case]:
 
         of = f"{count} slides of 20 patches, shifts of spread 1"
         both = {"of": of, "n_patches": len(slide), "draws": DRAWS_OF_SLIDES}
-        yield Case(interval="over slides", true=area(2**-0.5), draw=over_slides, **both)
-        yield Case(interval="DeLong", true=area(2**-0.5), draw=over_patches, **both)
+        yield Truth(interval="over slides", true=area(2**-0.5), draw=over_slides, **both)
+        yield Truth(interval="DeLong", true=area(2**-0.5), draw=over_patches, **both)
         if count >= 40:
             expected = area(2**-0.5) - area(0.6 * 2**-0.5)
-            yield Case(interval="paired, over slides", true=expected, draw=difference, **both)
+            yield Truth(interval="paired, over slides", true=expected, draw=difference, **both)
 
 
-def of_synthetic_slides() -> Iterator[Case]:
+def of_synthetic_slides() -> Iterator[Truth]:
     """Slides drawn from those of the synthetic source, scored by the depth of their nuclear stain alone."""
     split = synthetic.generate("test", patches=SYNTHETIC_SLIDES * synthetic.PATCHES_PER_SLIDE, seed=0)
     slide = np.arange(len(split.labels)) // synthetic.PATCHES_PER_SLIDE
@@ -161,13 +161,15 @@ def of_synthetic_slides() -> Iterator[Case]:
         patches = round(count * len(labels) / SYNTHETIC_SLIDES)
         both = {"of": f"{count} of {SYNTHETIC_SLIDES} synthetic slides", "n_patches": patches, "true": true}
         both |= {"draws": DRAWS_OF_SLIDES}
-        yield Case(interval="over slides", draw=lambda random, count=count: by_slide.auc(*drawn(random, count)), **both)
-        yield Case(
+        yield Truth(
+            interval="over slides", draw=lambda random, count=count: by_slide.auc(*drawn(random, count)), **both
+        )
+        yield Truth(
             interval="DeLong", draw=lambda random, count=count: metrics.delong(*drawn(random, count)[:2]), **both
         )
 
 
-def row(case: Case, seed: int) -> dict[str, str | int | float]:
+def coverage_row(case: Truth, seed: int) -> dict[str, str | int | float]:
     """How often the interval holds the true value, with Wilson's 95 % interval, and on which side it misses."""
     random = np.random.default_rng(seed)
     found = [case.draw(random) for _ in range(case.draws)]
@@ -187,7 +189,7 @@ def row(case: Case, seed: int) -> dict[str, str | int | float]:
     }
 
 
-def main() -> None:
+def coverage_command() -> None:
     """Write one row per interval and population."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
@@ -197,7 +199,7 @@ def main() -> None:
     rows = []
     with on_terminal() as show:
         for done, case in enumerate(cases, start=1):
-            rows.append(row(case, arguments.seed))
+            rows.append(coverage_row(case, arguments.seed))
             show("coverage, cases", done, len(cases), f"{case.interval}, {case.of}: {rows[-1]['coverage']:.3f}")
     document = {
         "format": 1,
@@ -206,11 +208,11 @@ def main() -> None:
         "about": "How often a 95 % interval holds the true value, in simulation, with Wilson's 95 % bounds of that "
         "share; how often it lies wholly below (`too_low`) or above the truth. Slides hold one class each and shift "
         "all their scores alike; DeLong's interval takes their patches to be independent.",
-        "environment": environment.describe(),
+        "environment": environment.this_machine(),
         "rows": rows,
     }
     files.write_json(arguments.out, document)
 
 
 if __name__ == "__main__":
-    main()
+    coverage_command()

@@ -172,12 +172,12 @@ def answers(
     yield "random", "unknown", random.normal(expected.mean(), expected.std(), len(expected))
 
 
-def named(diagnosis: Diagnosis) -> tuple[str, ...]:
+def mistakes_named(diagnosis: Diagnosis) -> tuple[str, ...]:
     """The mistakes named, or the verdict where there is none."""
     return tuple(finding.mistake for finding in diagnosis.findings) or (diagnosis.verdict,)
 
 
-def judge(model: Path, *, sets: int, progress: Progress) -> list[dict[str, Any]]:
+def count_diagnoses(model: Path, *, sets: int, progress: Progress) -> list[dict[str, Any]]:
     """A row for each thing made: how often it was named, alone or with others, and what else was said.
 
     Raises:
@@ -205,7 +205,7 @@ def judge(model: Path, *, sets: int, progress: Progress) -> list[dict[str, Any]]
             damaged = np.ascontiguousarray(damage(patches, random))
             made.append((name, truth, runner.predict(damaged).reshape(-1)))
         for name, truth, logits in made:
-            said[name, truth][named(diagnose(case, logits))] += 1
+            said[name, truth][mistakes_named(diagnose(case, logits))] += 1
         progress(f"doctor, sets for {manifest.network} {model.name}", number + 1, sets)
     return [_row(f"{manifest.network} {model.name}", name, truth, counts) for (name, truth), counts in said.items()]
 
@@ -233,7 +233,7 @@ def _row(model: str, made: str, truth: str, counts: collections.Counter[tuple[st
     }
 
 
-def main() -> None:
+def diagnoses_command() -> None:
     """Write a row for everything made with every file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
@@ -243,7 +243,7 @@ def main() -> None:
     if arguments.sets < 1:
         parser.error("expected at least 1 set")
     with on_terminal() as show:
-        rows = [row for model in arguments.models for row in judge(model, sets=arguments.sets, progress=show)]
+        rows = [row for model in arguments.models for row in count_diagnoses(model, sets=arguments.sets, progress=show)]
     document = {
         "format": 1,
         "kind": KIND,
@@ -253,7 +253,7 @@ def main() -> None:
         "`named` counts the sets in which it named the mistake that was made, `named_alone` those without another that "
         "the model answers alike to, `within_tolerance` those in which the mistake changed no logit by more than the "
         "tolerance, so that `right` is right; `percent` is `named` of all others.",
-        "environment": environment.describe(),
+        "environment": environment.this_machine(),
         "columns": list(rows[0]),
         "rows": rows,
     }
@@ -263,6 +263,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        diagnoses_command()
     except HistoedgeError as error:
         sys.exit(str(error))

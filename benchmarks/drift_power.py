@@ -93,7 +93,7 @@ def cost_us(runner: edge.ExportedRunner, manifest: Manifest, patches: np.ndarray
     return found[0], found[1]
 
 
-def main() -> None:
+def drift_power_command() -> None:
     """Write a row for every kind of stream."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--split", choices=("valid", "test"), default="valid")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    machine = environment.describe()
+    machine = environment.this_machine()
     loaded = data.load(arguments.data, splits=("train", arguments.split))
     runner = edge.load(arguments.model)
     described = appearance.describe(loaded["train"])
@@ -143,6 +143,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        drift_power_command()
     except HistoedgeError as error:
         sys.exit(str(error))

@@ -101,7 +101,7 @@ def _resident(root: psutil.Process) -> int:
     return total
 
 
-def main() -> None:
+def full_size_command() -> None:
     """Write a row for each command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cgroup", type=Path)
     arguments = parser.parse_args()
-    machine = environment.describe()
+    machine = environment.this_machine()
     full, runs = arguments.work / "data", arguments.work / "runs"
     make(arguments.data, full)
     shutil.rmtree(runs, ignore_errors=True)
@@ -137,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    full_size_command()

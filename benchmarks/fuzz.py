@@ -219,14 +219,14 @@ def target_of(seed: int, number: int) -> Target:
 
 
 @dataclass(frozen=True)
-class Exported:
+class FuzzedModel:
     """The three parts of an exported file in memory."""
 
     name: str
     parts: dict[str, bytes]
 
     @classmethod
-    def read(cls, model: Path) -> "Exported":
+    def read(cls, model: Path) -> "FuzzedModel":
         """Of the file at this place, after the checks of ``edge.load``."""
         edge.operators(model)
         places = manifests.manifest_path(model), goldens.golden_path(model)
@@ -257,7 +257,7 @@ def signed(parts: dict[str, bytes]) -> dict[str, bytes]:
         return parts
 
 
-def outcome(folder: Path, exported: Exported, parts: dict[str, bytes], written: dict[str, bytes]) -> str:
+def outcome(folder: Path, exported: FuzzedModel, parts: dict[str, bytes], written: dict[str, bytes]) -> str:
     """One of ``OUTCOMES`` but the last two, with a word on what was not deliberate.
 
     ``written`` is what lies in the folder, so that only what differs is written.
@@ -282,14 +282,14 @@ def outcome(folder: Path, exported: Exported, parts: dict[str, bytes], written: 
     return "same" if parts["model"] == exported.parts["model"] and says_the_same(parts, exported) else "answered"
 
 
-def says_the_same(parts: dict[str, bytes], exported: Exported) -> bool:
+def says_the_same(parts: dict[str, bytes], exported: FuzzedModel) -> bool:
     """Whether only the manifest's spelling was changed, such as its white space."""
     return parts["golden"] == exported.parts["golden"] and json.loads(parts["manifest"]) == json.loads(
         exported.parts["manifest"]
     )
 
 
-def task(exported: Exported, seed: int, numbers: range) -> list[tuple[str, str, str]]:
+def task(exported: FuzzedModel, seed: int, numbers: range) -> list[tuple[str, str, str]]:
     """Target, outcome and details of these cases, in forked children that end where one crashes."""
     found: list[tuple[str, str, str]] = []
     with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
@@ -305,7 +305,9 @@ def task(exported: Exported, seed: int, numbers: range) -> list[tuple[str, str, 
     return found
 
 
-def in_child(exported: Exported, seed: int, numbers: range, folder: Path) -> tuple[list[str], tuple[str, str] | None]:
+def in_child(
+    exported: FuzzedModel, seed: int, numbers: range, folder: Path
+) -> tuple[list[str], tuple[str, str] | None]:
     """The outcomes that a forked child told before it ended, and how it ended if not well."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -333,7 +335,7 @@ def in_child(exported: Exported, seed: int, numbers: range, folder: Path) -> tup
     return told, ("crashed", signal.Signals(-status).name if status < 0 else f"exit code {status}")
 
 
-def run_child(exported: Exported, seed: int, numbers: range, folder: Path, writing: int) -> None:
+def run_child(exported: FuzzedModel, seed: int, numbers: range, folder: Path, writing: int) -> None:
     """Run cases until one has a model of its own bytes behind it, which may have spoilt the process; never returns."""
     warnings.simplefilter("error")
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -353,7 +355,7 @@ def run_child(exported: Exported, seed: int, numbers: range, folder: Path, writi
     os._exit(0)
 
 
-def rows(exported: Exported, found: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
+def rows(exported: FuzzedModel, found: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
     """A row per target: how many cases ended how."""
     counts = Counter((target, kind) for target, kind, _ in found)
     return [
@@ -367,7 +369,7 @@ def rows(exported: Exported, found: list[tuple[str, str, str]]) -> list[dict[str
     ]
 
 
-def main() -> None:
+def fuzz_command() -> None:
     """Write a row per file and target; exit 3 where something was not deliberate."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
@@ -375,14 +377,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=COUNT, help="cases per file")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    machine = environment.describe()
+    machine = environment.this_machine()
     table, bad, signals = [], [], Counter[str]()
     for runtime in edge.RUNTIMES.values():
         if runtime.installed() and runtime.name in ("litert", "onnxruntime"):
             import_module(runtime.module)  # once, not in every child
     with on_terminal() as show:
         for model in arguments.models:
-            exported = Exported.read(model)
+            exported = FuzzedModel.read(model)
             starts = range(0, arguments.count, CASES_PER_TASK)
             with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("fork")) as pool:
                 tasks = [
@@ -428,6 +430,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        fuzz_command()
     except HistoedgeError as error:
         sys.exit(str(error))

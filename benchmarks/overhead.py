@@ -82,7 +82,7 @@ def time_both(
     return list(nanoseconds / 1e6)
 
 
-def row(model: Path, runner: edge.Runner, predict_ms: np.ndarray, bare_ms: np.ndarray) -> dict[str, Any]:
+def overhead_row(model: Path, runner: edge.Runner, predict_ms: np.ndarray, bare_ms: np.ndarray) -> dict[str, Any]:
     """The figures of one file on one runtime: microseconds at p50, and what ``predict`` takes more."""
     ratio = metrics.ratio_of_medians(predict_ms, bare_ms)
     bare_us = 1e3 * float(np.median(bare_ms))
@@ -101,7 +101,7 @@ def row(model: Path, runner: edge.Runner, predict_ms: np.ndarray, bare_ms: np.nd
     }
 
 
-def measure(
+def measure_overhead(
     models: Sequence[Path], patches: np.ndarray, *, rounds: int, calls_per_round: int, progress: Progress
 ) -> list[dict[str, Any]]:
     """A row for every file on every runtime installed that opens it.
@@ -124,12 +124,12 @@ def measure(
         runner = edge.load(model, runtime=runtime)
         both: tuple[Call, Call] = runner.predict, bare(runner)
         times = time_both(both, buffers, rounds=rounds, calls_per_round=calls_per_round, seed=done)
-        rows.append(row(model, runner, *times))
+        rows.append(overhead_row(model, runner, *times))
         progress("overhead, files on runtimes", done, len(places), f"{model.name} @ {runtime}")
     return rows
 
 
-def main() -> None:
+def overhead_command() -> None:
     """Write a row for every file on every runtime."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
@@ -140,13 +140,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.rounds < 2 or arguments.calls < 1:
         parser.error("expected at least 2 rounds of 1 call")
-    machine = environment.describe()  # before this process keeps to some of its CPUs
+    machine = environment.this_machine()  # before this process keeps to some of its CPUs
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     split = data.load(arguments.data, splits=("test",))["test"]
     chosen = np.unique(np.linspace(0, len(split.labels) - 1, TIMED_PATCHES).astype(int))
     with on_terminal() as show:
-        rows = measure(
+        rows = measure_overhead(
             arguments.models,
             split.patches[chosen],
             rounds=arguments.rounds,
@@ -176,6 +176,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        overhead_command()
     except HistoedgeError as error:
         sys.exit(str(error))

@@ -36,7 +36,7 @@ print(time.perf_counter() - started)
 """
 
 
-class Memory:
+class PeakMemory:
     """The most memory that this process and all below it held at once, in bytes, sampled 10 times a second."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Memory:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
-    def __enter__(self) -> "Memory":
+    def __enter__(self) -> "PeakMemory":
         self._thread.start()
         return self
 
@@ -63,24 +63,24 @@ class Memory:
             self.peak_bytes = max(self.peak_bytes, held)
 
 
-def decode(block: tuple[str, list[str]]) -> int:
+def decode_images(block: tuple[str, list[str]]) -> int:
     """Decode some images and do nothing with them."""
     folder, names = block
     return sum(len(image.read_patch(Path(folder) / name)) for name in names)
 
 
 def alone(pool: ProcessPoolExecutor, images: pack.Images) -> float:
-    """Seconds to decode the images in processes that have started already."""
+    """Seconds to decode_images the images in processes that have started already."""
     blocks = [(str(block.folder), list(block.names)) for block in decoder.blocks(images.folder, images.names)]
     started = time.perf_counter()
-    list(pool.map(decode, blocks))
+    list(pool.map(decode_images, blocks))
     return time.perf_counter() - started
 
 
 def packing(images: pack.Images, place: Path) -> float:
     """Seconds to pack the images into a new folder, from the start of the processes to the file on the disk."""
     started = time.perf_counter()
-    pack.opened(images, [place])
+    pack.open_pack(images, [place])
     return time.perf_counter() - started
 
 
@@ -90,13 +90,13 @@ def loading(data: Path, place: Path, *, cached: bool) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def row(what: str, images: pack.Images, seconds: Any) -> dict[str, Any]:
+def packing_row(what: str, images: pack.Images, seconds: Any) -> dict[str, Any]:
     """A row of the results, of one time or the median of several."""
     took = float(np.median(seconds))
     return {"what": what, "images": len(images), "seconds": took, "images_per_s": len(images) / took}
 
 
-def main() -> None:
+def packing_command() -> None:
     """Write the seconds of each, the ratio of packing to decoding alone, and the peak of memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--scratch", type=Path, help="folder for the packs")
     arguments = parser.parse_args()
-    machine = environment.describe()
+    machine = environment.this_machine()
     everything = pack.listed(arguments.data / "train", suffix=".tif")
     some = everything.take(range(min(arguments.limit, len(everything))))
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
@@ -121,12 +121,15 @@ def main() -> None:
                 sys.stderr.write(f"{took}\n")
         times = {one: np.array([pair[one] for pair in pairs]) for one in ("decode", "pack")}
         ratio = metrics.ratio_of_medians(times["pack"][:, None], times["decode"][:, None])
-        rows = [row("decode alone", some, times["decode"]), row("pack", some, times["pack"])]
+        rows = [
+            packing_row("decode alone", some, times["decode"]),
+            packing_row("pack", some, times["pack"]),
+        ]
         place = scratch / "all"
-        with Memory() as memory:
-            rows.append(row("pack all, once", everything, packing(everything, place)))
+        with PeakMemory() as memory:
+            rows.append(packing_row("pack all, once", everything, packing(everything, place)))
         for name, cached in (("load, packed", True), ("load, no cache", False)):
-            rows.append(row(name, everything, loading(arguments.data, place, cached=cached)))
+            rows.append(packing_row(name, everything, loading(arguments.data, place, cached=cached)))
     files.write_json(
         arguments.out,
         {
@@ -150,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    packing_command()

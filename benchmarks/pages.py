@@ -55,7 +55,7 @@ def networks_parts() -> list[str]:
     for results in sorted(HERE.glob("results/*/*.json")):
         if not _is_run(results):
             continue
-        rows = [row for row in benchmark.read(results).measurements if row.measured and row.format != "keras"]
+        rows = [row for row in benchmark.read_results(results).measurements if row.measured and row.format != "keras"]
         for recipe in ("int8", "slim50_int8") if any(row.recipe == "int8" for row in rows) else ("fp32",):
             same = [row for row in rows if row.recipe == recipe]
             if not same:
@@ -75,7 +75,7 @@ def released() -> str:
     for folder in sorted(HERE.parent.glob("exported/*/models")):
         name = folder.parent.name
         (results,) = (file for file in HERE.glob(f"results/*/{name}.json") if not _without_amx(file))
-        rows = {(row.model, row.runtime): row for row in benchmark.read(results).measurements}
+        rows = {(row.model, row.runtime): row for row in benchmark.read_results(results).measurements}
         int8, fp32 = (rows[f"{recipe}.onnx", "onnxruntime"] for recipe in ("int8", "fp32"))
         cells = [f"`{name}`", f"{(int8.macs or 0) / 1e6:.1f}", kilobytes(int8.size_bytes)]
         cells += [interval(one.auc, one.auc_lo, one.auc_hi) for one in (int8, fp32)]
@@ -97,7 +97,7 @@ def seeds_parts() -> list[str]:
     for results in sorted(HERE.glob("results/*/*.json")):
         if not _is_run(results) or _without_amx(results):
             continue
-        for row in benchmark.read(results).measurements:
+        for row in benchmark.read_results(results).measurements:
             if row.model == "int8.onnx" and row.runtime == "onnxruntime" and row.auc is not None:
                 areas.setdefault(_settings(results.stem), []).append(row.auc)
     lines = [
@@ -114,7 +114,7 @@ def run_parts(results: Path) -> list[str]:
     if _is_suite(results):
         return suite_parts(results)
     settings = HERE / f"{_settings(results.stem)}.toml"
-    measured = benchmark.read(results)
+    measured = benchmark.read_results(results)
     command = run_command(results.stem)
     if command.startswith("histoedge run"):
         command += _recipes(measured)
@@ -138,7 +138,7 @@ def suite_parts(results: Path) -> list[str]:
     return [
         f"{told}\n",
         f"```toml\n{(HERE / 'suite.toml').read_text().strip()}\n```\n",
-        *suite_tables.parts(benchmark.read(results).measurements),
+        *suite_tables.parts(benchmark.read_results(results).measurements),
     ]
 
 

@@ -23,7 +23,7 @@ RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 STEPS = (200, 600)
 
 
-def main() -> None:
+def quantisation_command() -> None:
     """Write one row per setting."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
@@ -41,11 +41,11 @@ def main() -> None:
             shutil.copy(checkpoint.path_of(arguments.run, str(name)), run)
         parent = checkpoint.read(checkpoint.path_of(run, str(recipe.parent)))
         floats = compress.simulated(parent.network, parent.folded, Recipe.parse(str(recipe.parent)))
-        expected = batches.logits(floats, splits["valid"])
+        expected = batches.logits_in_batches(floats, splits["valid"])
         for rate, steps in settings:
             config = CompressConfig(quantise_steps=steps, **({"quantise_learning_rate": rate} if steps else {}))
             made = compress.compress(run, recipe, splits, config)
-            found = batches.logits(compress.simulated(made.network, made.arrays, recipe), splits["valid"])
+            found = batches.logits_in_batches(compress.simulated(made.network, made.arrays, recipe), splits["valid"])
             difference = metrics.delong_difference(splits["valid"].labels, found, expected)
             row = {
                 "steps": steps,
@@ -68,11 +68,11 @@ def main() -> None:
             "paired dAUC with its 95 % interval, rms logit difference and decision flips at logit 0 against the "
             "network that is quantised.",
             "command": f"python benchmarks/quantisation.py RUN --data DATA --recipe {recipe.name} --out F",
-            "environment": environment.describe(),
+            "environment": environment.this_machine(),
             "rows": rows,
         },
     )
 
 
 if __name__ == "__main__":
-    main()
+    quantisation_command()

@@ -49,14 +49,14 @@ def _sensitivity(row: Measurement) -> str:
     return interval(row.sensitivity_at_95_specificity, low, high, digits=3)
 
 
-def main() -> None:
+def release_command() -> None:
     """Copy, and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--into", type=Path, required=True)
     arguments = parser.parse_args()
-    results = benchmark.read(arguments.results)
+    results = benchmark.read_results(arguments.results)
     hashes = {row.sha256 for row in results.measurements}
     models = [arguments.run / "models" / f"{recipe}.{kind}" for recipe in RECIPES for kind in config.FORMATS]
     for model in models:
@@ -75,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    release_command()

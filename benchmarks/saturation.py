@@ -47,14 +47,14 @@ def unguarded(model: Path, folder: Path) -> Path:
     return copied
 
 
-def logits(model: Path, patches: np.ndarray, emulator: tuple[str, ...] = ()) -> np.ndarray:
+def logits_on(model: Path, patches: np.ndarray, emulator: tuple[str, ...] = ()) -> np.ndarray:
     """Logits (N,) of one file in a process of its own."""
     with Cell((*emulator, *EDGE_COMMAND), threads=1, timeout_s=3600) as cell:
         cell.load(model, runtime="onnxruntime")
         return cell.predict(patches, batch=1).reshape(-1)
 
 
-def main() -> None:
+def saturation_command() -> None:
     """Write one row per file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
@@ -77,7 +77,7 @@ def main() -> None:
             "finer codes, option not set": unguarded(fine, folder),
         }
         for done, (what, model) in enumerate(models.items(), start=1):
-            here, there = logits(model, patches), logits(model, patches, EMULATOR)
+            here, there = logits_on(model, patches), logits_on(model, patches, EMULATOR)
             rows.append(
                 {
                     "file": what,
@@ -94,11 +94,11 @@ def main() -> None:
         "kind": "saturation",
         "command": "python benchmarks/saturation.py RUN --data DATA --out F",
         "about": f"ONNX Runtime under `{' '.join(EMULATOR)}` against ONNX Runtime here, on real patches of `test`.",
-        "environment": environment.describe(),
+        "environment": environment.this_machine(),
         "rows": rows,
     }
     files.write_json(arguments.out, document)
 
 
 if __name__ == "__main__":
-    main()
+    saturation_command()

@@ -88,7 +88,7 @@ def dense_row(path: Path, model: Path, runtime: str) -> dict[str, Any]:
     fields = [
         pixels_of(seen, grid, number) for number in numbers[:: max(1, len(numbers) // DENSE_ROUNDS)][:DENSE_ROUNDS]
     ]
-    runner = engine.open_model(model, runtime=runtime)
+    runner = engine.open_interpreter(model, runtime=runtime)
     alone = edge.load(model, runtime=runtime)
     dense, patchwise = [], []
     side = grid.per_field
@@ -136,7 +136,7 @@ def inference_alone(model: Path, runtime: str, fields: Iterable[np.ndarray], int
     """Open the model and compute fields that are in memory."""
     runners: queue.SimpleQueue[edge.ExportedRunner] = queue.SimpleQueue()
     for _ in range(interpreters):
-        runners.put(engine.open_model(model, runtime=runtime))
+        runners.put(engine.open_interpreter(model, runtime=runtime))
 
     def compute(pixels: np.ndarray) -> None:
         runner = runners.get()
@@ -248,7 +248,7 @@ def _prepare(path: Path, model: Path, runtime: str, um_per_px: float | None) -> 
     """In a process: open slide and model, which ``_by_turns`` uses."""
     global _HELD
     seen = plane.of_model(open_slide(path), manifests.read(model).um_per_px, um_per_px)
-    _HELD = seen, engine.grid_of(seen, manifests.read(model), FIELD_PX), engine.open_model(model, runtime=runtime)
+    _HELD = seen, engine.grid_of(seen, manifests.read(model), FIELD_PX), engine.open_interpreter(model, runtime=runtime)
 
 
 _HELD: tuple[Plane, Grid, edge.ExportedRunner]
@@ -340,14 +340,14 @@ def _named(model: Path, runtime: str) -> dict[str, str]:
     }
 
 
-def main() -> None:
+def slide_speed_command() -> None:
     """Write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, nargs="+", metavar="MODEL")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--slide", type=Path)
     arguments = parser.parse_args()
-    machine = environment.describe()
+    machine = environment.this_machine()
     with tempfile.TemporaryDirectory(prefix="histoedge-") as name:
         folder = Path(name)
         path = arguments.slide
@@ -425,6 +425,6 @@ def measured(path: Path, models: Sequence[Path], folder: Path) -> list[dict[str,
 
 if __name__ == "__main__":
     try:
-        main()
+        slide_speed_command()
     except HistoedgeError as error:
         sys.exit(str(error))

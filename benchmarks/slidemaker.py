@@ -62,7 +62,7 @@ def tiles(level: int, *, side_px: int, tissue: float) -> Iterator[np.ndarray]:
                 yield np.rint(means).astype(np.uint8)
 
 
-def write(path: Path, *, side_px: int = SIDE_PX, tissue: float = TISSUE) -> None:
+def write_slide(path: Path, *, side_px: int = SIDE_PX, tissue: float = TISSUE) -> None:
     """Write the slide with levels down to 2,500 px or less."""
     import tifffile
 
@@ -83,16 +83,16 @@ def write(path: Path, *, side_px: int = SIDE_PX, tissue: float = TISSUE) -> None
             )
 
 
-def main() -> None:
+def slidemaker_command() -> None:
     """Write the slide."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--side", type=int, default=SIDE_PX)
     parser.add_argument("--tissue", type=float, default=TISSUE)
     arguments = parser.parse_args()
-    write(arguments.out, side_px=arguments.side, tissue=arguments.tissue)
+    write_slide(arguments.out, side_px=arguments.side, tissue=arguments.tissue)
     sys.stdout.write(f"{arguments.out}\n")
 
 
 if __name__ == "__main__":
-    main()
+    slidemaker_command()

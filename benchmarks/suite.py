@@ -31,10 +31,10 @@ def is_synthetic(split: Split) -> bool:
 def place(results: Path, split: Split) -> Path:
     """The results file for these patches on this machine."""
     name = NAME + (SYNTHETIC if is_synthetic(split) else "")
-    return results / environment.machine_name(environment.describe()) / f"{name}.json"
+    return results / environment.machine_name(environment.this_machine()) / f"{name}.json"
 
 
-def main() -> None:
+def suite_command() -> None:
     """Measure, and say where the results are."""
     parser = argparse.ArgumentParser(description=__doc__)
     told = f"default: ${DATA_VARIABLE}, else synthetic"
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("models", type=Path, nargs="*", metavar="RUN|MODEL", help="default: all of exported/")
     arguments = parser.parse_args()
     plan = config.resolve(BenchPlan, file=arguments.config, options={})
-    models, reference = benchmark.find(arguments.models or sorted(RELEASED.glob("*/")))
+    models, reference = benchmark.find_models(arguments.models or sorted(RELEASED.glob("*/")))
     with on_terminal() as show:
         split = data.load(arguments.data, splits=("test",))["test"]
         out = place(arguments.results, split)
@@ -54,6 +54,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        suite_command()
     except HistoedgeError as error:
         sys.exit(str(error))

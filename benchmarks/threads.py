@@ -76,7 +76,7 @@ def hammer(
     return sum(calls), sum(wrong), np.array(memory, np.float64).T
 
 
-def row(
+def threads_row(
     model: Path, runner: edge.ExportedRunner, threads: int, calls: int, wrong: int, memory: np.ndarray
 ) -> dict[str, Any]:
     """The figures of one file on one runtime."""
@@ -98,7 +98,9 @@ def row(
     }
 
 
-def measure(models: Sequence[Path], *, threads: int, seconds: float, progress: Progress) -> list[dict[str, Any]]:
+def measure_threads(
+    models: Sequence[Path], *, threads: int, seconds: float, progress: Progress
+) -> list[dict[str, Any]]:
     """A row for every file on every runtime installed that opens it.
 
     Raises:
@@ -117,12 +119,12 @@ def measure(models: Sequence[Path], *, threads: int, seconds: float, progress: P
     for done, (model, runtime) in enumerate(places, start=1):
         runner = edge.load(model, runtime=runtime)
         found = hammer(runner, inputs(done), threads=threads, seconds=seconds, seed=done)
-        rows.append(row(model, runner, threads, *found))
+        rows.append(threads_row(model, runner, threads, *found))
         progress("threads, files on runtimes", done, len(places), f"{model.name} @ {runtime}")
     return rows
 
 
-def main() -> None:
+def threads_command() -> None:
     """Write a row for every file on every runtime; exit 3 where one does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
@@ -132,9 +134,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.seconds <= 0 or arguments.threads < 1:
         parser.error("expected more than 0 seconds and at least 1 thread")
-    machine = environment.describe()
+    machine = environment.this_machine()
     with on_terminal() as show:
-        rows = measure(arguments.models, threads=arguments.threads, seconds=arguments.seconds, progress=show)
+        rows = measure_threads(arguments.models, threads=arguments.threads, seconds=arguments.seconds, progress=show)
     fields = ", ".join(f"{count} x {height} x {width}" for count, height, width in dict.fromkeys(SHAPES))
     document = {
         "format": 1,
@@ -155,6 +157,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        threads_command()
     except HistoedgeError as error:
         sys.exit(str(error))

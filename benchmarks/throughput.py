@@ -59,7 +59,7 @@ def generator(keras: Any, split: Split, settings: TrainConfig) -> Iterator[tuple
         epoch += 1
 
 
-def main() -> None:
+def throughput_command() -> None:
     """Write patches per second of both, their ratio, and the share of getting a batch."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    machine = environment.describe()  # before this process keeps to some of its CPUs
+    machine = environment.this_machine()  # before this process keeps to some of its CPUs
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     devices = backend.use_device("auto")
@@ -127,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    throughput_command()

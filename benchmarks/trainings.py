@@ -12,7 +12,7 @@ from histoedge.benchmark import environment
 from histoedge.lab import checkpoint
 
 
-def main() -> None:
+def trainings_command() -> None:
     """A row per run, from its network.json, history.json and weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
@@ -43,11 +43,11 @@ def main() -> None:
         "kind": "trainings",
         "about": "Every training of a released network, and those it learnt from: AUC on `valid` of the best epoch.",
         "command": "python benchmarks/trainings.py NAME=RUN... --out F",
-        "environment": environment.describe(),
+        "environment": environment.this_machine(),
         "rows": rows,
     }
     files.write_json(arguments.out, document)
 
 
 if __name__ == "__main__":
-    main()
+    trainings_command()

@@ -49,7 +49,7 @@ Need = Literal["nothing", "self-test", "validation"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class FieldChange:
     """One thing that both manifests tell, or one of them (the other is None). ``key`` is the manifest's or its own."""
 
     group: str
@@ -105,7 +105,7 @@ class Diff:
     the answers stay; ``validation``, when other answers or verdicts must be expected, for the ``reasons``.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[FieldChange, ...]
     golden: GoldenChange | None
     measured: tuple[Measured, ...]
     need: Need
@@ -213,14 +213,14 @@ def _read(model: Path) -> tuple[Manifest, Golden]:
     return manifest, goldens.read_golden(model, manifest)
 
 
-def _rows(a: Manifest, b: Manifest) -> Iterator[Row]:
+def _rows(a: Manifest, b: Manifest) -> Iterator[FieldChange]:
     for group, keys in GROUPS.items():
         for key in keys:
             one, other = (_parts(getattr(manifest, key)) for manifest in (a, b))
             for part in dict.fromkeys((*one, *other)):
                 name = key if part is None else f"{part}" if key in ("parents", "tools") else f"{_SHORT[key]} {part}"
                 of_parents = part if key == "parents" else None
-                yield Row(group=group, key=of_parents or key, name=name, a=one.get(part), b=other.get(part))
+                yield FieldChange(group=group, key=of_parents or key, name=name, a=one.get(part), b=other.get(part))
 
 
 _SHORT = {"operating_points": "at", "input_statistics": "p01 p50 p99 of"}
@@ -251,7 +251,7 @@ def _golden_change(a: Manifest, golden_a: Golden, b: Manifest, golden_b: Golden)
     )
 
 
-def _reasons(rows: Sequence[Row], golden: GoldenChange | None, measured: Sequence[Measured]) -> Iterator[str]:
+def _reasons(rows: Sequence[FieldChange], golden: GoldenChange | None, measured: Sequence[Measured]) -> Iterator[str]:
     """Why other answers or verdicts must be expected; nothing where they need not be."""
     for group in GROUPS:
         names = [row.name for row in rows if row.group == group and row.changed and _tells_answers(row)]
@@ -264,14 +264,14 @@ def _reasons(rows: Sequence[Row], golden: GoldenChange | None, measured: Sequenc
         yield f"AUC is lower by more than noise on {', '.join(lower)}"
 
 
-def _tells_answers(row: Row) -> bool:
+def _tells_answers(row: FieldChange) -> bool:
     return row.key in ANSWERS or row.key.startswith("data ")
 
 
 def _measured(a: Manifest, b: Manifest, results_a: Path, results_b: Path) -> Iterator[Measured]:
     from histoedge.benchmark import compare, noise  # scipy, which a comparison without results does not need
 
-    old, new = compare.read(results_a), compare.read(results_b)
+    old, new = compare.read_comparable(results_a), compare.read_comparable(results_b)
     elsewhere = bool(noise.other_machine(old.environment, new.environment))
     ones, others = _of_model(old, results_a, a), _of_model(new, results_b, b)
     for shape in dict.fromkeys((*ones, *others)):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """Where a run's files are: exported models, the results, the page."""
 
     models: tuple[Path, ...]
@@ -44,7 +44,7 @@ def run(
     watches: "Sequence[Watch]" = (),
     cache: bool = True,
     progress: Progress = silent,
-) -> Outcome:
+) -> RunOutcome:
     """Do all stages for these recipes and write ``OUT/bench.json`` and ``OUT/report.html``.
 
     ``network`` is what is trained; without it, the one that ``train_config`` names. ``teacher`` is the folder of a run
@@ -91,11 +91,11 @@ def run(
     results = out / "bench.json"
     reference = out / SOURCE
     test, valid = splits["test"], splits["valid"]
-    inputs = benchmark.inputs_of(models, plan=plan, split=test, reference=reference)
-    if not benchmark.is_current(results, inputs):
+    inputs = benchmark.bench_inputs(models, plan=plan, split=test, reference=reference)
+    if not benchmark.results_are_current(results, inputs):
         benchmark.bench_to(results, models, plan=plan, split=test, reference=reference, valid=valid, progress=progress)
     page = out / "report.html"
-    files.write_text(page, reporting.html(benchmark.read(results)))
+    files.write_text(page, reporting.html(benchmark.read_results(results)))
     if failed:
         raise ComparisonFailed(f"{len(failed)} of {len(written)} files fail verification: {', '.join(failed)}")
-    return Outcome(tuple(models), results, page)
+    return RunOutcome(tuple(models), results, page)

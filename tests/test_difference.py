@@ -117,7 +117,7 @@ def test_a_changed_file_is_refused(mean_red: Path) -> None:
 
 def results(path: Path, sha256: str, auc: float, p50_ms: float) -> Path:
     """A results file with one row of this file."""
-    from histoedge.benchmark.results import Measurement, write
+    from histoedge.benchmark.results import Measurement, write_results
 
     row = Measurement(
         **{"model": path.stem, "recipe": "fp32", "format": "onnx", "runtime": "onnxruntime", "threads": 1, "batch": 1},
@@ -125,7 +125,7 @@ def results(path: Path, sha256: str, auc: float, p50_ms: float) -> Path:
         **{"auc": auc, "auc_lo": auc - 0.01, "auc_hi": auc + 0.01},
         **{"p50_ms": p50_ms, "p50_lo": p50_ms * 0.99, "p50_hi": p50_ms * 1.01},
     )
-    write(path, [row], inputs={"data": "d" * 64})
+    write_results(path, [row], inputs={"data": "d" * 64})
     return path
 
 

@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from histoedge.benchmark import Measurement, environment, read, results
+from histoedge.benchmark import Measurement, environment, read_results, results
 from histoedge.config import BenchPlan, resolve
 from histoedge.data import synthetic
 from histoedge.edge import RUNTIMES
@@ -63,7 +63,7 @@ def test_synthetic_patches_are_known_also_from_a_folder(scripts: ModuleType, tmp
         False,
         False,
     ]
-    machine = environment.machine_name(environment.describe())
+    machine = environment.machine_name(environment.this_machine())
     assert scripts.suite.place(tmp_path, drawn) == tmp_path / machine / "suite-synthetic.json"
     assert scripts.suite.place(tmp_path, real) == tmp_path / machine / "suite.json"
 
@@ -81,8 +81,8 @@ def test_the_suite_measures_into_the_folder_of_the_machine(scripts: ModuleType, 
     (written,) = (tmp_path / "results").glob("*/*")
     assert written.name == "suite-synthetic.json"
     opening = [one for one in ("onnxruntime", "openvino") if RUNTIMES[one].installed()]
-    assert {row.runtime for row in read(written).measurements if row.measured} == set(opening)
-    assert written.parent.name == environment.machine_name(read(written).environment)
+    assert {row.runtime for row in read_results(written).measurements if row.measured} == set(opening)
+    assert written.parent.name == environment.machine_name(read_results(written).environment)
     text = "\n".join(scripts.run_parts(written))
     assert "**On synthetic patches**" in text
     assert "### multi-stream: 8 patches of 96 x 96 px per call" in text
@@ -114,7 +114,7 @@ def test_suites_are_no_network_of_the_table_of_networks(
     scripts: ModuleType, measurement: Callable[..., Measurement], tmp_path: Path
 ) -> None:
     for name in ("suite", "suite-synthetic"):
-        results.write(tmp_path / "results" / "machine" / f"{name}.json", [measurement(auc=0.99)], inputs={})
+        results.write_results(tmp_path / "results" / "machine" / f"{name}.json", [measurement(auc=0.99)], inputs={})
     scripts.HERE = tmp_path
     assert "nano" not in "\n".join(scripts.networks_parts())
 

@@ -22,8 +22,8 @@ import judgement
 import measurement
 import numpy as np
 import others
-from measurement import PEER_COMMAND, SPLITS, Contender
-from quantisers import PEERS, Job
+from measurement import PEER_COMMAND, SPLITS, Peer
+from quantisers import PEERS, QuantiserJob
 
 from histoedge import data, files, progress
 from histoedge.benchmark import environment
@@ -50,7 +50,7 @@ def compare(
         HistoedgeError: a file of the run is missing or of another source, or a file cannot be opened or answers badly.
     """
     check(run, splits)
-    job = Job(run, calibration_patches(splits["train"]), splits["valid"])
+    job = QuantiserJob(run, calibration_patches(splits["train"]), splits["valid"])
     with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
         quantised = [*_ours(run), *_quantised(job, Path(folder), show)]
         beside = _others(baseline, job.patches, Path(folder), show)
@@ -82,17 +82,17 @@ def calibration_patches(train: Split) -> np.ndarray:
     return np.asarray(train.patches[chosen])
 
 
-def _ours(run: Path) -> list[Contender]:
+def _ours(run: Path) -> list[Peer]:
     found = []
     for format_, runtime in PLACES:
         for recipe in RECIPES:
             model = run / "models" / f"{recipe}.{format_}"
             row = {"name": recipe, "peer": False, "made_by": "histoedge", "file": model.name, "runtime": runtime}
-            found.append(Contender(row | {"size_bytes": model.stat().st_size}, model, EDGE_COMMAND))
+            found.append(Peer(row | {"size_bytes": model.stat().st_size}, model, EDGE_COMMAND))
     return found
 
 
-def _quantised(job: Job, folder: Path, show: Progress) -> list[Contender]:
+def _quantised(job: QuantiserJob, folder: Path, show: Progress) -> list[Peer]:
     found = []
     for name, peer in PEERS.items():
         place = folder / peer.package
@@ -103,12 +103,12 @@ def _quantised(job: Job, folder: Path, show: Progress) -> list[Contender]:
         row = {"name": name, "peer": True, "made_by": f"{peer.package} {version(peer.package)}"}
         row |= {"file": made.model.name, "runtime": peer.runtime, "size_bytes": size}
         row |= {"settings": made.settings, "candidates": list(made.candidates)}
-        found.append(Contender(row, made.model, PEER_COMMAND))
+        found.append(Peer(row, made.model, PEER_COMMAND))
         show("peers, quantised", len(found), len(PEERS), name)
     return found
 
 
-def _others(baseline: Path | None, patches: np.ndarray, folder: Path, show: Progress) -> list[Contender]:
+def _others(baseline: Path | None, patches: np.ndarray, folder: Path, show: Progress) -> list[Peer]:
     found = []
     chosen = others.all_of_them(baseline)
     for number, other in enumerate(chosen):
@@ -116,19 +116,19 @@ def _others(baseline: Path | None, patches: np.ndarray, folder: Path, show: Prog
         place.mkdir()
         with backend.quiet(), contextlib.redirect_stdout(sys.stderr):
             model = other.build()
-            made = others.export(model, patches, place)
+            made = others.export_others(model, patches, place)
         told = {"name": other.name, "trained": other.trained, "made_by": f"tensorflow {version('tensorflow')}"}
         told |= {"params": others.params(model), "macs": others.macs(model)}
         for file in made:
             for format_, runtime in PLACES:
                 if file.suffix == f".{format_}":
                     row = {**told, "file": file.name, "runtime": runtime, "size_bytes": file.stat().st_size}
-                    found.append(Contender(row, file, PEER_COMMAND, batch=1 if other.trained else None))
+                    found.append(Peer(row, file, PEER_COMMAND, batch=1 if other.trained else None))
         show("peers, other networks", number + 1, len(chosen), other.name)
     return found
 
 
-def main() -> None:
+def peers_command() -> None:
     """Compare, write the results file, print the verdict."""
     parser = argparse.ArgumentParser(prog="python benchmarks/peers", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path, metavar="RUN")
@@ -146,13 +146,13 @@ def main() -> None:
     command = "python benchmarks/peers RUN --data DATA --out F" + (" --baseline BASELINE" if given.baseline else "")
     if (plan.rounds, plan.runs_per_round) != (parser.get_default("rounds"), parser.get_default("runs_per_round")):
         command += f" --rounds {plan.rounds} --runs-per-round {plan.runs_per_round}"
-    document = {"format": FORMAT, "kind": KIND, "command": command, "environment": environment.describe()}
+    document = {"format": FORMAT, "kind": KIND, "command": command, "environment": environment.this_machine()}
     files.write_json(given.out, {**document, **found})
     sys.stdout.write("\n".join([*found["verdict"]["words"], str(given.out)]) + "\n")
 
 
 if __name__ == "__main__":
     try:
-        main()
+        peers_command()
     except HistoedgeError as error:
         sys.exit(str(error))

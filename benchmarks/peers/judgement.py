@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from measurement import SPLITS, Contender, Row, named
+from measurement import SPLITS, Peer, Row, named
 
 from histoedge import metrics
 from histoedge.reporting.tables import interval
@@ -16,7 +16,7 @@ RULE = (
 )
 
 
-def judge(contenders: Sequence[Contender], labels: Mapping[str, np.ndarray]) -> tuple[list[Row], dict[str, Any]]:
+def judge(contenders: Sequence[Peer], labels: Mapping[str, np.ndarray]) -> tuple[list[Row], dict[str, Any]]:
     """Every figure of every row, and what they say together."""
     at = {(one.row["name"], one.row["runtime"]): one for one in contenders}
     peers = [one for one in contenders if one.row["peer"]]
@@ -49,7 +49,7 @@ def judge(contenders: Sequence[Contender], labels: Mapping[str, np.ndarray]) -> 
     return rows, verdict
 
 
-def judge_others(others: Sequence[Contender], ours: Sequence[Contender], labels: Mapping[str, np.ndarray]) -> list[Row]:
+def judge_others(others: Sequence[Peer], ours: Sequence[Peer], labels: Mapping[str, np.ndarray]) -> list[Row]:
     """Every figure of the other networks' files; ``p50_ratio`` is their time over our int8 file's on that runtime."""
     int8 = {one.row["runtime"]: one for one in ours if one.row["name"] == "int8"}
     for one in others:
@@ -59,12 +59,12 @@ def judge_others(others: Sequence[Contender], ours: Sequence[Contender], labels:
     return [one.row for one in others]
 
 
-def _p50(one: Contender) -> Row:
+def _p50(one: Peer) -> Row:
     found = metrics.median(np.stack(one.rounds_ms))
     return {"p50_us": 1e3 * found.value, "p50_us_lo": 1e3 * found.lo, "p50_us_hi": 1e3 * found.hi}
 
 
-def _ratio(one: Contender, other: Contender) -> Row:
+def _ratio(one: Peer, other: Peer) -> Row:
     found = metrics.ratio_of_medians(np.stack(one.rounds_ms), np.stack(other.rounds_ms))
     return {"p50_ratio": found.value, "p50_ratio_lo": found.lo, "p50_ratio_hi": found.hi}
 

@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 @dataclass
-class Contender:
+class Peer:
     """One file on one runtime, and the child that opens it."""
 
     row: Row
@@ -42,7 +42,7 @@ class Contender:
             yield cell
 
 
-def answer(contenders: Sequence[Contender], splits: Mapping[str, Split], plan: BenchPlan, show: Progress) -> None:
+def answer(contenders: Sequence[Peer], splits: Mapping[str, Split], plan: BenchPlan, show: Progress) -> None:
     """Open every file once, and let each that is trained answer valid and test.
 
     Raises:
@@ -56,7 +56,7 @@ def answer(contenders: Sequence[Contender], splits: Mapping[str, Split], plan: B
         show("peers, files answered", number, len(contenders), named(one.row))
 
 
-def time(contenders: Sequence[Contender], split: Split, plan: BenchPlan, file: Path, show: Progress) -> None:
+def time(contenders: Sequence[Peer], split: Split, plan: BenchPlan, file: Path, show: Progress) -> None:
     """Rounds of calls of all contenders, each round in another random order, each turn in a fresh process.
 
     Raises:

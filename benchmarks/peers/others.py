@@ -105,7 +105,7 @@ def macs(model: Any) -> int:
     return total
 
 
-def export(model: Any, patches: np.ndarray, folder: Path) -> list[Path]:
+def export_others(model: Any, patches: np.ndarray, folder: Path) -> list[Path]:
     """``fp32`` and ``int8`` as ``.tflite`` and ``.onnx``, in an empty folder.
 
     Args:

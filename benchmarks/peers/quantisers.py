@@ -22,7 +22,7 @@ WHITE = 255
 
 
 @dataclass(frozen=True)
-class Job:
+class QuantiserJob:
     """What a quantiser is given: a finished run, calibration patches uint8 (N, 96, 96, 3) and the valid split."""
 
     run: Path
@@ -45,7 +45,7 @@ class Peer:
 
     package: str
     runtime: str
-    make: Callable[[Job, Path], Made]
+    make: Callable[[QuantiserJob, Path], Made]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ HISTOGRAM_PATCHES = 256
 """Percentile and entropy calibration keep every activation of every patch in memory until the end."""
 
 
-def quantize_static(job: Job, folder: Path) -> Made:
+def quantize_static(job: QuantiserJob, folder: Path) -> Made:
     """ONNX Runtime, preprocessed as its manual asks: of ``STATIC_SETTINGS`` the one with the highest AUC on valid."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -115,13 +115,13 @@ def _static(prepared: Path, made: Path, settings: StaticSettings, patches: np.nd
 
 
 def _auc(content: bytes, split: Split) -> float:
-    runner = ort.open_model(content, threads=os.cpu_count() or 1)
+    runner = ort.open_ort(content, threads=os.cpu_count() or 1)
     starts = range(0, len(split.labels), PREDICT_BATCH)
     logits = [runner.predict(np.asarray(split.patches[at : at + PREDICT_BATCH])).reshape(-1) for at in starts]
     return metrics.auc(split.labels, np.concatenate(logits))
 
 
-def tflite_converter(job: Job, folder: Path) -> Made:
+def tflite_converter(job: QuantiserJob, folder: Path) -> Made:
     """TensorFlow: full integer kernels for the folded network."""
     source = checkpoint.read(job.run / SOURCE)
     model = weights.build(backend.tf_keras(), source.network, folded=True)
@@ -151,7 +151,7 @@ def calibrated(model: Any, patches: Sequence[np.ndarray] | np.ndarray) -> bytes:
         return bytes(converter.convert())
 
 
-def nncf_quantize(job: Job, folder: Path) -> Made:
+def nncf_quantize(job: QuantiserJob, folder: Path) -> Made:
     """NNCF: its default settings on the OpenVINO model read from the ONNX file."""
     os.environ["NNCF_CI"] = "1"  # without it NNCF reports its use to its makers (nncf/telemetry/wrapper.py)
     import nncf

@@ -41,7 +41,7 @@ def verify(
     from histoedge.lab import layers as comparing
 
     # valid, never test: what is read off here decides what is shipped
-    errors = comparing.compare(Path(model), comparing.sample(splits["valid"]) if splits else None)
+    errors = comparing.errors_by_layer(Path(model), comparing.sample(splits["valid"]) if splits else None)
     verdict = verification.verify(Path(model), split=splits.get("test"))
     return verdict.with_layers(errors, comparing.advice(errors))
 
@@ -113,7 +113,7 @@ def report(
 
     if as_tuple(flips) and html is None:
         raise ConfigError("--flips shows sheets in the page; give --html F")
-    measured = benchmark.read(Path(results))
+    measured = benchmark.read_results(Path(results))
     if html is not None:
         sheets = [reporting.read_sheet(Path(path)) for path in as_tuple(flips)]
         files.write_text(Path(html), reporting.html(measured, sheets=sheets, name=reporting.name_of(Path(results))))

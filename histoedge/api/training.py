@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from histoedge.lab.checkpoint import Checkpoint
     from histoedge.lab.export import Exported
     from histoedge.lab.front import Point
-    from histoedge.pipeline import Outcome
+    from histoedge.pipeline import RunOutcome
 
 
 def run(
@@ -31,7 +31,7 @@ def run(
     config: Place | None = None,
     no_cache: bool = False,
     progress: Progress = silent,
-) -> "Outcome":
+) -> "RunOutcome":
     """All stages: train, compress, export, verify, bench, report. Called again, it goes on where it stopped.
 
     Returns:
@@ -98,6 +98,7 @@ def train(
     from histoedge import lock
     from histoedge.lab import catalogue, watching
     from histoedge.lab import train as training
+
     settings, architecture = catalogue.to_train(as_path(config), network=network, epochs=epochs, seed=seed)
     watches = watching.chosen(Path(out).name, settings, tensorboard=as_path(tensorboard), mlflow=mlflow)
     with lock.held(Path(out)):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from histoedge.explanation import Model
     from histoedge.explanation.pictures import Explained
     from histoedge.prediction import Prediction
-    from histoedge.scanning.batch import Outcome as ScanOutcome
+    from histoedge.scanning.batch import SlideOutcome as ScanOutcome
 
 
 def predict(
@@ -104,7 +104,7 @@ def scan(
     from histoedge.scanning.engine import Workers
 
     return slides.scan_all(
-        slides.find([Path(place) for place in as_tuple(places)]),
+        slides.find_slides([Path(place) for place in as_tuple(places)]),
         Path(model),
         Path(out),
         settings=Scan(um_per_px=um_per_px, mask=not everywhere, field_px=field or FIELD_PX, runtime=runtime),

@@ -1,9 +1,17 @@
 """Latency, memory, size and AUC of every file on every runtime, each cell in a process of its own."""
 
 from histoedge.benchmark.layer_errors import FileLayers, Layer
-from histoedge.benchmark.matrix import find, inputs_of
+from histoedge.benchmark.matrix import bench_inputs, find_models
 from histoedge.benchmark.measure import bench, bench_to
-from histoedge.benchmark.results import STATUSES, Measurement, Results, is_current, is_int8, read, write
+from histoedge.benchmark.results import (
+    STATUSES,
+    Measurement,
+    Results,
+    is_int8,
+    read_results,
+    results_are_current,
+    write_results,
+)
 
 __all__ = [
     "STATUSES",
@@ -12,11 +20,11 @@ __all__ = [
     "Measurement",
     "Results",
     "bench",
+    "bench_inputs",
     "bench_to",
-    "find",
-    "inputs_of",
-    "is_current",
+    "find_models",
     "is_int8",
-    "read",
-    "write",
+    "read_results",
+    "results_are_current",
+    "write_results",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from histoedge.benchmark.matrix import Answered, Contender
-from histoedge.benchmark.resume import Kept
+from histoedge.benchmark.resume import FinishedCells
 from histoedge.cell import CHUNK_PATCHES, CellFailed
 from histoedge.config import BenchPlan
 from histoedge.data import Split, perturb
@@ -25,7 +25,7 @@ class Answers:
     """Then by name of the perturbation."""
 
 
-def restored(contenders: Sequence[Contender], plan: BenchPlan, kept: Kept) -> Answers:
+def restored(contenders: Sequence[Contender], plan: BenchPlan, kept: FinishedCells) -> Answers:
     """What an earlier start has kept."""
     answers = Answers()
     for number, one in enumerate(contenders):

@@ -101,7 +101,7 @@ def _open(request: Request) -> edge.Runner:
     if not row.installed():
         raise RuntimeUnavailable(f"{row.name} is not installed; {row.install}")
     opener = import_module(f"{edge.__name__}.{row.opener}")
-    return opener.open_model(model(), threads=request["threads"])  # type: ignore[no-any-return]
+    return getattr(opener, f"open_{row.opener}")(model(), threads=request["threads"])  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

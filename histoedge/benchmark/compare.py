@@ -85,13 +85,13 @@ class Comparison:
         return {"level": noise.LEVEL, **dataclasses.asdict(self)}
 
 
-def read(path: Path) -> Results:
+def read_comparable(path: Path) -> Results:
     """The results in a ``bench.json`` that something can be compared with.
 
     Raises:
         DataError: as ``results.read``, or it holds no measurement.
     """
-    found = results.read(path)
+    found = results.read_results(path)
     if not found.measurements:
         raise DataError(f"{path}: holds no measurement; nothing can be compared with it")
     return found

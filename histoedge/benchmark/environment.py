@@ -40,7 +40,7 @@ GIT_TIMEOUT_S = 10.0
 PACKAGES = ("numpy", "ai-edge-litert", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorflow", "keras", "jax")
 
 
-def describe() -> dict[str, Any]:
+def this_machine() -> dict[str, Any]:
     """CPU and what may be used of it, memory, what the container allows, system, versions; None where not told.
 
     ``date`` is the day, in UTC, on which this is asked; ``commit`` that of the checkout, see ``commit``.

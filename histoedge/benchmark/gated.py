@@ -54,8 +54,8 @@ def bench_gated(
     if (needless := without_gates(gate_texts, baseline, junit_file)) is not None:
         raise ConfigError(needless)
     asked = gates.parse(gate_texts, baseline=baseline is not None)
-    older = None if baseline is None else compare.read(baseline)
-    models, reference = matrix.find(places)
+    older = None if baseline is None else compare.read_comparable(baseline)
+    models, reference = matrix.find_models(places)
     with_valid = reference is not None and data.has(source, "valid")
     splits = data.load(source, splits=("test", "valid") if with_valid else ("test",), cache=cache, progress=progress)
     measure.bench_to(
@@ -68,10 +68,10 @@ def bench_gated(
         flips=flips,
         progress=progress,
     )
-    found = results.read(out)
-    judged = gates.judge(asked, found, baseline=older)
+    found = results.read_results(out)
+    judged = gates.judge_gates(asked, found, baseline=older)
     if asked and junit_file is not None:
-        junit.write(junit_file, judged)
+        junit.write_junit(junit_file, judged)
     elsewhere = () if older is None else tuple(noise.other_machine(older.environment, found.environment))
     return Benched(results=found, gates=judged, other_machine=elsewhere)
 

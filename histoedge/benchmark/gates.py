@@ -100,7 +100,7 @@ def parse(texts: Iterable[str], *, baseline: bool = False) -> tuple[Gate, ...]:
     return tuple(_parsed(text, baseline) for text in texts)
 
 
-def judge(gates: Sequence[Gate], results: Results, *, baseline: Results | None = None) -> tuple[Judgement, ...]:
+def judge_gates(gates: Sequence[Gate], results: Results, *, baseline: Results | None = None) -> tuple[Judgement, ...]:
     """Every gate on every cell it is for.
 
     Args:

@@ -20,7 +20,7 @@ Pair = tuple[Contender, Contender]
 """A cell and its reference."""
 
 
-def judge(
+def judge_cells(
     contenders: Sequence[Contender],
     answers: Answers,
     *,

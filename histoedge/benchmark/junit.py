@@ -34,7 +34,7 @@ def text(judgements: Sequence[Judgement]) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=False) + "\n"
 
 
-def write(path: Path, judgements: Sequence[Judgement]) -> None:
+def write_junit(path: Path, judgements: Sequence[Judgement]) -> None:
     """Write ``text`` to ``path``, whole or not at all.
 
     Raises:

@@ -46,7 +46,7 @@ class FileLayers:
     layers: tuple[Layer, ...]
 
 
-def measure(
+def measure_layers(
     files: Mapping[str, Path], patches: np.ndarray, *, timeout_s: float, progress: Progress
 ) -> tuple[FileLayers, ...]:
     """Ask for the layers of every file; one that cannot be told has a reason instead.

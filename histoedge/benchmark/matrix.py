@@ -107,7 +107,7 @@ class Contender:
             self.cell = None
 
 
-def find(places: Sequence[Path]) -> tuple[list[Path], Path | None]:
+def find_models(places: Sequence[Path]) -> tuple[list[Path], Path | None]:
     """The exported files that these places name, and the weights of the source network where a run was named.
 
     Args:
@@ -137,7 +137,7 @@ def find(places: Sequence[Path]) -> tuple[list[Path], Path | None]:
     return models, sources[0] if sources else None
 
 
-def inputs_of(models: Sequence[Path], *, plan: BenchPlan, split: Split, reference: Path | None) -> dict[str, Any]:
+def bench_inputs(models: Sequence[Path], *, plan: BenchPlan, split: Split, reference: Path | None) -> dict[str, Any]:
     """What a measurement depends on, as JSON: plan, data, every model's SHA-256, installed packages.
 
     Raises:

@@ -17,7 +17,7 @@ from histoedge.benchmark import judge as judging
 from histoedge.benchmark.decode import decode
 from histoedge.benchmark.matrix import Contender
 from histoedge.benchmark.results import Measurement
-from histoedge.benchmark.resume import Kept
+from histoedge.benchmark.resume import FinishedCells
 from histoedge.cell import EDGE_COMMAND, Cell, CellFailed
 from histoedge.config import BenchPlan
 from histoedge.data import PATCH_PX, Split
@@ -62,7 +62,7 @@ def bench(
         DataError: the split is empty or has one class.
     """
     contenders = _checked(models, plan, split, reference)
-    _measure(contenders, plan, split, Kept(None, {}), progress)
+    _measure(contenders, plan, split, FinishedCells(None, {}), progress)
     return [one.row for one in contenders]
 
 
@@ -94,16 +94,16 @@ def bench_to(
         WriteError: ``out`` or ``flips`` cannot be written, which is found out before anything runs.
     """
     contenders = _checked(models, plan, split, reference)
-    inputs = matrix.inputs_of(models, plan=plan, split=split, reference=reference)
-    here = environment.describe()
+    inputs = matrix.bench_inputs(models, plan=plan, split=split, reference=reference)
+    here = environment.this_machine()
     machine = {name: here[name] for name in ("cpu", "cpus_allowed", "python", "histoedge")}
-    kept = Kept(out.with_name(f"{out.name}.partial"), {"inputs": inputs, "machine": machine})
+    kept = FinishedCells(out.with_name(f"{out.name}.partial"), {"inputs": inputs, "machine": machine})
     if flips is not None:
         make_folder(flips)
     about = environment.subject(models, split) | _measure(contenders, plan, split, kept, progress, flips)
     rows = [one.row for one in contenders]
     found = () if valid is None else _layers(contenders, valid, plan, progress)
-    results.write(out, rows, inputs=inputs, about=about, layers=found)
+    results.write_results(out, rows, inputs=inputs, about=about, layers=found)
     kept.discard()
 
 
@@ -117,7 +117,7 @@ def _measure(
     contenders: Sequence[Contender],
     plan: BenchPlan,
     split: Split,
-    kept: Kept,
+    kept: FinishedCells,
     progress: Progress,
     flips: Path | None = None,
 ) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _measure(
                 one.give_up()
     about["integer_peak_gmacs"] = peaks = _peaks(ceilings)
     empty = about["empty_rss_bytes"]
-    pairs = judging.judge(contenders, answers, plan=plan, split=split, empty_rss_bytes=empty, peaks=peaks)
+    pairs = judging.judge_cells(contenders, answers, plan=plan, split=split, empty_rss_bytes=empty, peaks=peaks)
     if flips is not None:
         _draw_flips(flips, pairs, answers, split)
     return about
@@ -168,7 +168,7 @@ def _layers(
 ) -> tuple[layer_errors.FileLayers, ...]:
     files = {one.row.model: one.path for one in contenders if results.is_int8(one.row)}
     sample = _evenly(valid, layer_errors.SAMPLE_PATCHES)
-    return layer_errors.measure(files, sample, timeout_s=plan.timeout_s, progress=progress) if files else ()
+    return layer_errors.measure_layers(files, sample, timeout_s=plan.timeout_s, progress=progress) if files else ()
 
 
 def _draw_flips(folder: Path, pairs: Sequence[judging.Pair], answers: asking.Answers, split: Split) -> None:
@@ -181,7 +181,7 @@ def _draw_flips(folder: Path, pairs: Sequence[judging.Pair], answers: asking.Ans
                 "reference_model": one.row.reference or "",
             }
             at: dict[str, Any] = {"threshold_logit": one.threshold_logit, "temperature": one.temperature or 1.0}
-            drawn = sheet.flips(split, logits, before, **at, **names)
+            drawn = sheet.draw_flips(split, logits, before, **at, **names)
             write_bytes(folder / f"{one.row.model.replace('/', '_')}@{one.row.runtime}.png", drawn)
 
 

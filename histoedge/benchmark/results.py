@@ -166,7 +166,7 @@ def is_int8(row: Measurement) -> bool:
     return "int8" in row.recipe
 
 
-def write(
+def write_results(
     path: Path,
     measurements: Sequence[Measurement],
     *,
@@ -182,7 +182,7 @@ def write(
         WriteError: the place cannot be written.
     """
     rows = [dataclasses.asdict(measurement) for measurement in measurements]
-    machine = {**environment.describe(), **(about or {})}
+    machine = {**environment.this_machine(), **(about or {})}
     document = {"format": FORMAT, "environment": machine, "inputs": inputs, "measurements": rows}
     if layers:
         document["layers"] = [dataclasses.asdict(one) for one in layers]
@@ -190,7 +190,7 @@ def write(
     files.write_text(path, _NUMBERS.sub(lambda found: " ".join(found[0].split()), text))
 
 
-def read(path: Path) -> Results:
+def read_results(path: Path) -> Results:
     """The results in a ``bench.json``, every key and type checked.
 
     Raises:
@@ -219,10 +219,10 @@ def read(path: Path) -> Results:
     return Results(about, inputs, checked, layers)
 
 
-def is_current(path: Path, inputs: dict[str, Any]) -> bool:
+def results_are_current(path: Path, inputs: dict[str, Any]) -> bool:
     """Whether ``path`` holds readable results measured from these inputs."""
     try:
-        return read(path).inputs == inputs
+        return read_results(path).inputs == inputs
     except DataError:
         return False
 

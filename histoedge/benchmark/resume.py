@@ -17,7 +17,7 @@ from histoedge.benchmark.results import Measurement
 INPUTS = "inputs.json"
 
 
-class Kept:
+class FinishedCells:
     """A folder with the times of finished groups and the answers of finished cells, all from the same inputs.
 
     Each file is written under another name and renamed; one that cannot be read is measured anew. A group is kept

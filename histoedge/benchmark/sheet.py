@@ -42,7 +42,7 @@ def worst_flips(
     return flipped[np.argsort(-change, kind="stable")][:most]
 
 
-def flips(
+def draw_flips(
     split: Split,
     logits: np.ndarray,
     reference: np.ndarray,

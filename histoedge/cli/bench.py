@@ -135,7 +135,7 @@ def _compare(a: Path, b: Path, *, as_json: bool) -> None:
     context = click.get_current_context()
     if {name for name, value in context.params.items() if value not in (None, (), False)} - {"compared", "as_json"}:
         raise click.UsageError("--compare A.json B.json measures nothing and takes --json alone")
-    found = compare.compare(compare.read(a), compare.read(b))
+    found = compare.compare(compare.read_comparable(a), compare.read_comparable(b))
     if as_json:
         print_json(found.as_json())
     else:

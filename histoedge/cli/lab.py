@@ -71,7 +71,7 @@ def run_command(
             no_cache=no_cache,
             progress=show,
         )
-    results = benchmark.read(outcome.results)
+    results = benchmark.read_results(outcome.results)
     if as_json:
         print_json({"run": str(out), "models": outcome.models, "results": outcome.results, "page": outcome.page})
         return

@@ -26,7 +26,7 @@ def list_command(what: str, as_json: bool) -> None:
 def _networks() -> list[dict[str, Any]]:
     from histoedge.lab import catalogue
 
-    return catalogue.describe()
+    return catalogue.overview()
 
 
 def _recipes() -> list[dict[str, Any]]:

@@ -61,4 +61,4 @@ def scan_command(
         )
     if as_json:
         print_json([outcome.as_json() for outcome in outcomes])
-    slides.check(outcomes)
+    slides.raise_for_failed(outcomes)

@@ -22,7 +22,7 @@ def users() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histoedge"
 
 
-def places(folder: Path) -> tuple[Path, Path]:
+def cache_folders(folder: Path) -> tuple[Path, Path]:
     """Where the cache of the data set in ``folder`` may lie: there, or below the user's cache."""
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return folder / FOLDER, users() / "data" / key

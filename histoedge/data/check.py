@@ -36,7 +36,7 @@ class SplitReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class DataReport:
     """What ``check`` found, split by split; ``notes`` say what else lies there."""
 
     source: str
@@ -69,7 +69,7 @@ class Report:
         return [{name: row[name] for name in known} for row in rows]
 
 
-def check(source: str, *, seed: int = 0, cache: bool = True, progress: Progress = silent) -> Report:
+def check(source: str, *, seed: int = 0, cache: bool = True, progress: Progress = silent) -> DataReport:
     """Say what is in DATA: every patch is read once, or was before, where the cache of DATA has its digest.
 
     Args:
@@ -85,7 +85,7 @@ def check(source: str, *, seed: int = 0, cache: bool = True, progress: Progress 
     for done, split in enumerate(splits, start=1):
         progress("read, splits", done, len(splits), f"{split.name}: {len(split.digests)} patches")
     found = tuple(_report(split, [other for other in splits if other is not split]) for split in splits)
-    return Report(source, found, _notes(Path(source)))
+    return DataReport(source, found, _notes(Path(source)))
 
 
 def _notes(folder: Path) -> tuple[str, ...]:

@@ -156,7 +156,7 @@ def _request(block: Block) -> dict[str, Any]:
     return {"folder": str(block.folder), "names": list(block.names), "into": into, "offsets": list(block.offsets)}
 
 
-def main() -> None:
+def serve_images() -> None:
     """Answer requests until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which then closes the pipe
     for line in sys.stdin.buffer:
@@ -169,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve_images()

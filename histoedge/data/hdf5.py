@@ -78,7 +78,7 @@ def dataset(file: h5py.File, name: str, *, where: Path, error: type[HistoedgeErr
     return found
 
 
-def read(found: h5py.Dataset, index: Any = (), *, where: Path, error: type[HistoedgeError]) -> np.ndarray:
+def read_dataset(found: h5py.Dataset, index: Any = (), *, where: Path, error: type[HistoedgeError]) -> np.ndarray:
     """The values at ``index``, all of them by default.
 
     Raises:
@@ -188,7 +188,7 @@ def read_arrays(path: Path, *, limit_bytes: int = LARGEST_ARRAYS_BYTES) -> tuple
         described = dataset(file, _ATTRIBUTES, where=path, error=ModelError)
         if described.dtype != np.uint8 or described.ndim != 1 or described.nbytes > files.LARGEST_JSON_BYTES:
             raise ModelError(f"{path}: its attributes are not ours")
-        text = read(described, where=path, error=ModelError).tobytes()
+        text = read_dataset(described, where=path, error=ModelError).tobytes()
         names: list[str] = []
         with _whole(path, ModelError):
             if isinstance(file.get("arrays", getlink=True), h5py.HardLink):
@@ -202,7 +202,7 @@ def read_arrays(path: Path, *, limit_bytes: int = LARGEST_ARRAYS_BYTES) -> tuple
             left -= int(found.nbytes)
             if left < 0:
                 raise ModelError(f"{path}: more than {limit_bytes} bytes of arrays; this is not a file of ours")
-            arrays[name.removeprefix("arrays/")] = read(found, where=path, error=ModelError)
+            arrays[name.removeprefix("arrays/")] = read_dataset(found, where=path, error=ModelError)
     try:
         attributes = json.loads(text)
     except ValueError as cause:

@@ -26,7 +26,7 @@ SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
 SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
-def load(
+def load_kaggle(
     folder: Path, *, splits: Sequence[str] = SPLITS, seed: int = 0, cached: bool = True, progress: Progress = silent
 ) -> dict[str, Split]:
     """The seeded splits of the folder, read from its pack, which is made first where there is none.
@@ -43,7 +43,7 @@ def load(
     labels, slides = _table(folder, [] if there is None else there.names)
     ids = sorted(labels)
     images = _in_order(there, ids)
-    packed = pack.opened(images, cache_folder.places(folder), progress=progress) if cached else None
+    packed = pack.open_pack(images, cache_folder.cache_folders(folder), progress=progress) if cached else None
     patches = TiffPatches([folder / "train" / name for name in images.names]) if packed is None else packed.patches
     digests = pack.unpacked(images, progress=progress) if packed is None else packed.digests
     y = np.array([labels[name] for name in ids], np.uint8)
@@ -163,7 +163,7 @@ def _table(folder: Path, images: Iterable[str]) -> tuple[dict[str, int], dict[st
     path = folder / LABELS
     if not path.is_file():
         raise DataError(f"{path}: no such file; the competition's folder has train/*.tif and {LABELS}")
-    rows = table.read(path, ("id", "label"))
+    rows = table.read_table(path, ("id", "label"))
     labels: dict[str, int] = {}
     for number, row in enumerate(rows, start=2):
         if row["label"] not in ("0", "1"):
@@ -177,10 +177,10 @@ def _table(folder: Path, images: Iterable[str]) -> tuple[dict[str, int], dict[st
     if extra := sorted(there - labels.keys()):
         raise DataError(f"{folder / 'train' / extra[0]}.tif: no row in {LABELS} ({len(extra)} such images)")
     if rows and "wsi" in rows[0]:
-        return labels, {row["id"]: row["wsi"] for row in table.read(path, ("id", "wsi"))}
+        return labels, {row["id"]: row["wsi"] for row in table.read_table(path, ("id", "wsi"))}
     for name in SLIDES:
         if (folder / name).is_file():
-            slides = {row["id"]: row["wsi"] for row in table.read(folder / name, ("id", "wsi"))}
+            slides = {row["id"]: row["wsi"] for row in table.read_table(folder / name, ("id", "wsi"))}
             if lost := sorted(labels.keys() - slides.keys()):
                 raise DataError(f"{folder / name}: no slide for id {lost[0]} ({len(lost)} such ids)")
             return labels, slides

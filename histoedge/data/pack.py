@@ -97,7 +97,7 @@ def listed(folder: Path, *, suffix: str) -> Images:
     return Images(folder, names, [one.st_size for _, one in found], [one.st_mtime_ns for _, one in found])
 
 
-def opened(images: Images, places: Sequence[Path], *, progress: Progress = silent) -> Pack | None:
+def open_pack(images: Images, places: Sequence[Path], *, progress: Progress = silent) -> Pack | None:
     """The images from the first of ``places`` whose pack holds them all; else packed in the first that can be written.
 
     A few images are decoded and compared with the pack, which is made anew where they differ.

@@ -29,7 +29,7 @@ LARGEST_RATIO = 32
 SMALL_UNPACKED_BYTES = 1 << 28
 
 
-def load(folder: Path, split: str, *, cached: bool = True, progress: Progress = silent) -> Split:
+def load_pcam(folder: Path, split: str, *, cached: bool = True, progress: Progress = silent) -> Split:
     """One split, opened and checked; patches are read when they are indexed.
 
     Their digests are found when they are first asked for, which reads every patch and tells ``progress``; then they
@@ -50,7 +50,7 @@ def load(folder: Path, split: str, *, cached: bool = True, progress: Progress = 
         raise DataError(f"{y_path}: {held} in {len(labels)} patches; a split needs both classes")
     slides = _slides(folder / f"{stem}_meta.csv", len(labels))
     size = sum(path.stat().st_size for path in (x_path, y_path))
-    places, name = cache_folder.places(folder) if cached else (), split
+    places, name = cache_folder.cache_folders(folder) if cached else (), split
     return Split(
         split,
         patches,
@@ -132,7 +132,7 @@ class H5Patches:
                 self._file, self._process = hdf5.open_file(self.path, error=DataError), os.getpid()
                 self._x = hdf5.dataset(self._file, "x", where=self.path, error=DataError)
             try:
-                return hdf5.read(self._x, slice(start, stop), where=self.path, error=DataError)
+                return hdf5.read_dataset(self._x, slice(start, stop), where=self.path, error=DataError)
             except DataError as cause:
                 if stop - start == 1:
                     raise DataError(f"{cause} [patch {start}]") from cause
@@ -151,7 +151,7 @@ def _labels(path: Path) -> np.ndarray:
             raise DataError(f"{path}: y has shape {y.shape}, {expected}")
         if len(y) > MOST_PATCHES:
             raise DataError(f"{path}: y claims {len(y)} labels, expected at most {MOST_PATCHES}")
-        labels = hdf5.read(y, where=path, error=DataError).reshape(-1)
+        labels = hdf5.read_dataset(y, where=path, error=DataError).reshape(-1)
     wrong = np.flatnonzero((labels != 0) & (labels != 1))
     if len(wrong):
         raise DataError(f"{path}: label {labels[wrong[0]]} at index {wrong[0]}, expected 0 or 1")
@@ -161,7 +161,7 @@ def _labels(path: Path) -> np.ndarray:
 def _slides(path: Path, count: int) -> list[str] | None:
     if not path.is_file():
         return None
-    slides = [row["wsi"] for row in table.read(path, ("wsi",))]
+    slides = [row["wsi"] for row in table.read_table(path, ("wsi",))]
     if len(slides) != count:
         raise DataError(f"{path}: {len(slides)} rows for {count} patches; expected one row per patch, in order")
     return slides

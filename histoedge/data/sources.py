@@ -50,9 +50,9 @@ def load(
     if all(layouts.values()):
         raise DataError(f"{folder}: holds both {pcam.FILES} and {kaggle.LABELS}; give each data set its own folder")
     if layouts["PatchCamelyon"]:
-        return {name: pcam.load(folder, name, cached=cache, progress=progress) for name in splits}
+        return {name: pcam.load_pcam(folder, name, cached=cache, progress=progress) for name in splits}
     if layouts["Kaggle"]:
-        return kaggle.load(folder, splits=splits, seed=seed, cached=cache, progress=progress)
+        return kaggle.load_kaggle(folder, splits=splits, seed=seed, cached=cache, progress=progress)
     for images in (folder / "test", folder):
         if kaggle.unlabelled(images):
             raise DataError(

@@ -104,7 +104,7 @@ def synth(out: Path, *, patches: int, seed: int, progress: Progress = silent) ->
         hdf5.write_rows(out / f"{stems[split]}_y.h5", "y", [labels.reshape(-1, 1, 1, 1)], shape=(count, 1, 1, 1))
         rows = "".join(f"{index},{_slide(split, index)}\n" for index in range(count))
         files.write_text(out / f"{stems[split]}_meta.csv", ",wsi\n" + rows)
-    return {split: pcam.load(out, split) for split in SPLITS}
+    return {split: pcam.load_pcam(out, split) for split in SPLITS}
 
 
 def _blocks(split: str, *, seed: int, labels: np.ndarray, progress: Progress) -> Iterator[np.ndarray]:

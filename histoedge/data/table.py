@@ -9,7 +9,7 @@ from histoedge.edge.errors import DataError
 LARGEST_FILE_BYTES = 1 << 28  # the competition's table of 220,025 patches has 9 MB
 
 
-def read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows, each with at least these columns; every value a str without surrounding blanks.
 
     Raises:

@@ -92,7 +92,7 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class DriftReport:
     """What a ``Watch`` has seen of ``n_patches``: ``n_looked`` are told of, ``n_glass`` were set aside."""
 
     n_patches: int
@@ -187,7 +187,7 @@ class Watch:
             self._below += (values < self._trained[LO]).sum(axis=0)
             self._above += (values > self._trained[HI]).sum(axis=0)
 
-    def report(self) -> Report:
+    def report(self) -> DriftReport:
         """What was seen up to now, and whether it looks like the training data."""
         with self._turn:
             n_patches, looked, n_glass = self._n_patches, self._n_looked, self._n_glass
@@ -204,7 +204,7 @@ class Watch:
             )
             for at, name in enumerate(NAMES)
         )
-        return Report(n_patches=n_patches, n_looked=looked, n_glass=n_glass, statistics=seen)
+        return DriftReport(n_patches=n_patches, n_looked=looked, n_glass=n_glass, statistics=seen)
 
 
 def statistics(patches: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from .runtimes import Operator
 DELEGATE = "DELEGATE"
 
 
-def open_model(
+def open_litert(
     content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1, kernels: str = "xnnpack"
 ) -> "LiteRTRunner":
     """A runner for the bytes of a ``.tflite`` file, with XNNPACK's ``kernels`` or LiteRT's ``builtin`` ones.
@@ -25,14 +25,14 @@ def open_model(
     return LiteRTRunner(_interpreter(content, threads=threads, kernels=kernels), stride_px=stride_px, kernels=kernels)
 
 
-def operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
+def litert_operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
     """The file's operators; ``delegated`` are those that XNNPACK computes, the others LiteRT's own kernels.
 
     An operator is integer when none of its inputs and outputs is a float: scales are no tensors of their own in this
     format. What XNNPACK makes of those it took is not told.
 
     Raises:
-        ModelError: see ``open_model``.
+        ModelError: see ``open_litert``.
     """
     interpreter = _interpreter(content, threads=1)
     nodes = interpreter._get_ops_details()  # private: no public call lists the operators

@@ -17,7 +17,9 @@ FLOATS = ("f16", "bf16", "f32", "f64")
 IN_FLOATS = {"LP_TRANSFORMS_MODE": "NO"}  # leave QuantizeLinear and its floats as they are: src/plugins/intel_cpu
 
 
-def open_model(content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1) -> "OpenVINORunner":
+def open_openvino(
+    content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1
+) -> "OpenVINORunner":
     """A runner for the bytes of an ``.onnx`` file, on OpenVINO's CPU plug-in.
 
     Integers stay integers; what is float is computed in float32. ``may_saturate`` has the whole file computed in floats
@@ -47,7 +49,7 @@ def _adds_in_32_bits() -> bool:
     return "avx512_vnni" in told or "avx_vnni" in told
 
 
-def operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
+def openvino_operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
     """The operators of the CPU plug-in's runtime graph that work on the patches.
 
     An operator is integer when its outputs and its ``runtimePrecision`` are (a float convolution may give integers).
@@ -55,7 +57,7 @@ def operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, 
     by kind and place, because OpenVINO's own names count on from model to model within a process.
 
     Raises:
-        ModelError: see ``open_model``.
+        ModelError: see ``open_openvino``.
     """
     found: list[Operator] = []
     fed: set[str] = set()  # the nodes that the patches' values reach
@@ -93,7 +95,6 @@ def _quantise_pixels(model: Any) -> None:
     It fuses FakeQuantize, but not the DequantizeLinear (Convert, Subtract 0, Multiply) of a model's own uint8 input.
     Both give pixel x scale.
     """
-    from openvino import opset13 as operators
 
     def reader(node: Any, *kinds: str) -> Any:
         readers = [target.get_node() for target in node.output(0).get_target_inputs()]

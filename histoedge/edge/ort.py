@@ -26,7 +26,7 @@ _PLACE = re.compile(r"/\S+\.(?:cc|h):\d+ (?:[^()]*\((?:[^()]|\([^()]*\))*\)(?: c
 PROVIDERS = {"mlas": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
-def open_model(
+def open_ort(
     content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1, kernels: str = "mlas"
 ) -> "OnnxRuntimeRunner":
     """A runner for the bytes of an ``.onnx`` file.
@@ -69,7 +69,7 @@ def _on_gpu(content: bytes, kernels: str, *, threads: int) -> tuple[Any, str]:
     return session, words
 
 
-def operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
+def ort_operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
     """The operators of the optimised graph, in the order in which they ran on one black patch.
 
     The profile names each with the types and shapes of its inputs and outputs, parameters included. An operator is
@@ -77,7 +77,7 @@ def operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, 
     beside integer activations are scales (``QLinearConv`` takes three), parameters of the integer arithmetic.
 
     Raises:
-        ModelError: see ``open_model``.
+        ModelError: see ``open_ort``.
     """
     with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
         session = _session(content, threads=1, may_saturate=may_saturate, profile=Path(folder) / "profile")

@@ -1,10 +1,10 @@
 """The runtimes that open exported files: the table, and opening a file on one of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,12 +80,12 @@ class Runtime:
     install: str
     """What to tell someone who lacks it."""
     opener: str
-    """The submodule of this package: ``open_model(content, threads=, may_saturate=, stride_px=)`` gives a ``Runner``,
-    ``operators(content, may_saturate=)`` tells what it computes."""
+    """The submodule of this package, such as ``ort``. Its ``open_ort(content, threads=, may_saturate=, stride_px=)``
+    returns a ``Runner``, its ``ort_operators(content, may_saturate=)`` the operators that it computes."""
     packages: tuple[str, ...]
     """The distributions that may provide the module."""
     kernels: str | None = None
-    """Which of its kernels, where it has several: ``open_model`` gets it as ``kernels=``."""
+    """Which of its kernels, where it has several: the opening function gets it as ``kernels=``."""
 
     def installed(self) -> bool:
         """Whether its module can be found (it is not imported)."""
@@ -179,7 +179,7 @@ def load(
     told: dict[str, Any] = {"may_saturate": bool(manifest.may_saturate), "stride_px": manifest.stride_px}
     if row.kernels is not None:
         told["kernels"] = row.kernels
-    opened: Runner = _opener(row).open_model(thinned or content, threads=threads, **told)
+    opened: Runner = _opener(row)(thinned or content, threads=threads, **told)
     if warm_up:
         opened.predict(np.zeros((1, manifest.patch_px, manifest.patch_px, 3), np.uint8))
     return ExportedRunner(opened, manifest, every=1 if thinned else every)
@@ -202,7 +202,7 @@ def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operato
     row, content, manifest = _checked(model, runtime)
     if row.kernels is not None:
         raise RuntimeUnavailable(f"{row.name} does not tell its operators; {', '.join(RUNTIMES)} do")
-    return _opener(row).operators(content, may_saturate=bool(manifest.may_saturate))  # type: ignore[no-any-return]
+    return _operators_of(row)(content, may_saturate=bool(manifest.may_saturate))
 
 
 def _checked(model: str | Path, runtime: str | None) -> tuple[Runtime, bytes, Manifest]:
@@ -230,5 +230,9 @@ def _choose(name: str, format_: str, runtime: str | None) -> Runtime:
     raise RuntimeUnavailable(f"{name}: {' and '.join(row.name for row in fitting)} not installed; {hints}")
 
 
-def _opener(row: Runtime) -> ModuleType:
-    return import_module(f".{row.opener}", __package__)
+def _opener(row: Runtime) -> Callable[..., Runner]:
+    return getattr(import_module(f".{row.opener}", __package__), f"open_{row.opener}")  # type: ignore[no-any-return]
+
+
+def _operators_of(row: Runtime) -> Callable[..., tuple[Operator, ...]]:
+    return getattr(import_module(f".{row.opener}", __package__), f"{row.opener}_operators")  # type: ignore[no-any-return]

@@ -15,7 +15,7 @@ NAME = "appearance.json"
 SAMPLE = 4_000  # patches
 
 
-def keep(run: Path, train: Split) -> None:
+def keep_appearance(run: Path, train: Split) -> None:
     """Write the statistics of a seeded sample of the training split, unless they are there."""
     path = run / NAME
     if path.is_file() and _read(path).get("data") == train.content_hash:
@@ -30,7 +30,7 @@ def describe(train: Split) -> dict[str, dict[str, float]]:
     return drift.describe(train.patches[chosen])
 
 
-def read(run: Path, content_hash: str) -> dict[str, dict[str, float]]:
+def read_appearance(run: Path, content_hash: str) -> dict[str, dict[str, float]]:
     """The statistics of the training split with that hash.
 
     Raises:

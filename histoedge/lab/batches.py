@@ -95,7 +95,7 @@ def dataset(
     return Batches()
 
 
-def logits(
+def logits_in_batches(
     answer: Callable[[np.ndarray], Any],
     split: Split,
     *,

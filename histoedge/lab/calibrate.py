@@ -104,7 +104,7 @@ def centred(network: Network, arrays: Arrays, valid: Split) -> tuple[Arrays, Cal
 def _logits(network: Network, arrays: Arrays, valid: Split) -> np.ndarray:
     model = weights.build(backend.keras(), network)
     weights.set_weights(model, arrays, where=network.name)
-    return batches.logits(model.predict_on_batch, valid)
+    return batches.logits_in_batches(model.predict_on_batch, valid)
 
 
 def _with_room(logits: ArrayLike, threshold: float) -> float:

@@ -139,12 +139,12 @@ def settings() -> list[dict[str, Any]]:
     return config.described(Network, table="network") + config.described(Row, table="network.rows")
 
 
-def write(run: Path, network: Network, settings: Mapping[str, Any]) -> None:
+def write_network(run: Path, network: Network, settings: Mapping[str, Any]) -> None:
     """Write ``RUN/network.json``: the architecture and the settings that the run holds for."""
     files.write_json(run / "network.json", {"format": 1, "network": network.as_json(), **settings})
 
 
-def describe(networks: Sequence[Network] = tuple(NETWORKS.values())) -> list[dict[str, Any]]:
+def overview(networks: Sequence[Network] = tuple(NETWORKS.values())) -> list[dict[str, Any]]:
     """A row per network: name, params, MACs, stride and receptive field."""
     return [
         {

@@ -43,7 +43,7 @@ LARGEST_AUC_COST = 0.001  # on valid: what kernels that cannot saturate may cost
 STAGES = ("prune", "slim", "quantise")
 
 
-def inputs_of(run: Path, recipe: Recipe, config: CompressConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
+def compress_inputs(run: Path, recipe: Recipe, config: CompressConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
     """Everything that decides the recipe's weights: its parents' bytes, the settings of its stage, the data."""
     stage = "quantise" if recipe.precision == "int8" else "slim" if recipe.scheme == "slim" else "prune"
     others = tuple(f"{other}_" for other in STAGES if other != stage)
@@ -78,10 +78,10 @@ def compress(
     for name, trained_on in source.inputs["data"].items():
         if splits[name].content_hash != trained_on:  # what is test for this network may be training data elsewhere
             raise ConfigError(f"{run}: trained on another {name} split than this data holds; give the run's own --data")
-    appearance.keep(run, splits["train"])
+    appearance.keep_appearance(run, splits["train"])
     if recipe.parent is None:
         return source
-    inputs = inputs_of(run, recipe, config, splits)
+    inputs = compress_inputs(run, recipe, config, splits)
     if checkpoint.is_current(path, inputs):
         return checkpoint.read(path)
     placement.refuse_too_little()
@@ -177,7 +177,7 @@ class _Job:
     def checkpoint(self, arrays: Arrays) -> Checkpoint:
         """The parent's network with these weights, and its AUC and calibration on valid as deployed."""
         valid = self.splits["valid"]
-        logits = batches.logits(simulated(self.parent.network, arrays, self.recipe), valid)
+        logits = batches.logits_in_batches(simulated(self.parent.network, arrays, self.recipe), valid)
         area, calibration = metrics.auc(valid.labels, logits), calibrate.calibrated(valid.labels, logits)
         return Checkpoint(self.parent.network, self.recipe.name, arrays, {}, area, calibration)
 
@@ -348,6 +348,6 @@ def _quantised(job: _Job, largest_code: int) -> Arrays:
     for step, (pixels, _labels, logits) in enumerate(lesson.steps(steps)):
         loss = quantised.train_on_batch(pixels, logits)
         quantise.hold_ranges(quantised, network, arrays)
-        quantise.keep(quantised, projections)
+        quantise.project_kernels(quantised, projections)
         job.progress(recipe.name, step + 1, steps, f"loss {loss:.4f}")
     return quantise.weights_of(quantised, network, arrays)

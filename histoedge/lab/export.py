@@ -67,7 +67,7 @@ def export(
         "source": files.sha256(checkpoint.path_of(run, "fp32")),
         **{f"data {name}": value for name, value in saved.inputs["data"].items()},
     }
-    statistics = appearance.read(run, saved.inputs["data"]["train"])
+    statistics = appearance.read_appearance(run, saved.inputs["data"]["train"])
     made: list[Exported] = []
     tflite: bytes | None = None
     for name in formats:
@@ -167,13 +167,13 @@ def _tools(target_ort: str | None) -> dict[str, str]:
 def _golden(tflite: bytes) -> Arrays:
     """What the golden file holds: synthetic patches, and what LiteRT answers to them."""
     patches, labels = synthetic.golden(GOLDEN_PATCHES)
-    logits = litert.open_model(tflite).predict(patches).reshape(len(patches))
+    logits = litert.open_litert(tflite).predict(patches).reshape(len(patches))
     return {"patches": patches, "labels": labels, "logits": logits}
 
 
 def _saturated(golden: Arrays, onnx: bytes) -> Arrays:
     """With what ONNX Runtime answers on x86 CPUs without VNNI, LiteRT's sums being exact everywhere."""
-    return {**golden, "saturated": saturate.logits(onnx, golden["patches"])}
+    return {**golden, "saturated": saturate.simulated_logits(onnx, golden["patches"])}
 
 
 def _packed(golden: Arrays) -> bytes:

@@ -51,7 +51,7 @@ class Point:
         }
 
 
-def write(
+def write_front(
     out: Path, points: Sequence[Point], numbers: Sequence[int], *, holds: Mapping[str, Any]
 ) -> tuple[list[Point], Point]:
     """Write ``best.toml``, ``front.json`` and ``front.png``; the front by latency, and the best of it.

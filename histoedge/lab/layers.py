@@ -53,7 +53,7 @@ class LayerError:
     logit_rms_if_float: float
 
 
-def compare(model: Path, patches: np.ndarray | None = None) -> tuple[LayerError, ...]:
+def errors_by_layer(model: Path, patches: np.ndarray | None = None) -> tuple[LayerError, ...]:
     """As ``in_order``, worst ``rms_quanta`` first."""
     return tuple(sorted(in_order(model, patches), key=lambda error: -error.rms_quanta))
 

@@ -104,7 +104,7 @@ def hold_ranges(model: Any, network: Network, ranges: Mapping[str, np.ndarray]) 
         variables[f"{prefix}_max"].assign(high)
 
 
-def keep(model: Any, projections: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
+def project_kernels(model: Any, projections: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
     """Put each named layer's kernel back among those its recipe allows."""
     for name, project in projections.items():
         kernel = _variables(model.get_layer(f"quant_{name}"))["kernel"]

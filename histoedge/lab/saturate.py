@@ -25,7 +25,7 @@ class _Codes:
     zero: int = 0
 
 
-def logits(content: bytes, patches: np.ndarray, *, saturating: bool = True) -> np.ndarray:
+def simulated_logits(content: bytes, patches: np.ndarray, *, saturating: bool = True) -> np.ndarray:
     """Logits float32 (N,) of uint8 (N, 96, 96, 3) patches; without ``saturating`` those of every other CPU.
 
     Args:

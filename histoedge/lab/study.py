@@ -24,7 +24,7 @@ JOURNAL = "study.journal"
 RIVALS = 4  # a median of fewer says little
 
 
-def opened(out: Path, holds: Mapping[str, Any]) -> Any:
+def open_study(out: Path, holds: Mapping[str, Any]) -> Any:
     """The study in ``out``, made where there is none.
 
     Raises:

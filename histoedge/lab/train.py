@@ -26,7 +26,7 @@ from histoedge.progress import Progress, silent
 STATE = ".train.state.h5"
 
 
-def inputs_of(
+def train_inputs(
     config: TrainConfig, splits: Mapping[str, Split], network: Network, teacher: Path | None = None
 ) -> dict[str, Any]:
     """Everything that decides the weights: settings, architecture, data, the teacher's bytes."""
@@ -111,7 +111,7 @@ def train(
     """
     network = network or catalogue.named(config.network)
     master = None if teacher is None else _teacher(teacher, splits, config)
-    inputs = inputs_of(config, splits, network, teacher)
+    inputs = train_inputs(config, splits, network, teacher)
     refuse_other_settings(out, inputs)
     path = checkpoint.path_of(out, "fp32")
     if not checkpoint.is_current(path, inputs):
@@ -120,7 +120,7 @@ def train(
         where = placement.choose(patches_on, splits["train"], network, batch=config.batch, devices=devices)
         settings = {name: inputs[name] for name in ("train", "data", "teacher")}
         if devices.process == 0:
-            catalogue.write(out, network, settings)
+            catalogue.write_network(out, network, settings)
         with watching.logged(out / watching.LOG, enabled=devices.process == 0):
             log.info("%s", devices.summary)
             watching.say(where.why, progress)
@@ -137,7 +137,7 @@ def train(
                 progress=progress,
             )
         if devices.process == 0:
-            write(out, network, trained, inputs, splits)
+            write_source(out, network, trained, inputs, splits)
             (out / STATE).unlink(missing_ok=True)
         devices.wait_for_all()
     return checkpoint.read(path)
@@ -228,14 +228,14 @@ def _judged(
     return row, auc
 
 
-def write(
+def write_source(
     out: Path, network: Network, trained: Trained, inputs: Mapping[str, Any], splits: Mapping[str, Split]
 ) -> None:
     """Write the best weights as ``OUT/fp32.weights.h5``, the head's bias and the calibration set by the split valid.
 
     What the training patches look like is written before them.
     """
-    appearance.keep(out, splits["train"])
+    appearance.keep_appearance(out, splits["train"])
     arrays, calibration = calibrate.centred(network, trained.best, splits["valid"])
     best = Checkpoint(network, "fp32", arrays, inputs, trained.best_auc, calibration)
     checkpoint.write(checkpoint.path_of(out, "fp32"), best)

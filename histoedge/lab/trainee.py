@@ -158,7 +158,7 @@ class Trainee:
         if self.devices.count > 1:  # on one device: a batch of any size cannot be shared
             model = weights.build(self.keras, self.plan)
             weights.set_weights(model, self.weights(), where=self.plan.name)
-        return batches.logits(
+        return batches.logits_in_batches(
             model.predict_on_batch, split, progress=progress, what=f"train {self.plan.name}, valid patches"
         )
 

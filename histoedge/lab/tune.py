@@ -78,7 +78,7 @@ def tune(
         "data": {name: split.content_hash for name, split in splits.items()},
         "search": {"space": space.SPACE, "reference": catalogue.named(REFERENCE).as_json()},
     }
-    study = studies.opened(out, holds)
+    study = studies.open_study(out, holds)
     studies.bury(study, out)
 
     def tell(_: Any, trial: Any) -> None:
@@ -96,7 +96,7 @@ def tune(
     points = [Point(**trial.user_attrs["point"]) for trial in done if "point" in trial.user_attrs]
     if not points:
         raise ModelError(f"{out}: none of {len(done)} trials came to its end; try more, or other settings")
-    return front.write(out, points, [trial.number for trial in study.best_trials], holds=holds)
+    return front.write_front(out, points, [trial.number for trial in study.best_trials], holds=holds)
 
 
 class _Work:
@@ -162,7 +162,7 @@ class _Work:
             keras.backend.clear_session()  # the trial before must not cost memory
         devices = backend.use_device("auto")  # again: clearing forgets the precision
         where = placement.choose(self.patches_on, splits["train"], network, batch=chosen.batch, devices=devices)
-        inputs = train.inputs_of(chosen, splits, network)
+        inputs = train.train_inputs(chosen, splits, network)
         trained = train.fit(
             network,
             splits,
@@ -174,7 +174,7 @@ class _Work:
             watches=[] if watch is None else [watch],
             progress=self.progress,
         )
-        train.write(folder, network, trained, inputs, splits)
+        train.write_source(folder, network, trained, inputs, splits)
         made = compress.compress(folder, INT8, splits, self.compress_config)
         (exported,) = export.export(folder, INT8, formats=("tflite",))
         return exported.model, made

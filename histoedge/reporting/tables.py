@@ -100,7 +100,7 @@ def _quality(rows: Sequence[Measurement]) -> list[Column]:
     found += [
         ("Brier", lambda row: interval(row.brier, row.brier_lo, row.brier_hi)),
         ("ECE", lambda row: fixed(row.ece)),
-        ("flips", flips),
+        ("flips", flips_cell),
         ("p", lambda row: p_value(row.mcnemar_p)),
     ]
     return [(name, say) for name, say in found if any(say(row) for row in rows)]
@@ -149,7 +149,7 @@ def bounded(row: Measurement, key: str) -> str:
     return interval(getattr(row, key), getattr(row, f"{key}_lo"), getattr(row, f"{key}_hi"), digits=3)
 
 
-def flips(row: Measurement) -> str:
+def flips_cell(row: Measurement) -> str:
     """``3 (2 up, 1 down)``: decisions that differ, to positive and to negative; empty where not measured."""
     if row.flips is None:
         return ""

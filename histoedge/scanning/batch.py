@@ -17,7 +17,7 @@ from histoedge.scanning import engine, foci, geojson, heatmap, ometiff, summary,
 from histoedge.scanning import page as pages
 from histoedge.scanning.engine import Workers
 from histoedge.scanning.plane import Plane
-from histoedge.scanning.scanner import Scan, inputs_of, scan
+from histoedge.scanning.scanner import Scan, scan, scan_inputs
 from histoedge.scanning.slide import DICOM, SUFFIXES, name_of
 from histoedge.scanning.slidemap import STEP_PX, SlideMap
 from histoedge.version import __version__
@@ -40,7 +40,7 @@ class SlidesFailed(HistoedgeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class SlideOutcome:
     """What became of a slide: ``status`` is ``done``, ``kept`` (it was done before) or ``failed``, with a reason."""
 
     slide: Path
@@ -74,7 +74,7 @@ class Outcome:
         }
 
 
-def find(places: Sequence[Path]) -> list[Path]:
+def find_slides(places: Sequence[Path]) -> list[Path]:
     """The slides: each file as given, each folder's by name; DICOM files that lie together are one slide.
 
     Raises:
@@ -122,8 +122,8 @@ def scan_all(
     workers: Workers,
     scheduler: str | None = None,
     progress: Progress = silent,
-    tell: Callable[[Outcome], None] = lambda outcome: None,
-) -> list[Outcome]:
+    tell: Callable[[SlideOutcome], None] = lambda outcome: None,
+) -> list[SlideOutcome]:
     """Scan each slide into ``out/<its name>``; what is done already is kept, so a killed scan of many goes on.
 
     Args:
@@ -143,7 +143,7 @@ def scan_all(
         WriteError: ``out`` cannot be written.
     """
     runner = edge.load(model, runtime=settings.runtime)
-    job = _Job(
+    job = _Batch(
         model=model,
         manifest=runner.manifest,
         settings=replace(settings, runtime=settings.runtime or runner.runtime),
@@ -152,7 +152,7 @@ def scan_all(
         versions={"histoedge": __version__, runner.runtime: runner.version, **_reader_versions()},
     )
     files.make_folder(out)
-    outcomes: list[Outcome] = []
+    outcomes: list[SlideOutcome] = []
     for path in slides:
         folder = out / _name(path)
         try:
@@ -160,9 +160,9 @@ def scan_all(
             status = "done" if told is None else "kept"
             if told is None:
                 told = _scan_one(path, folder, job, workers=workers, scheduler=scheduler, progress=progress)
-            outcome = Outcome(slide=path, folder=folder, status=status, summary=told)
+            outcome = SlideOutcome(slide=path, folder=folder, status=status, summary=told)
         except DataError as error:
-            outcome = Outcome(slide=path, folder=folder, status="failed", reason=" ".join(str(error).split()))
+            outcome = SlideOutcome(slide=path, folder=folder, status="failed", reason=" ".join(str(error).split()))
         outcomes.append(outcome)
         _write_table(out / ALL, outcomes)
         tell(outcome)
@@ -171,7 +171,7 @@ def scan_all(
     return outcomes
 
 
-def check(outcomes: Sequence[Outcome]) -> None:
+def raise_for_failed(outcomes: Sequence[SlideOutcome]) -> None:
     """Raise ``SlidesFailed`` where a slide failed: a line that names each with its reason."""
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if not failed:
@@ -183,7 +183,7 @@ def check(outcomes: Sequence[Outcome]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Job:
+class _Batch:
     """What is the same for all slides."""
 
     model: Path
@@ -195,7 +195,7 @@ class _Job:
 
     def inputs(self, path: Path) -> dict[str, Any]:
         """What the files of a slide are made from."""
-        made: dict[str, Any] = json.loads(json.dumps(inputs_of(path, self.manifest.sha256, self.settings)))
+        made: dict[str, Any] = json.loads(json.dumps(scan_inputs(path, self.manifest.sha256, self.settings)))
         return {**made, "at": self.at}
 
 
@@ -232,7 +232,7 @@ def _settings(inputs: dict[str, Any]) -> str:
 
 
 def _scan_one(
-    path: Path, folder: Path, job: _Job, *, workers: Workers, scheduler: str | None, progress: Progress
+    path: Path, folder: Path, job: _Batch, *, workers: Workers, scheduler: str | None, progress: Progress
 ) -> dict[str, Any]:
     """The summary of a slide whose files are written; the summary last, because it says that all are there."""
     started = time.perf_counter()
@@ -241,10 +241,10 @@ def _scan_one(
     )
     with timings.of("write"):
         regions = foci.foci(found, job.threshold)
-        ometiff.write(found, folder / MAP)
+        ometiff.write_ometiff(found, folder / MAP)
         scale = heatmap.draw(found, regions, folder / HEATMAP, threshold=job.threshold)
         files.write_json(folder / REGIONS, geojson.collection(regions))
-        tiles.write(found, folder / TILES)
+        tiles.write_tiles(found, folder / TILES)
         told = summary.of(found, regions, threshold=job.threshold)
         pictures = [_picture(seen, found, field) for field in told["top_fields"]]
     told |= {
@@ -272,7 +272,7 @@ def _picture(seen: Plane, found: SlideMap, field: dict[str, Any]) -> pages.Field
     )
 
 
-def _write_table(path: Path, outcomes: Sequence[Outcome]) -> None:
+def _write_table(path: Path, outcomes: Sequence[SlideOutcome]) -> None:
     with files.replacing(path) as temporary, open(temporary, "w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()

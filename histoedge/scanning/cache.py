@@ -8,7 +8,7 @@ from concurrent.futures import Future
 import numpy as np
 
 
-class Kept:
+class Cache:
     """The last arrays of at most ``largest_bytes``: two threads that want the same one wait for a single making."""
 
     def __init__(self, largest_bytes: int) -> None:

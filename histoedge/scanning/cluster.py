@@ -30,7 +30,7 @@ class ClusterError(HistoedgeError):
 
 
 @dataclass(frozen=True)
-class Job:
+class ClusterJob:
     """What a worker must open: two files, and what the caller found in them."""
 
     slide: Path
@@ -72,18 +72,20 @@ def compute(
     """
     if numbers:
         job = job_of(plane, model, runtime=runtime, threads=workers.threads)
-        run(job, unfinished, grid, numbers, scheduler=scheduler, timings=timings, progress=progress, what=what)
+        run_on_cluster(
+            job, unfinished, grid, numbers, scheduler=scheduler, timings=timings, progress=progress, what=what
+        )
 
 
-def job_of(plane: Plane, model: Path, *, runtime: str | None, threads: int) -> Job:
+def job_of(plane: Plane, model: Path, *, runtime: str | None, threads: int) -> ClusterJob:
     """What workers need to see the same plane and ask the same model."""
     path = plane.slide.path.resolve()
     sha256 = manifests.read(model).sha256
-    return Job(path, path.stat().st_size, plane.told, model.resolve(), sha256, runtime, threads)
+    return ClusterJob(path, path.stat().st_size, plane.told, model.resolve(), sha256, runtime, threads)
 
 
-def run(
-    job: Job,
+def run_on_cluster(
+    job: ClusterJob,
     unfinished: Unfinished,
     grid: Grid,
     numbers: Sequence[int],
@@ -133,7 +135,7 @@ def _result(future: Any) -> _Found:
         raise ClusterError(f"workers died again and again: {str(error).splitlines()[0]}") from error
 
 
-def _computed(numbers: list[int], *, job: Job, grid: Grid) -> _Found:
+def _computed(numbers: list[int], *, job: ClusterJob, grid: Grid) -> _Found:
     """On a worker: fields with their logits, and the seconds of each stage."""
     if getattr(_opened, "job", None) != job:
         _opened.plane, _opened.runner = _open(job)
@@ -147,14 +149,14 @@ def _computed(numbers: list[int], *, job: Job, grid: Grid) -> _Found:
     return found, timings.seconds
 
 
-def _open(job: Job) -> tuple[Plane, edge.ExportedRunner]:
+def _open(job: ClusterJob) -> tuple[Plane, edge.ExportedRunner]:
     from distributed import get_worker
 
     try:
         slide = open_slide(job.slide)
         if job.slide.stat().st_size != job.size_bytes:
             raise DataError(f"{job.slide}: {job.slide.stat().st_size} bytes, expected {job.size_bytes}")
-        runner = engine.open_model(job.model, runtime=job.runtime, threads=job.threads)
+        runner = engine.open_interpreter(job.model, runtime=job.runtime, threads=job.threads)
         if runner.manifest.sha256 != job.sha256:
             raise ModelError(f"{job.model}: another model than the one that was asked for")
     except HistoedgeError as error:

@@ -122,7 +122,7 @@ def pixels_of(plane: Plane, grid: Grid, number: int) -> np.ndarray:
     return plane.read(columns.start * STEP_PX, rows.start * STEP_PX, grid.field_px, grid.field_px)
 
 
-def open_model(model: Path, *, runtime: str | None, threads: int = 1) -> edge.ExportedRunner:
+def open_interpreter(model: Path, *, runtime: str | None, threads: int = 1) -> edge.ExportedRunner:
     """A runner whose map of a field holds one logit per square.
 
     Raises:
@@ -211,7 +211,7 @@ def compute(
     """
     if not numbers:
         return
-    runners = [open_model(model, runtime=runtime, threads=workers.threads) for _ in range(workers.interpreters)]
+    runners = [open_interpreter(model, runtime=runtime, threads=workers.threads) for _ in range(workers.interpreters)]
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in numbers:
         todo.put(number)

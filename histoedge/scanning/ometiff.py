@@ -14,7 +14,7 @@ TILE_PX = 256
 SMALLEST_PX = 64  # no further level where both sides are at most this
 
 
-def write(found: SlideMap, path: Path) -> None:
+def write_ometiff(found: SlideMap, path: Path) -> None:
     """Write two images: ``tumour probability`` and ``tumour logit``; a pixel is a square, NaN where there is no tissue.
 
     Coarser levels are means of the squares with tissue. The same map gives the same bytes.

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from histoedge.edge.errors import DataError
-from histoedge.scanning.cache import Kept
+from histoedge.scanning.cache import Cache
 from histoedge.scanning.slide import WHITE, Slide
 
 TILE_PX = 512
@@ -46,7 +46,7 @@ class Plane:
         self.um_per_px = slide_um_per_px * self.scale
         self.width, self.height = int(width / self._ratio), int(height / self._ratio)
         self._tile_px = max(1, min(TILE_PX, int(LARGEST_READ_PX / self._ratio)))
-        self._tiles = Kept(kept_bytes)
+        self._tiles = Cache(kept_bytes)
 
     def read(self, left: int, top: int, width: int, height: int) -> np.ndarray:
         """A window, uint8 (height, width, 3); white beyond the slide."""

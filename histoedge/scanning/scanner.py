@@ -70,7 +70,7 @@ def scan(
         wanted = tissue.squares(found, grid.rows, grid.columns)
         per_square = _per_square(picture)
         thumbnail = picture if per_square == tissue.PER_SQUARE else tissue.overview(seen, per_square)
-    unfinished = engine.Unfinished(folder, grid, inputs_of(path, manifest.sha256, settings))
+    unfinished = engine.Unfinished(folder, grid, scan_inputs(path, manifest.sha256, settings))
     numbers = [number for number in grid.fields(wanted) if not unfinished.done[number]]
     compute = engine.compute if scheduler is None else _on_cluster(scheduler)
     compute(
@@ -114,7 +114,7 @@ def _on_cluster(scheduler: str) -> Callable[..., None]:
     return partial(cluster.compute, scheduler=scheduler)
 
 
-def inputs_of(path: Path, sha256: str, settings: Scan) -> dict[str, Any]:
+def scan_inputs(path: Path, sha256: str, settings: Scan) -> dict[str, Any]:
     """What a map is made from: the slide, by name, size and time of change, the model's SHA-256 and the settings."""
     status = os.stat(path)
     return {

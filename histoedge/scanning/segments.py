@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from histoedge.scanning.cache import Kept
+from histoedge.scanning.cache import Cache
 
 KEPT_BYTES = 64 << 20  # neighbours need them again
 
@@ -23,7 +23,7 @@ class Segments:
         self._pages = pages
         self._places = [list(zip(page.dataoffsets, page.databytecounts, strict=True)) for page in pages]
         self._decoders = [partial(page.decode, jpegtables=page.jpegtables) for page in pages]  # they read the file
-        self._kept = Kept(KEPT_BYTES)
+        self._kept = Cache(KEPT_BYTES)
 
     def read(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
         """A window inside a level, uint8 (height, width, samples).

@@ -11,7 +11,7 @@ from histoedge.scanning.slidemap import SlideMap
 COLUMNS = ("minx", "miny", "width", "height", "prob_Other", "prob_Tumor")
 
 
-def write(found: SlideMap, path: Path) -> int:
+def write_tiles(found: SlideMap, path: Path) -> int:
     """Write a row for each square with tissue, in whole pixels of level 0; returns the number of rows.
 
     Raises:

@@ -47,7 +47,7 @@ class GoldenCheck:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class SourceComparison:
     """The file against the network it came from, on a whole split.
 
     ``largest`` and ``rms`` are differences in logits; ``flips`` counts decisions that differ at the manifest's
@@ -103,7 +103,7 @@ class Verdict:
     output_quantum: float | None
     may_saturate: tuple[str, ...]
     golden: tuple[GoldenCheck, ...]
-    comparison: Comparison | None
+    comparison: SourceComparison | None
     twin: TwinCheck | None
     outdated: str | None = None
     not_kept: str | None = None
@@ -141,7 +141,7 @@ def outdated_reason(model: Path, manifest: Manifest) -> str | None:
     )
 
 
-def keep(verdict: Verdict, place: Path) -> str | None:
+def write_verdict(verdict: Verdict, place: Path) -> str | None:
     """Write a passing verdict, remove what lies in the place of a failing one; why not, where that cannot be done."""
     try:
         if verdict.passed:

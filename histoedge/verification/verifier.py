@@ -15,7 +15,14 @@ from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError, RuntimeUnavailable
 from histoedge.edge.manifest import Manifest
 from histoedge.progress import Progress, silent
-from histoedge.verification.verdict import Comparison, GoldenCheck, TwinCheck, Verdict, keep, outdated_reason
+from histoedge.verification.verdict import (
+    GoldenCheck,
+    SourceComparison,
+    TwinCheck,
+    Verdict,
+    outdated_reason,
+    write_verdict,
+)
 
 INTEGER_RUNTIMES = ("litert", "onnxruntime")
 """Where an int8 file's multiplications must run in integers; OpenVINO decides for itself and is only reported."""
@@ -63,7 +70,7 @@ def verify(model: Path, *, split: Split | None = None, progress: Progress = sile
         twin=twin,
         outdated=outdated_reason(model, manifest),
     )
-    return dataclasses.replace(verdict, not_kept=keep(verdict, manifests.verdict_path(model)))
+    return dataclasses.replace(verdict, not_kept=write_verdict(verdict, manifests.verdict_path(model)))
 
 
 def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, row: edge.Runtime) -> GoldenCheck:
@@ -102,7 +109,7 @@ def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, row: 
     )
 
 
-def _on_split(model: Path, manifest: Manifest, split: Split) -> tuple[Comparison, TwinCheck | None]:
+def _on_split(model: Path, manifest: Manifest, split: Split) -> tuple[SourceComparison, TwinCheck | None]:
     runner = edge.load(model)
     twin = _twin(model, manifest)  # what refuses comes before what takes long
     ours = _logits(runner, split)
@@ -164,7 +171,7 @@ def _threshold_logit(manifest: Manifest) -> float:
     return manifest.temperature * float(np.log(manifest.threshold / (1 - manifest.threshold)))
 
 
-def _compare(model: Path, manifest: Manifest, split: Split, runtime: str, ours: np.ndarray) -> Comparison:
+def _compare(model: Path, manifest: Manifest, split: Split, runtime: str, ours: np.ndarray) -> SourceComparison:
     """The file's logits of the whole split against its source's."""
     from histoedge import metrics  # needs scipy, which a machine that only verifies golden patches may lack
 
@@ -173,7 +180,7 @@ def _compare(model: Path, manifest: Manifest, split: Split, runtime: str, ours: 
     largest = float(np.abs(difference).max())
     d_auc = metrics.delong_difference(split.labels, ours, theirs)
     same_numbers = manifest.recipe in ("fp32", "fp16")  # these promise the source's logits, the others its quality
-    return Comparison(
+    return SourceComparison(
         reference=name,
         runtime=runtime,
         n_patches=len(split.labels),

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from histoedge import edge
-from histoedge.benchmark import bench, bench_to, find, measure, read
+from histoedge.benchmark import bench, bench_to, find_models, measure, read_results
 from histoedge.config import BenchPlan
 from histoedge.edge import manifest as manifests
 
@@ -78,7 +78,7 @@ def test_several_runs_at_once_are_told_apart_by_their_folders_and_go_on(mean_red
     for run in runs:
         for recipe in ("fp32", "int8"):
             mean_red(run / "models" / f"{recipe}.onnx", source=run.name[0] * 64)
-    models, reference = find(runs)
+    models, reference = find_models(runs)
     assert reference is None
     out = tmp_path / "results" / "suite.json"
 
@@ -94,7 +94,7 @@ def test_several_runs_at_once_are_told_apart_by_their_folders_and_go_on(mean_red
     bench_to(out, models, plan=plan, split=split, progress=lambda *what: seen.append(what[0]))
     assert "bench, rounds, group 2 of 2" in seen
     assert "bench, rounds, group 1 of 2" not in seen
-    rows = by_name(read(out).measurements)
+    rows = by_name(read_results(out).measurements)
     names = [f"{run.name}/models/{recipe}.onnx @ onnxruntime" for run in runs for recipe in ("fp32", "int8")]
     assert list(rows) == names
     for name, row in rows.items():

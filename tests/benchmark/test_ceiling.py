@@ -23,8 +23,8 @@ def test_it_is_a_valid_onnx_file_of_the_macs_that_it_tells():
 
 def test_onnx_runtime_computes_all_of_it_in_integers():
     pytest.importorskip("onnxruntime")
-    convolutions = [one for one in ort.operators(ceiling.model()) if "Conv" in one.kind]
+    convolutions = [one for one in ort.ort_operators(ceiling.model()) if "Conv" in one.kind]
     assert len(convolutions) == len(ceiling.LAYERS)
     assert all(one.integer for one in convolutions)
-    runner = ort.open_model(ceiling.model())
+    runner = ort.open_ort(ceiling.model())
     assert runner.predict(np.zeros((2, 96, 96, 3), np.uint8)).reshape(-1).tolist() == [0, 0]

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from histoedge.benchmark import Results, compare, write
+from histoedge.benchmark import Results, compare, write_results
 from histoedge.edge.errors import DataError
 
 HERE = {"cpu": "Xeon", "cpu_flags": ["avx"], "packages": {"numpy": "2.4.6"}, "load_average": [0.1]}
@@ -101,6 +101,6 @@ def test_versions_and_settings_that_differ_are_named(cell):
 
 
 def test_results_without_a_measurement_compare_with_nothing(tmp_path):
-    write(tmp_path / "bench.json", [], inputs={})
+    write_results(tmp_path / "bench.json", [], inputs={})
     with pytest.raises(DataError, match="holds no measurement"):
-        compare.read(tmp_path / "bench.json")
+        compare.read_comparable(tmp_path / "bench.json")

@@ -34,7 +34,7 @@ def test_a_machine_is_named_by_maker_kernels_and_cpus(described: dict[str, objec
 
 
 def test_this_machine_has_a_name_that_a_folder_can_have() -> None:
-    name = environment.machine_name(environment.describe())
+    name = environment.machine_name(environment.this_machine())
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
     assert name.endswith(("-cores", "-without-amx")) or "-cores-" in name
 
@@ -97,7 +97,7 @@ def test_an_installed_package_and_a_machine_without_git_have_no_commit(
 
 
 def test_the_day_is_told_without_the_time() -> None:
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d", environment.describe()["date"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", environment.this_machine()["date"])
 
 
 def test_what_was_measured_is_told_by_names_of_folders_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def results(*rows, cpu="Xeon", data="d"):
 
 def judged(text, *rows, baseline=None):
     parsed = gates.parse([text], baseline=baseline is not None)
-    return gates.judge(parsed, results(*rows), baseline=baseline)
+    return gates.judge_gates(parsed, results(*rows), baseline=baseline)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_cell_that_the_baseline_lacks_is_skipped(row, litert, crashed):
 def test_junit_has_a_case_per_gate_and_cell(tmp_path, row, litert, crashed):
     hostile = dataclasses.replace(crashed, reason='killed by <"SIGSEGV"> \x1b[31m\x00 & more')
     parsed = gates.parse(["p50_ratio < 0.55", "auc > 0.95", "int9: auc > 0"])
-    junit.write(tmp_path / "gates.xml", gates.judge(parsed, results(row, litert, hostile)))
+    junit.write_junit(tmp_path / "gates.xml", gates.judge_gates(parsed, results(row, litert, hostile)))
     root = ElementTree.parse(tmp_path / "gates.xml").getroot()
     assert (root.get("tests"), root.get("failures"), root.get("skipped"), root.get("errors")) == ("7", "4", "2", "0")
     cases = {(case.get("classname"), case.get("name")): case for case in root.iter("testcase")}

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from histoedge.benchmark import Layer, bench_to, layer_errors, read
+from histoedge.benchmark import Layer, bench_to, layer_errors, read_results
 from histoedge.config import BenchPlan
 
 LAB = """
@@ -33,7 +33,7 @@ def asked(monkeypatch, tmp_path):
         files = {name: tmp_path / name for name in ("odd.onnx", "int8.onnx")}
         seen = []
         patches = np.full((3, 96, 96, 3), 7, np.uint8)
-        told = layer_errors.measure(files, patches, timeout_s=60, progress=lambda *what: seen.append(what))
+        told = layer_errors.measure_layers(files, patches, timeout_s=60, progress=lambda *what: seen.append(what))
         assert seen == [("bench, layers", done, 2, name) for done, name in enumerate(files, start=1)]
         return told
 
@@ -56,7 +56,7 @@ def test_a_file_without_its_weights_says_so_in_the_results(mean_red, tmp_path, s
     models = [mean_red(tmp_path / "models" / name) for name in ("fp32.onnx", "int8.onnx")]
     plan = BenchPlan(runtimes=("onnxruntime",), rounds=2, runs_per_round=2, max_seconds=0.0, integer_peak=False)
     bench_to(tmp_path / "r.json", models, plan=plan, split=split, valid=split)
-    (found,) = read(tmp_path / "r.json").layers
+    (found,) = read_results(tmp_path / "r.json").layers
     assert (found.model, found.layers) == ("int8.onnx", ())
     assert found.reason.startswith("int8.weights.h5: missing; layers are compared with these weights")
     bench_to(tmp_path / "r.json", models, plan=plan, split=split)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from histoedge import edge, metrics
-from histoedge.benchmark import bench, bench_to, find, inputs_of, matrix, measure, quality, read
+from histoedge.benchmark import bench, bench_inputs, bench_to, find_models, matrix, measure, quality, read_results
 from histoedge.config import BenchPlan
 from histoedge.data import perturb
 from histoedge.edge import manifest as manifests
@@ -137,8 +137,8 @@ def test_a_benchmark_stopped_within_a_perturbation_goes_on_there(mean_red, tmp_p
     bench_to(out, [model], plan=plan, split=few, progress=lambda *what: seen.append(what))
     assert not (tmp_path / "r.json.partial").exists()
     assert [what[1] for what in seen] == [30 * number for number in range(4, 11)]
-    assert len(read(out).measurements[0].robustness) == 10
-    assert read(out).environment["patches"] == 30
+    assert len(read_results(out).measurements[0].robustness) == 10
+    assert read_results(out).environment["patches"] == 30
 
 
 def test_flips_are_drawn_for_every_file_that_has_some(mean_red, tmp_path, split):
@@ -231,7 +231,7 @@ def test_the_source_network_is_the_reference_of_fp32_files(mean_red, tmp_path, s
     mine = mean_red(tmp_path / "models" / "fp32.onnx", source=source, temperature=50.0)
     mean_red(tmp_path / "models" / "int8.onnx", source=source)
     stranger = mean_red(tmp_path / "elsewhere" / "fp32.onnx", source="1" * 64)
-    models, reference = find([tmp_path, stranger])
+    models, reference = find_models([tmp_path, stranger])
     assert (models[0], reference) == (mine, weights)
     plan = BenchPlan(runtimes=("keras", "onnxruntime"), rounds=2, runs_per_round=2, **SHORT)
     keras, fp32, int8, other = bench(models, plan=plan, split=split, reference=reference)
@@ -290,27 +290,27 @@ def test_wrong_wishes_are_refused_before_anything_runs(mean_red, tmp_path, split
 def test_find_takes_runs_and_files(mean_red, tmp_path):
     inside = mean_red(tmp_path / "run" / "models" / "int8.onnx")
     (tmp_path / "run" / "fp32.weights.h5").write_bytes(b"")
-    assert find([tmp_path / "run", inside]) == ([inside], tmp_path / "run" / "fp32.weights.h5")
-    assert find([inside]) == ([inside], None)
+    assert find_models([tmp_path / "run", inside]) == ([inside], tmp_path / "run" / "fp32.weights.h5")
+    assert find_models([inside]) == ([inside], None)
     mean_red(tmp_path / "other" / "models" / "int8.onnx")
     (tmp_path / "other" / "fp32.weights.h5").write_bytes(b"")
     with pytest.raises(ConfigError, match="one run at a time"):
-        find([tmp_path / "run", tmp_path / "other"])
+        find_models([tmp_path / "run", tmp_path / "other"])
     with pytest.raises(ModelError, match="no such run or model"):
-        find([tmp_path / "nothing"])
+        find_models([tmp_path / "nothing"])
     with pytest.raises(ModelError, match="a folder without models"):
-        find([tmp_path])
+        find_models([tmp_path])
 
 
 def test_inputs_change_with_plan_data_and_model(mean_red, tmp_path, split):
     model = mean_red(tmp_path / "fp32.onnx")
-    first = inputs_of([model], plan=PLAN, split=split, reference=None)
-    assert first == inputs_of([model], plan=PLAN, split=split, reference=None)
-    assert first != inputs_of([model], plan=BenchPlan(), split=split, reference=None)
+    first = bench_inputs([model], plan=PLAN, split=split, reference=None)
+    assert first == bench_inputs([model], plan=PLAN, split=split, reference=None)
+    assert first != bench_inputs([model], plan=BenchPlan(), split=split, reference=None)
     other = SimpleNamespace(**{**vars(split), "content_hash": "d" * 64})
-    assert first != inputs_of([model], plan=PLAN, split=other, reference=None)
+    assert first != bench_inputs([model], plan=PLAN, split=other, reference=None)
     model.write_bytes(b"other")
-    assert first != inputs_of([model], plan=PLAN, split=split, reference=None)
+    assert first != bench_inputs([model], plan=PLAN, split=split, reference=None)
 
 
 def test_quality_is_measured_once_and_repeated_on_every_shape(mean_red, tmp_path, split, red):
@@ -399,7 +399,7 @@ def test_a_runtime_that_ends_with_a_signal_is_a_row(mean_red, tmp_path, split, m
 def test_the_integer_peak_is_measured_and_rows_are_held_against_it(mean_red, tmp_path, split):
     plan = dataclasses.replace(PLAN, rounds=2, runs_per_round=2, integer_peak=True)
     bench_to(tmp_path / "r.json", [mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split)
-    found = read(tmp_path / "r.json")
+    found = read_results(tmp_path / "r.json")
     (row,) = found.measurements
     peaks = found.environment["integer_peak_gmacs"]["1"]
     assert "onnxruntime" in peaks
@@ -429,7 +429,7 @@ def test_a_stopped_benchmark_goes_on_where_it_was(mean_red, tmp_path, split):
     assert not kept.exists()
     assert not any("rounds" in what[0] or "loaded" in what[0] for what in seen)
     assert [what[1:3] for what in seen] == [(512, 600), (600, 600)]
-    fp32, int8 = read(out).measurements
+    fp32, int8 = read_results(out).measurements
     assert (fp32.auc, fp32.n_calls) == (int8.auc, 15)
     assert min(times) <= fp32.p99_ms
     assert int8.p50_ratio is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from histoedge.benchmark import FileLayers, Layer, environment, is_current, read, write
+from histoedge.benchmark import FileLayers, Layer, environment, read_results, results_are_current, write_results
 from histoedge.benchmark.curves import Reliability, Roc
 from histoedge.benchmark.quality import Robustness
 from histoedge.edge.errors import DataError
@@ -26,12 +26,12 @@ def row(cell):
 @pytest.fixture
 def results(row, tmp_path):
     path = tmp_path / "bench.json"
-    write(path, [row, dataclasses.replace(row, status="failed", reason="killed by SIGSEGV")], inputs=INPUTS)
+    write_results(path, [row, dataclasses.replace(row, status="failed", reason="killed by SIGSEGV")], inputs=INPUTS)
     return path
 
 
 def test_what_is_written_can_be_read(results, row):
-    found = read(results)
+    found = read_results(results)
     assert found.measurements[0] == row
     assert found.measurements[1].reason == "killed by SIGSEGV"
     assert found.inputs == INPUTS
@@ -48,8 +48,8 @@ def test_curves_can_be_read_and_each_list_of_numbers_is_one_line(tmp_path, row):
         reliability=Reliability(probability=(0.25,), patches=(4,), positives=(1,)),
         robustness=(Robustness(**CHANGED),),
     )
-    write(tmp_path / "bench.json", [whole], inputs=INPUTS)
-    assert read(tmp_path / "bench.json").measurements == (whole,)
+    write_results(tmp_path / "bench.json", [whole], inputs=INPUTS)
+    assert read_results(tmp_path / "bench.json").measurements == (whole,)
     text = (tmp_path / "bench.json").read_text()
     assert '"fpr": [ 0, 0.25, 1 ]' in text
     assert text.count("\n") < 250
@@ -62,8 +62,8 @@ STEM = {"layer": "stem", "channels": 24, "relative_rms": 0.0325}
 def test_the_error_of_each_layer_can_be_read(row, tmp_path):
     errors = (Layer(**STEM), Layer(layer="head", channels=1, relative_rms=None))
     told = (FileLayers(**FILE, layers=errors), FileLayers(**{**FILE, "reason": "no weights"}, layers=()))
-    write(tmp_path / "bench.json", [row], inputs=INPUTS, layers=told)
-    assert read(tmp_path / "bench.json").layers == told
+    write_results(tmp_path / "bench.json", [row], inputs=INPUTS, layers=told)
+    assert read_results(tmp_path / "bench.json").layers == told
 
 
 @pytest.mark.parametrize(
@@ -79,15 +79,15 @@ def test_the_error_of_each_layer_can_be_read(row, tmp_path):
 def test_wrong_errors_of_layers_are_refused(results, layers, says):
     results.write_text(json.dumps({**json.loads(results.read_text()), "layers": layers}))
     with pytest.raises(DataError, match=says):
-        read(results)
+        read_results(results)
 
 
 def test_results_are_current_only_for_the_same_inputs(results, tmp_path):
-    assert is_current(results, INPUTS)
-    assert not is_current(results, {**INPUTS, "data": "d"})
-    assert not is_current(tmp_path / "none.json", INPUTS)
+    assert results_are_current(results, INPUTS)
+    assert not results_are_current(results, {**INPUTS, "data": "d"})
+    assert not results_are_current(tmp_path / "none.json", INPUTS)
     results.write_text("{")
-    assert not is_current(results, INPUTS)
+    assert not results_are_current(results, INPUTS)
 
 
 def change(path, **changes):
@@ -124,7 +124,7 @@ def change(path, **changes):
 def test_a_wrong_value_is_refused(results, changes, says):
     change(results, **changes)
     with pytest.raises(DataError, match=says):
-        read(results)
+        read_results(results)
 
 
 def test_results_from_before_some_figures_were_measured_can_be_read(results, row):
@@ -135,11 +135,11 @@ def test_results_from_before_some_figures_were_measured_can_be_read(results, row
         for name in [name for name in one if name.startswith(later)]:
             del one[name]
     results.write_text(json.dumps(document))
-    assert read(results).measurements[0] == row
+    assert read_results(results).measurements[0] == row
     del document["measurements"][0]["auc"]
     results.write_text(json.dumps(document))
     with pytest.raises(DataError, match="keys missing or unknown: auc"):
-        read(results)
+        read_results(results)
 
 
 @pytest.mark.parametrize(
@@ -158,22 +158,22 @@ def test_another_file_is_refused(tmp_path, content, says):
     path = tmp_path / "bench.json"
     path.write_text(content)
     with pytest.raises(DataError, match=says):
-        read(path)
+        read_results(path)
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="no such results file"):
-        read(tmp_path / "bench.json")
+        read_results(tmp_path / "bench.json")
 
 
 def test_a_figure_that_is_not_finite_is_never_written(tmp_path, row):
     with pytest.raises(ValueError, match="JSON compliant"):
-        write(tmp_path / "bench.json", [dataclasses.replace(row, auc=float("nan"))], inputs={})
+        write_results(tmp_path / "bench.json", [dataclasses.replace(row, auc=float("nan"))], inputs={})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_environment_names_neither_host_nor_home():
-    text = json.dumps(environment.describe())
+    text = json.dumps(environment.this_machine())
     assert socket.gethostname() not in text.split('"')
     assert str(Path.home()) not in text
-    assert environment.describe()["cpus_allowed"] != 0
+    assert environment.this_machine()["cpus_allowed"] != 0

@@ -20,8 +20,8 @@ REFERENCE = np.full(12, 1.0)
 
 def drawn(logits: np.ndarray) -> np.ndarray:
     names = {"model": "int8.onnx", "reference_model": "fp32.onnx"}
-    made = sheet.flips(SPLIT, logits, REFERENCE, threshold_logit=0.5, temperature=1.0, **names)
-    assert made == sheet.flips(SPLIT, logits, REFERENCE, threshold_logit=0.5, temperature=1.0, **names)
+    made = sheet.draw_flips(SPLIT, logits, REFERENCE, threshold_logit=0.5, temperature=1.0, **names)
+    assert made == sheet.draw_flips(SPLIT, logits, REFERENCE, threshold_logit=0.5, temperature=1.0, **names)
     with Image.open(io.BytesIO(made)) as image:
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB"))
@@ -54,7 +54,9 @@ def test_at_most_fifty_are_drawn() -> None:
     count = 70
     split = Split("test", np.zeros((count, PATCH_PX, PATCH_PX, 3), np.uint8), np.arange(count) % 2, ["x"] * count)
     logits = np.linspace(-1, -2, count)
-    made = sheet.flips(split, logits, -logits, threshold_logit=0.0, temperature=1.0, model="a$b", reference_model="c")
+    made = sheet.draw_flips(
+        split, logits, -logits, threshold_logit=0.0, temperature=1.0, model="a$b", reference_model="c"
+    )
     with Image.open(io.BytesIO(made)) as image:
         assert image.size[1] == 2 * (sheet.TITLE_PX + 5 * (PATCH_PX + sheet.CAPTION_PX + sheet.GAP_PX))
 
@@ -68,6 +70,6 @@ def test_without_flips_there_is_a_title() -> None:
 def test_another_number_of_logits_than_patches_is_refused() -> None:
     names = {"model": "a", "reference_model": "b"}
     with pytest.raises(DataError, match="11 and 12 logits for 12 patches of test"):
-        sheet.flips(SPLIT, REFERENCE[1:], REFERENCE, threshold_logit=0.0, temperature=1.0, **names)
+        sheet.draw_flips(SPLIT, REFERENCE[1:], REFERENCE, threshold_logit=0.0, temperature=1.0, **names)
     with pytest.raises(DataError, match="cannot be compared"):
         sheet.worst_flips(REFERENCE, REFERENCE[:3], threshold_logit=0.0)

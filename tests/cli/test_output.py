@@ -60,7 +60,7 @@ def test_report_keeps_names_whole_in_eighty_columns_and_tells_its_facts(
         cell("edge/models/int8.onnx"),
     ]
     file = tmp_path / "first.json"
-    benchmark.write(file, rows, inputs={})
+    benchmark.write_results(file, rows, inputs={})
     lines = in_terminal(80, "report", file)
     assert max(map(len, lines)) <= 80
     assert re.search(r"accurate/models/ +litert +1,000 +0\.25 +\.940 \[\.930 \.950\]", lines[1])

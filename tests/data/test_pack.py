@@ -88,7 +88,7 @@ class Told:
 
 def packed(folder: Path, place: Path) -> tuple[pack.Pack, Told]:
     told = Told()
-    found = pack.opened(pack.listed(folder, suffix=".tif"), [place], progress=told)
+    found = pack.open_pack(pack.listed(folder, suffix=".tif"), [place], progress=told)
     assert found is not None
     return found, told
 
@@ -225,10 +225,10 @@ def test_two_commands_at_once_pack_once(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_passed_over(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
     images = pack.listed(folder, suffix=".tif")
-    found = pack.opened(images, [tmp_path / "a file", tmp_path / "second"])
+    found = pack.open_pack(images, [tmp_path / "a file", tmp_path / "second"])
     assert found is not None
     assert (tmp_path / "second" / "pack.h5").is_file()
-    assert pack.opened(images, [tmp_path / "a file"]) is None
+    assert pack.open_pack(images, [tmp_path / "a file"]) is None
     told = Told()
     assert pack.unpacked(images, progress=told) == found.digests
     assert told.calls[0][:3] == ("decode images, images", 0, 200)

@@ -31,7 +31,7 @@ def patches(count: int) -> np.ndarray:
 )
 def test_a_split_indexes_like_an_array_however_it_is_stored(pcam_files: Files, storage: dict) -> None:
     x = patches(10)
-    split = pcam.load(pcam_files(x=x, **storage), "train")
+    split = pcam.load_pcam(pcam_files(x=x, **storage), "train")
     assert split.patches.shape == (10, 96, 96, 3)
     for index in (0, 9, -1, np.int64(3), slice(None), slice(2, 5), slice(8, 99), slice(None, None, -3), slice(5, 5)):
         np.testing.assert_array_equal(split.patches[index], x[index])
@@ -44,7 +44,7 @@ def test_a_split_indexes_like_an_array_however_it_is_stored(pcam_files: Files, s
 
 def test_labels_ids_and_size_are_there(pcam_files: Files) -> None:
     folder = pcam_files(y=np.array([0, 1, 1, 1, 0, 1], np.uint8).reshape(-1, 1, 1, 1))
-    split = pcam.load(folder, "train")
+    split = pcam.load_pcam(folder, "train")
     assert split.labels.tolist() == [0, 1, 1, 1, 0, 1]
     assert split.labels.dtype == np.uint8
     assert list(split.ids) == [f"train-00000{index}" for index in range(6)]
@@ -58,16 +58,16 @@ def test_slides_come_from_the_meta_table(pcam_files: Files) -> None:
     rows = "".join(f"{index},0,0,True,{index % 2},camelyon16_train_normal_00{index // 2}\n" for index in range(6))
     meta = folder / f"{STEM}_meta.csv"
     meta.write_text(",coord_y,coord_x,tumor_patch,center_tumor_patch,wsi\n" + rows)
-    assert pcam.load(folder, "train").slides == [f"camelyon16_train_normal_00{index // 2}" for index in range(6)]
+    assert pcam.load_pcam(folder, "train").slides == [f"camelyon16_train_normal_00{index // 2}" for index in range(6)]
     meta.write_text(meta.read_text().replace("wsi", "slide"))
     with pytest.raises(DataError, match=r"meta.csv: no column wsi; found , coord_y"):
-        pcam.load(folder, "train")
+        pcam.load_pcam(folder, "train")
     meta.write_text(",wsi\n0,a\n")
     with pytest.raises(DataError, match="meta.csv: 1 rows for 6 patches"):
-        pcam.load(folder, "train")
+        pcam.load_pcam(folder, "train")
     meta.write_bytes(b",wsi\n\xff\xfe")
     with pytest.raises(DataError, match="meta.csv: not a readable CSV table"):
-        pcam.load(folder, "train")
+        pcam.load_pcam(folder, "train")
 
 
 @pytest.mark.parametrize("part", ["x", "y"])
@@ -109,10 +109,10 @@ def test_a_truncated_file_and_a_text_file_are_named_when_opened(pcam_files: File
     path = folder / f"{STEM}_x.h5"
     path.write_bytes(path.read_bytes()[:100_000])
     with pytest.raises(DataError, match=r"_x.h5: not a whole HDF5 file \(.*truncated"):
-        pcam.load(folder, "train")
+        pcam.load_pcam(folder, "train")
     path.write_text("<html>quota exceeded</html>")
     with pytest.raises(DataError, match="_x.h5: not a whole HDF5 file"):
-        pcam.load(folder, "train")
+        pcam.load_pcam(folder, "train")
 
 
 def test_a_corrupt_patch_is_named_when_it_is_read_and_the_others_are_not_lost(pcam_files: Files) -> None:
@@ -124,7 +124,7 @@ def test_a_corrupt_patch_is_named_when_it_is_read_and_the_others_are_not_lost(pc
     with open(path, "r+b") as raw:
         raw.seek(chunk.byte_offset + chunk.size // 2)
         raw.write(b"\0" * 64)
-    split = pcam.load(folder, "train")
+    split = pcam.load_pcam(folder, "train")
     np.testing.assert_array_equal(split.patches[:4], x[:4])
     for index in (4, slice(0, 6), np.array([5, 4])):
         with pytest.raises(DataError, match=r"_x.h5: not a whole HDF5 file .*\[patch 4\]") as raised:
@@ -138,7 +138,7 @@ def test_patches_that_were_never_written_are_refused_not_read_as_black(pcam_file
         x = file.create_dataset("x", (6, 96, 96, 3), np.uint8, chunks=(1, 96, 96, 3))
         x[:3] = 200
     with pytest.raises(DataError, match="_x.h5: 'x' has 3 of 6 chunks, the others were never written"):
-        pcam.load(folder, "train")
+        pcam.load_pcam(folder, "train")
 
 
 def test_external_links_are_never_followed(pcam_files: Files) -> None:
@@ -147,7 +147,7 @@ def test_external_links_are_never_followed(pcam_files: Files) -> None:
     with h5py.File(folder / f"{STEM}_x.h5", "w") as file:
         file["x"] = h5py.ExternalLink("elsewhere.h5", "/x")
     with pytest.raises(DataError, match="_x.h5: 'x' is a link to elsewhere, which is never followed"):
-        pcam.load(folder, "train")
+        pcam.load_pcam(folder, "train")
 
 
 def test_gzipped_files_are_unpacked_once_and_again_only_when_they_change(
@@ -156,7 +156,7 @@ def test_gzipped_files_are_unpacked_once_and_again_only_when_they_change(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     x = patches(6)
     folder = pcam_files(x=x)
-    plain = pcam.load(folder, "train").content_hash
+    plain = pcam.load_pcam(folder, "train").content_hash
     for part in ("x", "y"):
         path = folder / f"{STEM}_{part}.h5"
         (folder / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
@@ -169,11 +169,11 @@ def test_gzipped_files_are_unpacked_once_and_again_only_when_they_change(
     assert split.content_hash == plain
     first = cached()
     assert len(first) == 2
-    pcam.load(folder, "train")
+    pcam.load_pcam(folder, "train")
     assert cached() == first
     packed = folder / f"{STEM}_y.h5.gz"
     os.utime(packed, ns=(0, packed.stat().st_mtime_ns + 1))
-    pcam.load(folder, "train")
+    pcam.load_pcam(folder, "train")
     second = cached()
     assert len(second) == 2
     assert len(first.keys() & second.keys()) == 1
@@ -200,7 +200,7 @@ def test_a_spoilt_gzip_file_is_named_and_leaves_no_half_file(
     (folder / f"{path.name}.gz").write_bytes(spoil(gzip.compress(path.read_bytes())))
     path.unlink()
     with pytest.raises(DataError, match=message) as raised:
-        pcam.load(folder, "train")
+        pcam.load_pcam(folder, "train")
     assert path.name in str(raised.value)
     assert "\n" not in str(raised.value)
     if "HDF5" not in message:
@@ -215,7 +215,7 @@ def test_a_gzip_bomb_stops_at_its_bound(pcam_files: Files, tmp_path: Path, monke
     path.unlink()
     (folder / f"{path.name}.gz").write_bytes(gzip.compress(bytes(64 << 20)))
     with pytest.raises(DataError, match=r"_x.h5.gz: unpacks to more than \d+ bytes; this is not PatchCamelyon's file"):
-        pcam.load(folder, "train")
+        pcam.load_pcam(folder, "train")
     assert list((tmp_path / "cache" / "histoedge").iterdir()) == []
 
 
@@ -229,12 +229,12 @@ def digests_of(folder: Path, told: list[str], *, cache: bool = True) -> tuple[by
 def test_digests_are_found_once_and_again_only_when_the_file_changes(pcam_files: Files) -> None:
     x, told = patches(40), list[str]()
     folder = pcam_files(x=x, chunks=(1, 96, 96, 3))
-    assert pcam.load(folder, "train").known_digests is None
+    assert pcam.load_pcam(folder, "train").known_digests is None
     first = digests_of(folder, told)
     assert set(told) == {"hash train, patches"}
     assert sorted(path.name for path in (folder / ".histoedge").iterdir()) == ["lock", "train.digests.h5"]
     told.clear()
-    assert pcam.load(folder, "train").known_digests == first == digests_of(folder, told)
+    assert pcam.load_pcam(folder, "train").known_digests == first == digests_of(folder, told)
     assert told == []
     path = folder / f"{STEM}_x.h5"
     changed, before = x.copy(), path.stat()
@@ -294,7 +294,7 @@ def test_where_the_folder_cannot_be_written_digests_are_kept_in_the_users_cache(
 def test_a_file_cut_short_after_it_was_opened_names_the_patch(pcam_files: Files, storage: dict) -> None:
     x = patches(40)
     folder = pcam_files(x=x, **storage)
-    split = pcam.load(folder, "train")
+    split = pcam.load_pcam(folder, "train")
     np.testing.assert_array_equal(split.patches[0], x[0])
     path = folder / f"{STEM}_x.h5"
     os.truncate(path, path.stat().st_size - 6 * PATCH_BYTES)
@@ -306,7 +306,7 @@ def test_a_file_cut_short_after_it_was_opened_names_the_patch(pcam_files: Files,
 @pytest.mark.parametrize("storage", [{"chunks": (1, 96, 96, 3)}, {"chunks": (4, 96, 96, 3), "compression": "gzip"}])
 def test_threads_read_at_once_what_one_reads(pcam_files: Files, storage: dict) -> None:
     x = patches(40)
-    split = pcam.load(pcam_files(x=x, **storage), "train")
+    split = pcam.load_pcam(pcam_files(x=x, **storage), "train")
     chosen = [np.sort(np.random.default_rng(seed).integers(0, 40, 20)) for seed in range(40)]
     with ThreadPoolExecutor(4) as pool:
         for index, found in zip(chosen, pool.map(lambda index: split.patches[index], chosen), strict=True):

@@ -76,7 +76,7 @@ def grey(count: int, value: int) -> np.ndarray:
     return np.full((count, 96, 96, 3), value, np.uint8)
 
 
-def statistic(report: drift.Report, name: str) -> drift.Seen:
+def statistic(report: drift.DriftReport, name: str) -> drift.Seen:
     (found,) = (one for one in report.statistics if one.name == name)
     return found
 
@@ -155,7 +155,9 @@ def stream() -> np.ndarray:
     return np.asarray(synthetic.generate("valid", patches=150, seed=0).patches[:])
 
 
-def watched(manifest: manifests.Manifest, training: dict[str, dict[str, float]], patches: np.ndarray) -> drift.Report:
+def watched(
+    manifest: manifests.Manifest, training: dict[str, dict[str, float]], patches: np.ndarray
+) -> drift.DriftReport:
     watch = drift.Watch(dataclasses.replace(manifest, input_statistics=training), every=2)
     watch.add(patches)
     return watch.report()

@@ -147,7 +147,7 @@ def test_a_model_that_passes_the_parser_and_cannot_run_is_told() -> None:
     told = []
     for start in range(3000, 4500, 250):  # where the buffers are listed
         try:
-            litert.open_model(content[:start] + bytes(250) + content[start + 250 :]).predict(
+            litert.open_litert(content[:start] + bytes(250) + content[start + 250 :]).predict(
                 np.zeros((1, 96, 96, 3), np.uint8)
             )
         except ModelError as error:

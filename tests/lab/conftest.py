@@ -24,7 +24,7 @@ def _frameworks_may_warn() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def without_vnni() -> tuple[str, ...]:
     """What to put before a command so that it runs on an x86 CPU without VNNI: nothing where this is one."""
-    here = environment.describe()
+    here = environment.this_machine()
     if "avx2" in here["cpu_flags"] and not {"avx_vnni", "avx512_vnni"} & set(here["cpu_flags"]):
         return ()
     emulator = shutil.which("qemu-x86_64")

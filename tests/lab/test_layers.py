@@ -58,7 +58,7 @@ def with_conv3_range(copied: Path) -> Callable[[float], Path]:
 
 @pytest.mark.parametrize("name", ["int8.tflite", "int8.onnx", "prune50_int8.tflite", "prune50_int8.onnx"])
 def test_an_honest_file_errs_by_a_few_quanta_and_like_its_twin(finished_run: Path, name: str) -> None:
-    errors = layers.compare(finished_run / "models" / name)
+    errors = layers.errors_by_layer(finished_run / "models" / name)
     assert {error.layer for error in errors} == set(LAYERS)
     assert [error.rms_quanta for error in errors] == sorted((error.rms_quanta for error in errors), reverse=True)
     for error in errors:
@@ -77,7 +77,7 @@ def test_the_head_errs_as_the_logits_of_the_file_do(finished_run: Path) -> None:
     keras_weights.set_weights(folded, saved.folded, where="test")
     patches = golden_of(model).patches
     difference = edge.load(model).predict(patches) - folded.predict_on_batch(patches.astype(np.float32) / 255)
-    (head,) = [error for error in layers.compare(model) if error.layer == "head"]
+    (head,) = [error for error in layers.errors_by_layer(model) if error.layer == "head"]
     assert head.rms_quanta * head.quantum == pytest.approx(np.sqrt(np.mean(difference**2)), rel=1e-3)
     assert head.largest_quanta * head.quantum == pytest.approx(np.abs(difference).max(), rel=1e-3)
     logits = folded.predict_on_batch(patches.astype(np.float32) / 255)
@@ -89,7 +89,7 @@ def test_a_run_tells_the_layers_of_its_int8_files_in_order_on_valid_patches(
     finished_run: Path, tiny_data: Path
 ) -> None:
     valid = data.load(str(tiny_data), splits=("valid",))["valid"]
-    found = {file.model: file for file in benchmark.read(finished_run / "bench.json").layers}
+    found = {file.model: file for file in benchmark.read_results(finished_run / "bench.json").layers}
     assert sorted(found) == ["int8.onnx", "int8.tflite", "prune50_int8.onnx", "prune50_int8.tflite"]
     for name in ("int8.onnx", "prune50_int8.tflite"):
         told, errors = found[name], layers.in_order(finished_run / "models" / name, layers.sample(valid))
@@ -111,11 +111,13 @@ def test_the_simulation_is_the_quantisation_aware_network(finished_run: Path) ->
     quantum = manifests.read(model).output_quantum
     assert quantum is not None
     expected = np.sqrt(np.mean(difference**2))
-    assert layers.compare(model)[0].logit_rms == pytest.approx(expected, abs=quantum / 4)  # a few halves round away
+    assert layers.errors_by_layer(model)[0].logit_rms == pytest.approx(
+        expected, abs=quantum / 4
+    )  # a few halves round away
 
 
 def test_a_range_too_wide_shows_in_the_layers_after_it(with_conv3_range: Callable[[float], Path]) -> None:
-    errors = layers.compare(with_conv3_range(20))
+    errors = layers.errors_by_layer(with_conv3_range(20))
     assert layers.advice(errors).startswith("keep ")
     # its own error stays half a (wide) quantum; the layers after it show it
     assert errors[0].layer in ("conv4", "conv5", "head")
@@ -124,7 +126,7 @@ def test_a_range_too_wide_shows_in_the_layers_after_it(with_conv3_range: Callabl
 def test_a_range_too_narrow_makes_its_layer_the_worst_and_the_advised_one(
     with_conv3_range: Callable[[float], Path],
 ) -> None:
-    errors = layers.compare(with_conv3_range(1 / 20))
+    errors = layers.errors_by_layer(with_conv3_range(1 / 20))
     assert errors[0].layer == "conv3"
     assert errors[0].clipped > 0.1
     assert errors[0].clipped > 3 * max(error.clipped for error in errors[1:])
@@ -151,35 +153,35 @@ def test_pools_between_convolutions_keep_names_and_activations_together(tmp_path
         saved = checkpoint.Checkpoint(network, recipe, arrays, inputs, 0.5, calibrate.Calibration(1.0, ()))
         checkpoint.write(checkpoint.path_of(tmp_path, recipe), saved)
     for made in export.export(tmp_path, Recipe.parse("int8")):
-        errors = layers.compare(made.model)
+        errors = layers.errors_by_layer(made.model)
         assert {error.layer for error in errors} == {"stem", "conv3", "head"}
         assert max(error.rms_quanta for error in errors) < 4
 
 
 def test_without_its_twin_a_file_is_compared_alone(copied: Path) -> None:
     (copied / "models" / "int8.onnx").unlink()
-    assert {error.twin_largest_quanta for error in layers.compare(copied / "models" / "int8.tflite")} == {None}
+    assert {error.twin_largest_quanta for error in layers.errors_by_layer(copied / "models" / "int8.tflite")} == {None}
 
 
 def test_files_that_are_not_int8_are_refused(finished_run: Path) -> None:
     with pytest.raises(ConfigError, match="int8 files, this one is fp16"):
-        layers.compare(finished_run / "models" / "fp16.onnx")
+        layers.errors_by_layer(finished_run / "models" / "fp16.onnx")
 
 
 def test_missing_and_other_weights_are_refused(copied: Path) -> None:
     weights, model = checkpoint.path_of(copied, "int8"), copied / "models" / "int8.onnx"
     shutil.copy(copied / "fp32.weights.h5", weights)
     with pytest.raises(ModelError, match="not the weights that int8.onnx was made from"):
-        layers.compare(model)
+        layers.errors_by_layer(model)
     weights.unlink()
     with pytest.raises(ModelError, match="int8.weights.h5: missing; layers are compared with these weights"):
-        layers.compare(model)
+        layers.errors_by_layer(model)
 
 
 def test_without_the_lab_it_says_what_to_install(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(RuntimeUnavailable, match=r"pip install 'histoedge\[lab\]'"):
-        layers.compare(finished_run / "models" / "int8.onnx")
+        layers.errors_by_layer(finished_run / "models" / "int8.onnx")
 
 
 def test_the_command_prints_the_table_and_the_advice(copied: Path, tiny_data: Path) -> None:

@@ -58,18 +58,18 @@ def test_four_files_take_raw_pixels_and_answer_like_the_network(others: ModuleTy
     tensor = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(tensor))
     model = keras.Model(inputs, others._logit(tensor))
     seen = patches(16)
-    made = {file.name: file for file in others.export(model, seen, tmp_path)}
+    made = {file.name: file for file in others.export_others(model, seen, tmp_path)}
     assert list(made) == ["fp32.tflite", "fp32.onnx", "int8.tflite", "int8.onnx"]
     expected = np.asarray(model(seen / np.float32(255), training=False)).reshape(-1)
     assert expected.std() > 0
     for name, file in made.items():
-        open_model = litert.open_model if file.suffix == ".tflite" else ort.open_model
+        open_model = litert.open_litert if file.suffix == ".tflite" else ort.open_ort
         runner = open_model(file.read_bytes())
         found = np.concatenate([runner.predict(patch[None]).reshape(-1) for patch in seen])
         # in integers the noise patches' narrow logits share 255 codes with what calibration saw: a few codes off
         limit = 1e-4 if name.startswith("fp32") else 0.05 * max(1.0, float(np.abs(expected).max()))
         np.testing.assert_allclose(found, expected, atol=limit)
-    operators = ort.operators(made["int8.onnx"].read_bytes())
+    operators = ort.ort_operators(made["int8.onnx"].read_bytes())
     assert all(one.integer for one in operators if "Conv" in one.kind)
 
 
@@ -90,7 +90,7 @@ def test_the_best_static_settings_are_chosen_on_valid(
     quantisers = others.quantisers
     monkeypatch.setattr(quantisers, "STATIC_SETTINGS", quantisers.STATIC_SETTINGS[::3])  # with and without channels
     valid: Any = SimpleNamespace(patches=patches(32), labels=np.arange(32) % 2)
-    made = quantisers.quantize_static(quantisers.Job(finished_run, patches(32), valid), tmp_path)
+    made = quantisers.quantize_static(quantisers.QuantiserJob(finished_run, patches(32), valid), tmp_path)
     told = {one["settings"]: one["auc_valid"] for one in made.candidates}
     assert list(told) == ["per channel, MinMax, uint8 activations", "per tensor, MinMax, uint8 activations"]
     assert told[made.settings] == max(told.values())

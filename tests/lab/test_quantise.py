@@ -91,7 +91,7 @@ def test_the_integer_file_answers_like_the_simulated_network(name: str, largest_
     network = catalogue.named(name)
     arrays = calibrated(network, largest_code)
     simulated = quantise.simulate(network, arrays, PIXELS).numpy()
-    found = litert.open_model(to_tflite.convert(network, arrays, precision="int8")).predict(PATCHES)
+    found = litert.open_litert(to_tflite.convert(network, arrays, precision="int8")).predict(PATCHES)
     low, high = arrays["head/range"]
     quantum = (high - low) / 255
     # a half may round either way in each of the layers; an untrained range is narrow; a wrong scale is off by tens

@@ -33,7 +33,7 @@ def test_a_release_predicts_benches_and_tells_its_figures(finished_run: Path, tm
     assert made.returncode == 0, made.stderr
     assert {path.name for path in into.iterdir()} == {"README.md", "models", "network.json"}
     card = (into / "README.md").read_text()
-    rows = benchmark.read(finished_run / "bench.json").measurements
+    rows = benchmark.read_results(finished_run / "bench.json").measurements
     told = [row for row in rows if row.recipe in ("fp32", "int8") and row.format != "keras"]
     for row in told:
         assert f"| {row.model} | {row.runtime} " in card

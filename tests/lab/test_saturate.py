@@ -33,14 +33,14 @@ def test_an_odd_product_stands_alone() -> None:
 def test_without_saturation_it_is_the_integer_network(mean_red_int8: Path) -> None:
     golden = goldens.read_golden(mean_red_int8, manifests.read(mean_red_int8))
     content = mean_red_int8.read_bytes()
-    found = saturate.logits(content, golden.patches)
+    found = saturate.simulated_logits(content, golden.patches)
     np.testing.assert_allclose(found, golden.logits, atol=1e-6)  # red alone: no two neighbours add up
     assert found.dtype == np.float32
 
 
 def test_an_operator_of_floats_is_refused_by_name(mean_red: Path) -> None:
     with pytest.raises(ModelError, match="operator Cast of .* is not emulated"):
-        saturate.logits(mean_red.read_bytes(), np.zeros((1, 96, 96, 3), np.uint8))
+        saturate.simulated_logits(mean_red.read_bytes(), np.zeros((1, 96, 96, 3), np.uint8))
 
 
 def exported(run: Path, into: Path, largest_code: int) -> Path:
@@ -73,7 +73,7 @@ def test_export_stores_saturated_logits_only_where_they_may_occur(safe: Path, fi
         assert set(arrays) == {"patches", "labels", "logits"}  # LiteRT's sums are exact everywhere
     golden = goldens.read_golden(finer, manifests.read(finer))
     assert golden.saturated is not None
-    exact = saturate.logits(finer.read_bytes(), golden.patches, saturating=False)
+    exact = saturate.simulated_logits(finer.read_bytes(), golden.patches, saturating=False)
     np.testing.assert_array_equal(exact, golden.logits)
     assert golden.saturated.shape == golden.logits.shape
 

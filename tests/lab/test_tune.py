@@ -171,10 +171,10 @@ def test_another_study_is_refused_in_one_line(
 
 
 def test_another_search_space_is_refused(tmp_path: Path) -> None:
-    study.opened(tmp_path, {"search": {"space": {"batch": (32, 64)}}})
-    study.opened(tmp_path, {"search": {"space": {"batch": (32, 64)}}})
+    study.open_study(tmp_path, {"search": {"space": {"batch": (32, 64)}}})
+    study.open_study(tmp_path, {"search": {"space": {"batch": (32, 64)}}})
     with pytest.raises(ConfigError, match="search.space is another one"):
-        study.opened(tmp_path, {"search": {"space": {"batch": (32,)}}})
+        study.open_study(tmp_path, {"search": {"space": {"batch": (32,)}}})
 
 
 def test_what_is_no_study_is_one_line(tiny_data: Path, settings: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def printed(table):
 
 def test_a_gate_is_one_line_and_what_did_not_pass_is_told_below(row, crashed):
     parsed = gates.parse(["auc > 0.5", "auc > 0.925", "p50_ms < 0.01"])
-    lines = printed(verdicts.gates(gates.judge(parsed, Results({}, {}, (row, crashed)))))
+    lines = printed(verdicts.gates(gates.judge_gates(parsed, Results({}, {}, (row, crashed)))))
     assert lines[:4] == [
         "gate passed failed undecided skipped",
         "auc > 0.5 1 0 0 1 passes",

@@ -313,7 +313,7 @@ def test_dicom_files_that_lie_together_are_one_slide(tmp_path: Path) -> None:
     for place in ("series-1/a.dcm", "series-1/b.dcm", "series-2/c.dcm", "one.svs", "two.TIF", "notes.txt"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).write_bytes(b"")
-    found = batch.find([tmp_path])
+    found = batch.find_slides([tmp_path])
     assert [str(path.relative_to(tmp_path)) for path in found] == [
         "one.svs",
         "two.TIF",
@@ -324,13 +324,13 @@ def test_dicom_files_that_lie_together_are_one_slide(tmp_path: Path) -> None:
 
 def test_places_that_cannot_be_scanned_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such slide or folder"):
-        batch.find([tmp_path / "missing"])
+        batch.find_slides([tmp_path / "missing"])
     with pytest.raises(DataError, match="no slides here"):
-        batch.find([tmp_path])
+        batch.find_slides([tmp_path])
     for name in ("a.svs", "a.tif"):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(ConfigError, match="two slides would be written to a folder named a"):
-        batch.find([tmp_path])
+        batch.find_slides([tmp_path])
 
 
 def test_a_model_that_is_missing_ends_all_before_anything_is_written(

@@ -106,7 +106,7 @@ def test_a_worker_that_sees_other_files_says_so(
         job = replace(job, sha256=manifests.read(mean_red_int8).sha256)
     told = r"^worker .*(slide.tif|mean_red.onnx): .*; every worker must see the same files under the same paths$"
     with worker(scheduler, tmp_path), pytest.raises((DataError, ModelError), match=told):
-        cluster.run(job, unfinished, grid, [0], scheduler=scheduler, timings=engine.Timings())
+        cluster.run_on_cluster(job, unfinished, grid, [0], scheduler=scheduler, timings=engine.Timings())
 
 
 def test_a_scheduler_without_workers_says_so(

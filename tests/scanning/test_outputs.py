@@ -95,7 +95,7 @@ def test_annotations_are_in_pixels_of_level_0(flat: SlideMap) -> None:
 def test_the_ome_tiff_holds_the_map_with_its_resolution_and_place(flat: SlideMap, tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
     found = marked(flat, (2, 3))
-    ometiff.write(found, tmp_path / "map.ome.tif")
+    ometiff.write_ometiff(found, tmp_path / "map.ome.tif")
     with tifffile.TiffFile(tmp_path / "map.ome.tif") as file:
         assert file.is_ome
         probability, logits = file.series
@@ -111,7 +111,7 @@ def test_the_ome_tiff_holds_the_map_with_its_resolution_and_place(flat: SlideMap
         assert pixels["PhysicalSizeX"] == pixels["PhysicalSizeY"] == 32.0
         assert pixels["Plane"]["PositionX"] == pixels["Plane"]["PositionY"] == 32.0
     again = tmp_path / "again" / "map.ome.tif"
-    ometiff.write(found, again)
+    ometiff.write_ometiff(found, again)
     assert again.read_bytes() == (tmp_path / "map.ome.tif").read_bytes()
 
 
@@ -138,7 +138,7 @@ def test_the_heatmap_shows_a_focus_where_it_is(flat: SlideMap, tmp_path: Path) -
 
 def test_the_table_has_the_columns_of_wsinfer(flat: SlideMap, tmp_path: Path) -> None:
     found = replace(marked(flat, (0, 1)), scale=62.33 / 32)
-    assert tiles.write(found, tmp_path / "tiles.csv") == 190
+    assert tiles.write_tiles(found, tmp_path / "tiles.csv") == 190
     with open(tmp_path / "tiles.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["minx", "miny", "width", "height", "prob_Other", "prob_Tumor"]

@@ -10,7 +10,7 @@ import pytest
 
 from histoedge.edge.errors import DataError
 from histoedge.scanning import plane, slide
-from histoedge.scanning.cache import Kept
+from histoedge.scanning.cache import Cache
 from histoedge.scanning.plane import Plane
 
 Texture = Callable[[int, int], np.ndarray]
@@ -114,7 +114,7 @@ def test_a_resolution_that_cannot_serve_is_told(
 
 
 def test_two_threads_that_want_the_same_array_wait_for_one_making() -> None:
-    kept, made, both = Kept(100), [], Barrier(2)
+    kept, made, both = Cache(100), [], Barrier(2)
     started, go = Event(), Event()
 
     def make() -> np.ndarray:
@@ -136,7 +136,7 @@ def test_two_threads_that_want_the_same_array_wait_for_one_making() -> None:
 
 
 def test_the_arrays_used_longest_ago_give_way() -> None:
-    kept, made = Kept(25), []
+    kept, made = Cache(25), []
 
     def get(key: str) -> None:
         def make() -> np.ndarray:
@@ -151,7 +151,7 @@ def test_the_arrays_used_longest_ago_give_way() -> None:
 
 
 def test_what_making_raises_is_raised_and_not_kept() -> None:
-    kept = Kept(100)
+    kept = Cache(100)
 
     def fail() -> np.ndarray:
         raise DataError("damaged")

@@ -1,4 +1,4 @@
-"""Do installation and the oldest and newest runtimes hold what is claimed: ``python benchmarks/runtimes.py --out F``.
+"""Installation, oldest and newest runtimes, tried: ``python benchmarks/runtime_versions.py --out F``.
 
 Every row comes from a virtual environment made for it, with what pip finds. The light installs predict, start and stay
 as small as they should; every released file, embedded in a folder with nothing of histoedge installed, passes its
@@ -204,7 +204,7 @@ def released(place: Path, format_: str, wanted: Sequence[str]) -> Iterator[dict[
     yield _row(fresh, "example.py from another folder", lines, "verdicts", "16", alone and lines == 16)
 
 
-def measure(progress: Progress) -> list[dict[str, Any]]:
+def measure_environments(progress: Progress) -> list[dict[str, Any]]:
     """All rows, an environment after the other.
 
     Raises:
@@ -232,18 +232,18 @@ def _bare_environment() -> dict[str, str]:
     }
 
 
-def main() -> None:
+def runtimes_command() -> None:
     """Write a row for every check."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    machine = environment.describe()
+    machine = environment.this_machine()
     with on_terminal() as show:
-        rows = measure(show)
+        rows = measure_environments(show)
     document = {
         "format": 1,
         "kind": KIND,
-        "command": "python benchmarks/runtimes.py --out F",
+        "command": "python benchmarks/runtime_versions.py --out F",
         "about": f"Each environment is fresh, made by venv and pip. Times are medians of {STARTS} process starts, "
         "those of imports interleaved. Golden patches: the largest difference in logits over what the manifest allows, "
         "in the folder that `histoedge embed` writes, with nothing of histoedge installed.",
@@ -257,6 +257,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        runtimes_command()
     except HistoedgeError as error:
         sys.exit(str(error))

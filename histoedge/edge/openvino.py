@@ -95,6 +95,7 @@ def _quantise_pixels(model: Any) -> None:
     It fuses FakeQuantize, but not the DequantizeLinear (Convert, Subtract 0, Multiply) of a model's own uint8 input.
     Both give pixel x scale.
     """
+    from openvino import opset13 as operators
 
     def reader(node: Any, *kinds: str) -> Any:
         readers = [target.get_node() for target in node.output(0).get_target_inputs()]

@@ -17,7 +17,7 @@ from histoedge import edge
 from histoedge.metrics import Interval
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-pytestmark = pytest.mark.skipif(not (FOLDER / "tables.py").is_file(), reason="not a checkout")
+pytestmark = pytest.mark.skipif(not (FOLDER / "pages.py").is_file(), reason="not a checkout")
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def gain(lo: float, hi: float) -> dict[str, float]:
 
 
 def test_the_tables_are_made_from_the_results() -> None:
-    tables = script("tables")
+    tables = script("pages")
     assert (FOLDER / "README.md").read_text() == tables.page()
     readme = (FOLDER.parent / "README.md").read_text()
     assert readme == tables.with_released(readme)
@@ -97,7 +97,7 @@ def test_the_best_peer_is_chosen_on_valid_and_the_table_says_so(peers: ModuleTyp
     results = tmp_path / "machine" / "peers.json"
     results.parent.mkdir()
     results.write_text(json.dumps({"command": "python peers.py", "rows": rows, "verdict": verdict}))
-    text = "\n".join(script("tables").peers_parts(results))
+    text = "\n".join(script("pages").peers_parts(results))
     assert all(word in text for word in verdict["words"])
     assert text.count("maker 1.0") == 2
     beside = [contender(name, "onnxruntime", 8.0, 1.0) for name in ("theirs", "trained")]
@@ -110,7 +110,7 @@ def test_the_best_peer_is_chosen_on_valid_and_the_table_says_so(peers: ModuleTyp
     rows[-1] |= {"settings": "per tensor", "candidates": [{"settings": "per tensor", "auc_valid": 0.75}]}
     document = {"command": "python benchmarks/peers", "rows": rows, "networks": others, "verdict": verdict}
     results.write_text(json.dumps(document))
-    text = "\n".join(script("tables").peers_parts(results))
+    text = "\n".join(script("pages").peers_parts(results))
     assert "| theirs, untrained | theirs.onnx | onnxruntime 1.0 | 1,000 | 2.0 | 1.0 |" in text
     assert "| trained | trained.onnx | onnxruntime 1.0 | 1,000 | 2.0 | 1.0 |" in text
     assert "quick (maker 1.0; per tensor)" in text
@@ -125,8 +125,8 @@ def test_coverage_counts_intervals_that_hold_the_truth_and_on_which_side_the_oth
         lo, hi = next(intervals)
         return Interval((lo + hi) / 2, lo, hi)
 
-    case = coverage.Case(interval="by hand", of="four", n_patches=1, true=0.5, draw=draw, draws=4)
-    row = coverage.row(case, seed=0)
+    case = coverage.Truth(interval="by hand", of="four", n_patches=1, true=0.5, draw=draw, draws=4)
+    row = coverage.coverage_row(case, seed=0)
     assert [row[key] for key in ("coverage", "too_low", "too_high")] == [0.5, 0.25, 0.25]
     assert row["mean_width"] == pytest.approx(0.15)
 
@@ -153,13 +153,13 @@ def test_amx_is_refused_to_a_command_and_its_children() -> None:
 def test_the_ratio_test_is_judged_by_how_often_it_is_right(tmp_path: Path) -> None:
     aa = script("aa")
     noisy, slow = aa.Interval(1.0, 0.98, 1.02), aa.Interval(1.05, 1.03, 1.07)
-    alike, slowed = aa.judge([{"second": noisy, "slowed": slow}] * 45 + [{"second": slow, "slowed": noisy}] * 5)
+    alike, slowed = aa.judge_ratios([{"second": noisy, "slowed": slow}] * 45 + [{"second": slow, "slowed": noisy}] * 5)
     assert (alike["slower"], alike["asked"], alike["holds"]) == (5, "at most 3 differ", "no")
     assert (slowed["slower"], slowed["asked"], slowed["holds"]) == (45, "at least 45 slower", "yes")
     results = tmp_path / "machine" / "aa.json"
     results.parent.mkdir()
     results.write_text(json.dumps({"command": "python aa.py", "about": "", "rows": [alike, slowed]}))
-    tables = script("tables")
+    tables = script("pages")
     assert "| slowed by 5% | 50 | 45 |" in "\n".join(tables.KINDS["aa"](results))
 
 
@@ -210,14 +210,14 @@ def test_overhead_holds_up_to_the_larger_of_3_percent_and_3_us(
 ) -> None:
     overhead = script("overhead")
     runner = edge.load(mean_red, runtime="onnxruntime")
-    found = overhead.row(mean_red, runner, np.full((4, 5), predict_us / 1e3), np.full((4, 5), bare_us / 1e3))
+    found = overhead.overhead_row(mean_red, runner, np.full((4, 5), predict_us / 1e3), np.full((4, 5), bare_us / 1e3))
     assert found["holds"] == holds
     assert found["more_us"] == pytest.approx(predict_us - bare_us)
     results = tmp_path / "machine" / "overhead.json"
     results.parent.mkdir()
     written = {"command": "python overhead.py", "about": "", "columns": list(found), "rows": [found]}
     results.write_text(json.dumps(written, sort_keys=True))
-    assert "| model | runtime |" in "\n".join(script("tables").KINDS["overhead"](results))
+    assert "| model | runtime |" in "\n".join(script("pages").KINDS["overhead"](results))
 
 
 def test_writes_are_told_from_reads_and_failures_in_a_trace(tmp_path: Path) -> None:
@@ -229,7 +229,10 @@ def test_writes_are_told_from_reads_and_failures_in_a_trace(tmp_path: Path) -> N
         '7 rename("/home/u/.part", "/home/u/a") = 0',
         '7 openat(AT_FDCWD, "/dev/null", O_RDWR) = 6',
     )
-    assert script("runtimes").writes("\n".join(calls), tmp_path / "out") == ["/home/u/.cache/told.db", "/home/u/.part"]
+    assert script("runtime_versions").writes("\n".join(calls), tmp_path / "out") == [
+        "/home/u/.cache/told.db",
+        "/home/u/.part",
+    ]
 
 
 def test_a_synthetic_slide_has_the_tissue_and_levels_that_were_asked_for(tmp_path: Path) -> None:
@@ -237,7 +240,7 @@ def test_a_synthetic_slide_has_the_tissue_and_levels_that_were_asked_for(tmp_pat
     from histoedge.scanning import slide
 
     maker = script("slidemaker")
-    maker.write(tmp_path / "slide.tif", side_px=6000, tissue=0.15)
+    maker.write_slide(tmp_path / "slide.tif", side_px=6000, tissue=0.15)
     opened = slide.open_slide(tmp_path / "slide.tif")
     assert [level[:2] for level in opened.levels] == [(6000, 6000), (3000, 3000), (1500, 1500)]
     assert opened.um_per_px == pytest.approx(maker.UM_PER_PX)
@@ -252,6 +255,6 @@ def test_a_slides_tables_are_shown_one_by_one(tmp_path: Path) -> None:
     results.parent.mkdir()
     tables = [{"about": f"About {name}.", "columns": [name], "rows": [{name: 1.5}]} for name in ("one", "two")]
     results.write_text(json.dumps({"command": "python slides.py", "about": "", "tables": tables}))
-    told = "\n".join(script("tables").KINDS["slides"](results))
+    told = "\n".join(script("pages").KINDS["slides"](results))
     assert "About one.\n\n| one |\n|---:|\n| 1.5 |\n" in told
     assert "About two.\n\n| two |" in told

@@ -36,7 +36,7 @@ integer_peak = false
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The folder's modules, importable as they are for its scripts; ``tables`` of them."""
     monkeypatch.syspath_prepend(FOLDER)
-    spec = importlib.util.spec_from_file_location("tables", FOLDER / "tables.py")
+    spec = importlib.util.spec_from_file_location("pages", FOLDER / "pages.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

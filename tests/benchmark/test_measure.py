@@ -251,7 +251,7 @@ def test_the_source_network_is_the_reference_of_fp32_files(mean_red, tmp_path, s
 
 def test_keras_that_is_not_installed_is_a_row(mean_red, tmp_path, split, monkeypatch):
     monkeypatch.setattr(matrix.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(edge, "find_spec", lambda name: None)
+    monkeypatch.setattr(edge.runtimes, "find_spec", lambda name: None)
     weights = tmp_path / "fp32.weights.h5"
     weights.write_bytes(b"weights")
     rows = bench([mean_red(tmp_path / "fp32.onnx")], plan=BenchPlan(), split=split, reference=weights)

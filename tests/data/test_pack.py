@@ -33,7 +33,7 @@ def show(what, done, total, note=""):
     print(what, done, total, note, sep="; ", flush=True)
 if __name__ == "__main__":
     try:
-        pack.opened(pack.listed(Path(sys.argv[1]), suffix=".tif"), [Path(sys.argv[2])], progress=show)
+        pack.open_pack(pack.listed(Path(sys.argv[1]), suffix=".tif"), [Path(sys.argv[2])], progress=show)
     except HistoedgeError as error:
         sys.exit(str(error))
 """

@@ -90,7 +90,7 @@ def test_a_case_that_ends_its_process_is_a_row(
         raise ModelError("refused")
 
     monkeypatch.setattr(fuzz.edge, "load", load)
-    told = fuzz.task(fuzz.Exported("a.onnx", parts), 0, range(2))
+    told = fuzz.task(fuzz.FuzzedModel("a.onnx", parts), 0, range(2))
     assert told[0] == (target.name, "refused", "")
     kind, detail = told[1][1:]
     assert kind == found[0]
@@ -250,9 +250,9 @@ def test_growing_memory_or_another_answer_does_not_hold(mean_red: Path) -> None:
     threads = script("threads")
     runner = edge.load(mean_red, runtime="onnxruntime")
     seconds = np.linspace(0, 60, 61)
-    grown = threads.row(mean_red, runner, 8, 100, 0, np.stack([seconds, 1e6 * (100 + seconds)]))
+    grown = threads.threads_row(mean_red, runner, 8, 100, 0, np.stack([seconds, 1e6 * (100 + seconds)]))
     assert (grown["holds"], grown["largest_growth_mb"]) == ("no", 45)  # after a quarter of the minute
     assert grown["slope_mb_per_minute"] == pytest.approx(60)
     flat = np.stack([seconds, np.full(61, 1e8)])
-    assert threads.row(mean_red, runner, 8, 100, 0, flat)["holds"] == "yes"
-    assert threads.row(mean_red, runner, 8, 100, 1, flat)["holds"] == "no"
+    assert threads.threads_row(mean_red, runner, 8, 100, 0, flat)["holds"] == "yes"
+    assert threads.threads_row(mean_red, runner, 8, 100, 1, flat)["holds"] == "no"

@@ -13,6 +13,7 @@ from histoedge import edge, verification
 from histoedge.cli import main
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
+from histoedge.verification import verifier
 
 QUANTUM = 0.25
 
@@ -117,8 +118,8 @@ def test_flips_are_counted_at_the_threshold_on_the_calibrated_probability(mean_r
             return edge.load(fp32).predict(some) + np.float32(2 / 255)
 
     manifest = manifests.read(mean_red_calibrated)
-    ours = verification._logits(Shifted(), split)
-    found = verification._compare(mean_red_calibrated, manifest, split, "onnxruntime", ours)
+    ours = verifier._logits(Shifted(), split)
+    found = verifier._compare(mean_red_calibrated, manifest, split, "onnxruntime", ours)
     assert found.flips == 1  # 51 becomes 53; at logit 0 or at .6 without the temperature (.405) it would be none
 
 

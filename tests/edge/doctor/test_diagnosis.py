@@ -40,7 +40,7 @@ def released(patches: np.ndarray) -> Case:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("doctor_script", ROOT / "benchmarks" / "doctor.py")
+    spec = importlib.util.spec_from_file_location("diagnoses", ROOT / "benchmarks" / "diagnoses.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -83,13 +83,13 @@ def names(case: Case, logits: np.ndarray) -> tuple[str, ...]:
 
 
 def test_every_known_mistake_is_named_on_a_released_network(script: ModuleType) -> None:
-    rows = script.judge(RELEASED, sets=1, progress=lambda *_: None)
+    rows = script.count_diagnoses(RELEASED, sets=1, progress=lambda *_: None)
     assert {row["made"]: row["otherwise"] for row in rows if row["percent"] not in (None, 100)} == {}
     assert sum(row["within_tolerance"] for row in rows) <= len(doctor.mistakes.TURNS)  # what a symmetric one hides
 
 
 def test_every_known_mistake_is_named_on_a_network_without_symmetry(script: ModuleType, lopsided: Path) -> None:
-    rows = script.judge(lopsided, sets=1, progress=lambda *_: None)
+    rows = script.count_diagnoses(lopsided, sets=1, progress=lambda *_: None)
     assert {row["made"]: row["otherwise"] for row in rows if row["percent"] != 100} == {}
     alone = {row["made"] for row in rows if row["named_alone"] == 1}
     assert {"mirrored", "upside down", "rotated 90", "rotated 180", "rotated 270", "transposed", "bgr"} <= alone

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench tables lock clean
+.PHONY: help setup demo test check format bench tables reference build lock clean
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## Make the environment (Python 3.11 and make are all it needs)
 
@@ -39,6 +39,17 @@ bench: setup ## Measure the released models with HISTOEDGE_DATA, else synthetic 
 
 tables: setup ## Write benchmarks/README.md from the committed results
 	$(BIN)/python benchmarks/pages.py
+
+reference: setup ## Write histoedge/CLI.md from the commands
+	$(BIN)/python -m histoedge.cli.reference
+
+build: setup ## Build sdist and wheel into dist, check them, and start the wheel in a fresh environment
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/fresh
+	build/fresh/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd build && fresh/bin/histoedge --version && fresh/bin/python -c "import histoedge"
 
 lock: setup ## Write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > constraints.txt

@@ -37,7 +37,7 @@ from histoedge.edge.errors import ComparisonFailed
     type=click.Choice(list(config.SCENARIOS)),
     help="Measure this shape too, repeatable.",
 )
-@click.option("--out", type=PATH, metavar="RESULTS.json")
+@click.option("--out", type=PATH, metavar="RESULTS.json", help="File to write.")
 @click.option("--robustness", is_flag=True, help="Also the AUC after ten perturbations of the test split.")
 @click.option("--flips", type=PATH, metavar="DIR", help="Draw the decisions that differ from the reference's.")
 @config_option
@@ -145,7 +145,7 @@ def _compare(a: Path, b: Path, *, as_json: bool) -> None:
 @main.command("report")
 @click.argument("results", type=PATH, metavar="RESULTS.json")
 @click.option("--html", type=PATH, metavar="F", help="One self-contained page.")
-@click.option("--csv", "csv_file", type=PATH, metavar="F")
+@click.option("--csv", "csv_file", type=PATH, metavar="F", help="All columns as CSV.")
 @click.option("--md", type=PATH, metavar="F", help="Markdown tables.")
 @click.option(
     "--flips",

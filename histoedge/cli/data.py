@@ -17,7 +17,7 @@ def data_group() -> None:
 @data_group.command("synth")
 @click.argument("out", type=PATH)
 @click.option("--patches", type=click.IntRange(16), default=4000, show_default=True, help="Training patches.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all patches.")
 @json_option
 def synth_command(out: Path, patches: int, seed: int, as_json: bool) -> None:
     """Write synthetic stained-tissue patches to OUT, in PatchCamelyon's layout."""

@@ -18,7 +18,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON doc
 config_option = click.option(
     "--config", "file", type=PATH, metavar="F.toml", help="Settings, see `histoedge list settings`."
 )
-device_option = click.option("--device", type=click.Choice(["auto", "gpu", "cpu"]), default="auto", show_default=True)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "gpu", "cpu"]),
+    default="auto",
+    show_default=True,
+    help="Where to train; `gpu` fails without a GPU.",
+)
 
 
 def _verbose(_ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("selftest", _selftest, "check every hash, and the golden patches on each runtime installed")
     golden = command("golden", _golden, "write the golden patches as PPM files, and the logits to expect")
-    golden.add_argument("--into", type=Path, required=True, metavar="FOLDER")
+    golden.add_argument("--into", type=Path, required=True, metavar="FOLDER", help="folder to write")
     doctor = command("doctor", _doctor, "name the mistake behind the logits that your program got for them")
     doctor.add_argument("logits", type=Path, metavar="LOGITS.csv", help="one logit per golden patch, in their order")
     return parser

@@ -41,7 +41,7 @@ tables: setup ## Write benchmarks/README.md from the committed results
 	$(BIN)/python benchmarks/pages.py
 
 reference: setup ## Write histoedge/CLI.md from the commands
-	$(BIN)/python -m histoedge.cli.reference
+	$(BIN)/python -m histoedge.cli.command_reference
 
 build: setup ## Build sdist and wheel into dist, check them, and start the wheel in a fresh environment
 	rm -rf build dist

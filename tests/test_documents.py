@@ -12,11 +12,15 @@ from pathlib import Path
 import click
 import pytest
 
-from histoedge import __version__
+from histoedge import __version__, files
+from histoedge.benchmark import results
 from histoedge.cli import main
 from histoedge.config import RECIPES
-from histoedge.edge import Manifest
+from histoedge.data import hdf5, image, pcam, table
+from histoedge.edge import Manifest, golden, manifest
 from histoedge.edge import __main__ as edge_commands
+from histoedge.edge.doctor import handover
+from histoedge.scanning import slide
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not (ROOT / "README.md").is_file(), reason="not a checkout")
@@ -166,7 +170,7 @@ def test_the_check_of_commands_sees_and_refuses(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(click.UsageError):
         parse(["histoedge", "bench", "RUN", "--threads", "none"])
     with pytest.raises(ValueError, match="wrong usage"):
-        parse("python -m histoedge.edge doctor DIR".split())
+        parse(["python", "-m", "histoedge.edge", "doctor", "DIR"])
     assert split_of_alternatives("a b|c [--d N]...") == ["a b --d N ", "a c --d N "]
     assert list(simple_commands("X=1 a 'b c' | d > e # f")) == [["a", "b c"], ["d"]]
 
@@ -267,3 +271,38 @@ def test_every_file_of_the_package_is_in_the_wheel() -> None:
         if path.is_file() and path.suffix not in (".py", ".pyc", ".md") and not path.name.startswith("."):
             package = ".".join(path.parent.relative_to(ROOT).parts)
             assert any(path.match(pattern) for pattern in patterns.get(package, [])), path
+
+
+def test_the_limits_in_the_security_page_are_those_of_the_code() -> None:
+    page = (ROOT / "SECURITY.md").read_text()
+    limits = {
+        "model file": manifest.LARGEST_MODEL_BYTES,
+        "manifest": manifest.LARGEST_MANIFEST_BYTES,
+        "golden file": golden.LARGEST_GOLDEN_BYTES,
+        "results JSON": results.LARGEST_RESULTS_BYTES,
+        "verdict, scan summary": files.LARGEST_JSON_BYTES,
+        "LOGITS.csv": handover.LARGEST_CSV_BYTES,
+        "patch image": image.LARGEST_FILE_BYTES,
+        "label table": table.LARGEST_FILE_BYTES,
+        "HDF5 patches": hdf5.LARGEST_CHUNK_BYTES,
+        "weights": hdf5.LARGEST_ARRAYS_BYTES,
+        "`.h5.gz`": pcam.LARGEST_UNPACKED_BYTES,
+        "slide": slide.LARGEST_DECODED_BYTES,
+    }
+    section = page.partition("| input | limit |\n|---|---|\n")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| (.*?) \| (.*) \|$", section, re.MULTILINE))
+    assert rows.keys() == limits.keys()
+    for name, limit in limits.items():
+        number, unit = re.findall(r"(\d+) ([KMG]iB)", rows[name])[0]
+        assert int(number) << {"KiB": 10, "MiB": 20, "GiB": 30}[unit] == limit, name
+    assert f"{golden.LARGEST_GOLDEN_ARRAY_BYTES >> 20} MiB unpacked" in rows["golden file"]
+    small, ratio = f"{pcam.SMALL_UNPACKED_BYTES >> 20} MiB", f"{pcam.LARGEST_RATIO} times the packed size"
+    assert f"the larger of {small} and {ratio}" in rows["`.h5.gz`"]
+
+
+def test_the_changelog_has_the_version_and_the_groups_of_its_format() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{__version__}] - " in changes
+    groups = re.findall(r"^### (\w+)$", changes, re.MULTILINE)
+    assert groups
+    assert set(groups) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}

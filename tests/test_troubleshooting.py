@@ -20,7 +20,8 @@ pytestmark = pytest.mark.skipif(not GUIDE.is_file(), reason="not a checkout")
 
 SECTION = GUIDE.read_text().partition("## The ten errors people meet first\n")[2] if GUIDE.is_file() else ""
 QUOTED = [
-    textwrap.dedent(block).strip() for block in re.findall(r"^ +```text\n(.*?)^ +```", SECTION, re.MULTILINE | re.DOTALL)
+    textwrap.dedent(block).strip()
+    for block in re.findall(r"^ +```text\n(.*?)^ +```", SECTION, re.MULTILINE | re.DOTALL)
 ]
 
 
@@ -98,7 +99,9 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize(("number", "produce"), list(enumerate(COMMANDS)), ids=[command.__name__ for command in COMMANDS])
+@pytest.mark.parametrize(
+    ("number", "produce"), list(enumerate(COMMANDS)), ids=[command.__name__ for command in COMMANDS]
+)
 def test_the_line_in_the_guide_is_the_printed_one(
     number: int, produce: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

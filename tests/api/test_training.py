@@ -1,4 +1,4 @@
-"""The functions that need the lab do what the commands do, and so does the example in the README."""
+"""The functions that need the lab do what the commands do, and so does the example in the user guide."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from histoedge.lab import checkpoint
 
 pytestmark = pytest.mark.lab
 
-README = Path(histoedge.__file__).parents[1] / "README.md"
+GUIDE = Path(histoedge.__file__).parent / "GUIDE.md"
 
 
 @pytest.fixture
@@ -46,16 +46,16 @@ def test_verify_tells_layers_and_explain_takes_weights(copied: Path, tiny_data: 
     assert {row.method for row in found.evidence} == {"occlusion", "gradcam"}
 
 
-@pytest.mark.skipif(not README.is_file(), reason="not a checkout")
-def test_the_example_of_the_readme_runs(
+@pytest.mark.skipif(not GUIDE.is_file(), reason="not a checkout")
+def test_the_example_of_the_guide_runs(
     copied: Path, tiny_data: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    section = README.read_text().partition("## From Python\n")[2].partition("\n## ")[0]
+    section = GUIDE.read_text().partition("## From Python\n")[2].partition("\n## ")[0]
     example = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert example is not None
     copied.rename(tmp_path / "RUN")
     (tmp_path / "DATA").symlink_to(tiny_data)
     shutil.copy(settings, tmp_path / "F.toml")
     monkeypatch.chdir(tmp_path)
-    exec(compile(example[1], "README.md", "exec"), {})
+    exec(compile(example[1], "GUIDE.md", "exec"), {})
     assert (tmp_path / "RESULTS.json").is_file()

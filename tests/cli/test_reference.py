@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from histoedge.cli import main, reference
+from histoedge.cli import command_reference as reference
+from histoedge.cli import main
 from histoedge.cli.group import INTERRUPTED
 from histoedge.edge import __main__ as edge_commands
 from histoedge.edge.errors import HistoedgeError
@@ -69,7 +70,9 @@ def test_every_argument_is_in_the_usage_and_explained(path: str) -> None:
 
 
 def test_every_exit_code_is_listed() -> None:
-    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", sections(reference.PAGE.read_text())["Exit codes"], re.M)}
+    listed = {
+        int(code) for code in re.findall(r"^\| (\d+) \|", sections(reference.PAGE.read_text())["Exit codes"], re.M)
+    }
     assert listed == {0, click.UsageError.exit_code, INTERRUPTED} | error_codes(HistoedgeError)
 
 

@@ -1,4 +1,4 @@
-"""The reference of the command line as Markdown: ``python -m histoedge.cli.reference`` writes ``histoedge/CLI.md``."""
+"""The reference of the command line as Markdown: ``python -m histoedge.cli.command_reference`` writes ``histoedge/CLI.md``."""
 
 import contextlib
 import inspect
@@ -24,8 +24,8 @@ EXIT_CODES = {
     HistoedgeError.exit_code: "an error with a one-line message on stderr: a file is missing, altered or unsuitable, a "
     "setting is wrong, a package is not installed; also `scan` when a slide failed",
     click.UsageError.exit_code: "wrong usage: an unknown command or option, or a missing argument",
-    ComparisonFailed.exit_code: "a comparison failed: `verify`, `run` (a file fails verification), `bench` (a gate does "
-    "not pass), `doctor` (the logits are wrong), `selftest`",
+    ComparisonFailed.exit_code: "a comparison failed: `verify`, `run` (a file fails verification), `bench` (a gate "
+    "does not pass), `doctor` (the logits are wrong), `selftest`",
     INTERRUPTED: "stopped with Ctrl-C; the same command resumes",
 }
 """Exit code of the process, and its meaning."""

@@ -1,4 +1,4 @@
-"""The reference of the command line as Markdown: ``python -m histoedge.cli.command_reference`` writes ``histoedge/CLI.md``."""
+"""The reference of the command line: ``python -m histoedge.cli.command_reference`` writes ``histoedge/CLI.md``."""
 
 import contextlib
 import inspect

@@ -306,3 +306,12 @@ def test_the_changelog_has_the_version_and_the_groups_of_its_format() -> None:
     groups = re.findall(r"^### (\w+)$", changes, re.MULTILINE)
     assert groups
     assert set(groups) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_readme_stays_short_and_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    links = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)}
+    cards = {name_of(path) for path in ROOT.glob("exported/*/README.md")}
+    pages = {name_of(path) for path in PAGES if path.suffix == ".md"} - cards - {"README.md"}
+    assert pages <= links

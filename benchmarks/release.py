@@ -1,7 +1,8 @@
 """Release a run: ``python benchmarks/release.py RUN --results R.json --into exported/NAME``.
 
-Copies the fp32 and int8 files with their sidecars, and writes a model card beside them. Every figure on the card comes
-from R.json (the ``bench.json`` of that very run, hashes compared) or from the manifest.
+Copies the fp32 and int8 files with their sidecars and writes a model card next to them. All figures on the card come
+from R.json, the ``bench.json`` of RUN (hashes are compared), or from the manifest. ``release.py --cards`` writes the
+cards of all released models again, from their committed results, and leaves the models unchanged.
 """
 
 import argparse

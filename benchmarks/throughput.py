@@ -118,7 +118,8 @@ def throughput_command() -> None:
         about=f"{devices.summary}, {arguments.cores} cores used; {arguments.rounds} rounds of {steps} steps each, "
         f"alternating. With the patches in device memory, `histoedge train` is {speedup.value:.2f} [{speedup.lo:.2f}, "
         f"{speedup.hi:.2f}] times as fast as a plain `fit` on a generator with the same augmentation. Reading the "
-        f"patches from disk takes {disk.value:.3f} [{disk.lo:.3f}, {disk.hi:.3f}] of the time with patches in device memory.",
+        f"patches from disk takes {disk.value:.3f} [{disk.lo:.3f}, {disk.hi:.3f}] of the time with the patches in "
+        "device memory.",
         machine=machine,
         rows=[throughput_row(name, seconds, batch=settings.batch) for name, seconds in step_s.items()],
         ratio=speedup.value,

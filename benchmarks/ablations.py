@@ -67,12 +67,13 @@ def standardised(patches: np.ndarray) -> np.ndarray:
     """Shift and scale each channel of each patch to mean 160 and standard deviation 40."""
     floats = patches.astype(np.float32)
     mean, spread = floats.mean((1, 2), keepdims=True), floats.std((1, 2), keepdims=True)
-    return ((floats - mean) / np.maximum(spread, 1) * 40 + 160).round().clip(0, 255).astype(np.uint8)
+    return np.asarray(((floats - mean) / np.maximum(spread, 1) * 40 + 160).round().clip(0, 255), np.uint8)
 
 
 def density(patches: np.ndarray) -> np.ndarray:
     """Return the optical density, with 0 to log(255) mapped to 255 to 0."""
-    return (255 - np.log(255 / np.maximum(patches, 1, dtype=np.float32)) / np.log(255) * 255).round().astype(np.uint8)
+    densities = np.log(255 / np.maximum(patches, 1, dtype=np.float32)) / np.log(255)
+    return np.asarray((255 - densities * 255).round(), np.uint8)
 
 
 PIXELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -14,6 +14,7 @@ import numpy as np
 from record import run_script
 
 from histoedge import data, files, metrics
+from histoedge.data import Split
 from histoedge.lab import architecture, backend, catalogue, norm, train, weights
 from histoedge.lab.trainee import Trained
 
@@ -42,7 +43,7 @@ def baseline_command() -> None:
         model.compile(keras.optimizers.Adam(rate), keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
         for _ in range(epochs):
             loss = model.fit(patches, labels, batch_size=batch, epochs=1, verbose=0).history["loss"][0]
-            logits = np.concatenate([model.predict_on_batch(part)[:, 0] for part in _parts(splits["valid"].patches)])
+            logits = np.concatenate([model.predict_on_batch(part)[:, 0] for part in _parts(splits["valid"])])
             auc = metrics.auc(splits["valid"].labels, logits)
             history.append({"epoch": len(history) + 1, "loss": round(loss, 6), "valid_auc": round(auc, 6)})
             sys.stderr.write(f"{history[-1]}\n")
@@ -59,8 +60,8 @@ def baseline_command() -> None:
     train.write_source(arguments.out, network, trained, inputs, splits)
 
 
-def _parts(patches: np.ndarray) -> list[np.ndarray]:
-    return [np.asarray(patches[at : at + 256]) for at in range(0, len(patches), 256)]
+def _parts(split: Split) -> list[np.ndarray]:
+    return [np.asarray(split.patches[at : at + 256]) for at in range(0, len(split.labels), 256)]
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def window_shifted(patches: np.ndarray, random: np.random.Generator) -> np.ndarr
 
 
 def _normalised(patches: np.ndarray) -> np.ndarray:
-    return (patches / 255 - MEAN) / DEVIATION
+    return np.asarray((patches / 255 - MEAN) / DEVIATION)
 
 
 def _first_bytes(patches: np.ndarray) -> np.ndarray:

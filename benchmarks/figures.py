@@ -33,7 +33,7 @@ def _ablations(file: ResultsFile, questions: Iterable[str]) -> Iterator[Figure]:
                 f"{len(rows)} seed" if len(rows) == 1 else f"{len(rows)} seeds, {min(areas):.4f} to {max(areas):.4f}"
             )
             change = "" if question == "base" else f", {against_base(file, rows):+.4f} against the base"
-            yield f"AUC on valid, {question}: {choice}", f"{statistics.mean(areas):.4f} ({spread}){change}"
+            yield f"{question}: {choice}", f"{statistics.mean(areas):.4f} ({spread}){change}"
 
 
 def trainings(file: ResultsFile) -> Iterator[Figure]:
@@ -43,7 +43,7 @@ def trainings(file: ResultsFile) -> Iterator[Figure]:
             f"learning rate {row['learning rate']:g}, stain jitter {row['stain jitter']:g}, {row['epochs']} epochs, "
             f"teacher: {row['taught by'].replace('nobody', 'none')}"
         )
-        yield f"AUC on valid, training `{row['training']}` ({settings})", f"{row['AUC on valid']:.4f}"
+        yield f"`{row['training']}`: {settings}", f"{row['AUC on valid']:.4f}"
 
 
 def quantisation_settings(file: ResultsFile) -> Iterator[Figure]:
@@ -53,12 +53,12 @@ def quantisation_settings(file: ResultsFile) -> Iterator[Figure]:
     for row in rows:
         if not row["steps"]:
             value = f"{_d_auc(row)}, {row['flips']} flips, rms logit difference {row['logit_rms']:.3f}"
-            yield "dAUC on valid of int8 against fp32, calibration without training", value
+            yield "dAUC, calibration without training", value
     values = ", ".join(
         f"{name} {min(row[key] for row in trained):{form}} to {max(row[key] for row in trained):{form}}"
         for name, key, form in (("dAUC", "d_auc", "+.4f"), ("flips", "flips", "d"), ("rms", "logit_rms", ".3f"))
     )
-    yield f"int8 against fp32, quantisation-aware training with {len(trained)} settings", values
+    yield f"range over {len(trained)} settings of quantisation-aware training", values
 
 
 def int8_speed(file: ResultsFile) -> Iterator[Figure]:
@@ -67,7 +67,7 @@ def int8_speed(file: ResultsFile) -> Iterator[Figure]:
         row = min(rows, key=lambda each: each.p50_ms or float("inf"))
         ratio = interval(row.p50_ratio, row.p50_ratio_lo, row.p50_ratio_hi, digits=3)
         value = f"{micros_between(row.p50_ms, row.p50_lo, row.p50_hi)} us, {ratio} of fp32"
-        yield f"p50 of `{network}` int8 on {row.runtime} {row.runtime_version}, its fastest runtime", value
+        yield f"p50 of `{network}` int8 on its fastest runtime", f"{value} ({row.runtime} {row.runtime_version})"
 
 
 def speed_without_amx(file: ResultsFile) -> Iterator[Figure]:
@@ -81,15 +81,15 @@ def int8_quality(file: ResultsFile) -> Iterator[Figure]:
     for network, rows in _int8_rows(file).items():
         row = max(rows, key=lambda each: each.flips or 0)
         d_auc = interval(row.d_auc, row.d_auc_lo, row.d_auc_hi, sign="+")
-        where = f"{row.runtime}, the runtime with the most decision flips"
-        yield f"dAUC on test, `{network}` int8 against fp32 on {where}", f"{d_auc}, {row.flips} of {row.n_patches:,}"
+        value = f"{d_auc}, {row.flips} of {row.n_patches:,} decisions differ ({row.runtime})"
+        yield f"dAUC on test, `{network}` int8 against fp32, on the runtime with the most different decisions", value
     areas: dict[str, list[float]] = defaultdict(list)
     for row in _single_patches(file):
         if row.recipe == "fp32" and row.auc is not None:
             areas[row.network or ""].append(row.auc)
     for network, values in areas.items():
-        name = f"AUC on test, `{network}` fp32: largest less smallest over {len(values)} files and runtimes"
-        yield name, f"{max(values) - min(values):.6f}"
+        name = f"AUC on test, `{network}` fp32: largest minus smallest over files and runtimes"
+        yield name, f"{max(values) - min(values):.6f} ({len(values)} files on runtimes)"
 
 
 def _single_patches(file: ResultsFile) -> list[Measurement]:
@@ -109,28 +109,28 @@ def _int8_rows(file: ResultsFile) -> dict[str, list[Measurement]]:
 def saturation(file: ResultsFile) -> Iterator[Figure]:
     """Yield how many patches get another logit on a CPU without VNNI."""
     for row in file.document["rows"]:
-        value = f"{row['patches_that_differ']} of {row['n_patches']}, {row['flips']} decision flips"
-        yield f"Patches with another logit on an emulated Haswell, {row['file']}", value
+        value = f"{row['patches_that_differ']} of {row['n_patches']}, {row['flips']} decisions differ"
+        yield f"patches with another logit on an emulated Haswell, {row['file']}", value
 
 
 def runtime_releases(file: ResultsFile) -> Iterator[Figure]:
     """Yield the largest deviation from the golden patches over files and releases."""
     shares = [row for row in file.document["rows"] if row["unit"] == "of its tolerance"]
     worst = max(shares, key=lambda row: row["found"])
-    name = f"Largest difference from the golden patches, {len(shares)} files on the oldest and newest runtimes"
-    yield name, f"{worst['found']:.3g} of the tolerance ({worst['environment'].split(', ')[1]})"
+    value = f"{worst['found']:.3g} of the tolerance ({worst['environment'].split(', ')[1]}, {len(shares)} checks)"
+    yield "largest difference from the golden patches, files on the oldest and newest runtimes", value
 
 
 def installs(file: ResultsFile) -> Iterator[Figure]:
     """Yield the checks of fresh installs: how many hold, and the largest of each time and size."""
     rows = file.document["rows"]
     holding = sum(row["holds"] == "yes" for row in rows)
-    yield "Checks in fresh environments that hold", f"{holding} of {len(rows)}"
+    yield "checks in fresh environments that pass", f"{holding} of {len(rows)}"
     for unit in ("MB", "CPU s", "s"):
         measured = [row for row in rows if row["unit"] == unit]
         row = max(measured, key=lambda each: each["found"])
         name = row["check"].replace("over import numpy", "beyond import numpy")
-        yield f"Largest of {len(measured)} installs: {name}", f"{row['found']:.3g} {unit} (limit {row['asked']})"
+        yield f"largest of {len(measured)} installs: {name}", f"{row['found']:.3g} {unit} (limit {row['asked']})"
 
 
 def coverage(file: ResultsFile) -> Iterator[Figure]:
@@ -144,8 +144,8 @@ def coverage(file: ResultsFile) -> Iterator[Figure]:
     for name, rows in groups.items():
         low, high = (choose(rows, key=lambda row: row["coverage"]) for choose in (min, max))
         shown = [interval(row["coverage"], row["coverage_lo"], row["coverage_hi"], digits=3) for row in (low, high)]
-        value = shown[0] if len(rows) == 1 else " to ".join(shown)
-        yield f"Coverage of a 95 % interval: {name} ({len(rows)} populations)", value
+        value = shown[0] if len(rows) == 1 else f"{' to '.join(shown)} ({len(rows)} populations)"
+        yield f"coverage of a 95 % interval: {name}", value
 
 
 def ratio_test(file: ResultsFile) -> Iterator[Figure]:
@@ -153,7 +153,7 @@ def ratio_test(file: ResultsFile) -> Iterator[Figure]:
     processes = "one process per file" if "--processes kept" in file.command else "a fresh process per turn"
     for row in file.document["rows"]:
         value = f"{row['slower']} slower, {row['faster']} faster of {row['repetitions']}"
-        yield f"Ratio test at the 1 % level, {row['compared']}, {processes}", value
+        yield f"ratio test at the 1 % level, {row['compared']}, {processes}", value
 
 
 def full_size(file: ResultsFile) -> Iterator[Figure]:
@@ -162,14 +162,14 @@ def full_size(file: ResultsFile) -> Iterator[Figure]:
         limit = f", memory limit {row['memory_limit_gb']} GB" if row["memory_limit_gb"] else ""
         first = f"first step after {row['first_step_s']:g} s"
         value = f"{row['seconds']} s ({first}), peak {row['peak_rss_gb']} GB{limit}, exit code {row['exit_code']}"
-        yield f"262,144 training patches: {row['what'].partition(';')[0]}", value
+        yield row["what"].partition(";")[0], value
 
 
 def packing(file: ResultsFile) -> Iterator[Figure]:
     """Yield the ratio of packing to decoding, and the gain in loading."""
     document = file.document
     ratio = interval(document["ratio"], document["ratio_lo"], document["ratio_hi"], digits=2)
-    yield "Time to pack a Kaggle folder / time to decode its images", ratio
+    yield "time to pack a Kaggle folder / time to decode its images", ratio
     for row in document["rows"]:
         if row["what"].startswith("load"):
             yield f"Kaggle folder of {row['images']:,} images: {row['what']}", f"{row['seconds']:.1f} s"
@@ -179,7 +179,7 @@ def throughput(file: ResultsFile) -> Iterator[Figure]:
     """Yield patches per second of each way of training, and the ratio to a plain fit."""
     document = file.document
     for row in document["rows"]:
-        yield f"Training throughput of `edge`: {row['training']}", f"{row['patches_per_s']:,.0f} patches/s"
+        yield f"`edge`, {row['training']}", f"{row['patches_per_s']:,.0f} patches/s"
     ratio = interval(document["ratio"], document["ratio_lo"], document["ratio_hi"], digits=2)
     yield "`histoedge train` / plain Keras `fit`, patches per second", ratio
 
@@ -209,22 +209,29 @@ def other_networks(file: ResultsFile) -> Iterator[Figure]:
         p50 = interval(row["p50_us"], row["p50_us_lo"], row["p50_us_hi"], digits=0)
         area = row["test"]
         quality = f", AUC on test {interval(area['auc'], area['auc_lo'], area['auc_hi'])}" if area else ", untrained"
-        yield f"{name} int8 on {row['runtime']}, p50", f"{p50} us, {ratio} of our int8{quality}"
+        yield f"p50 of {name} int8 on its fastest runtime", f"{p50} us ({row['runtime']}), {ratio} of our int8{quality}"
 
 
 def _d_auc(row: Row) -> str:
     return interval(row["d_auc"], row["d_auc_lo"], row["d_auc_hi"], sign="+")
 
 
+LIGHT = ("brightness", "light", "white balance", "red and blue")
+
+
 def drift(file: ResultsFile) -> Iterator[Figure]:
-    """Yield false reports on unchanged patches, and the share of streams that are reported after each fault."""
-    split = "test" if "--split test" in file.command else "valid"
+    """Yield false reports on unchanged patches, reports after faults of light, and the faults without any report."""
     rows = file.document["rows"]
     unchanged = [row for row in rows if row["patches"].startswith("as they are")]
-    name = f"Unchanged streams of `{split}` reported as drift (false reports)"
-    yield name, f"{sum(row['called_drift'] for row in unchanged)} of {sum(row['streams'] for row in unchanged)}"
+    reported, streams = (sum(row[key] for row in unchanged) for key in ("called_drift", "streams"))
+    yield "unchanged streams (false reports)", f"{reported} of {streams}"
+    unreported = []
     for row in rows:
         fault, _, groups = row["patches"].partition(", alike in ")
-        if groups and fault != "as they are":
-            name = f"Groups of `{split}` reported as drift: {fault.replace('_', ' ')}"
-            yield name, f"{row['called_drift']} of {row['streams']}"
+        if groups and row not in unchanged:
+            name = fault.replace("_", " ")
+            if fault.startswith(LIGHT):
+                yield name, f"{row['called_drift']} of {row['streams']} groups"
+            if not row["called_drift"]:
+                unreported.append(name)
+    yield "faults that are not reported for any group", ", ".join(unreported) or "none"

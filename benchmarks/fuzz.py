@@ -8,6 +8,7 @@ of CPU time per case: a crash ends the child and is counted, and the script cont
 """
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -110,7 +111,7 @@ def signed(parts: dict[str, bytes]) -> dict[str, bytes]:
         body = json.loads(parts["manifest"])
         for key, part in (("sha256", "model"), ("golden_sha256", "golden")):
             if key in body:
-                body[key] = manifests.hashlib.sha256(parts[part]).hexdigest()
+                body[key] = hashlib.sha256(parts[part]).hexdigest()
         return {**parts, "manifest": json.dumps(body | {"digest": manifests.digest(body)}).encode()}
     except (ValueError, TypeError, RecursionError):
         return parts

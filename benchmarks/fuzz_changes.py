@@ -51,7 +51,7 @@ def zeroed(content: bytes, random: np.random.Generator) -> bytes:
 BYTES: tuple[Change, ...] = (flipped, truncated, longer, swapped, zeroed)
 
 DEPTH = 1100  # Python's parser refuses more than 1000 levels
-EXTREMES = (
+EXTREMES: tuple[Any, ...] = (
     *(0, -1, 1, 2**31, 2**63, -(2**63), 10**400, 1e-300, 5e-324, 1e300, -1e300, 0.1, True, None, "", "\n", "x" * 9999),
     *([], {}, [[]], {"a\nb": {}}, "\ud800", "../../etc/passwd", float("nan"), float("inf")),
 )
@@ -84,7 +84,7 @@ def changed_json(content: bytes, random: np.random.Generator) -> bytes:
 
 def nested(random: np.random.Generator) -> bytes:
     """Return nested lists or objects, fewer or more levels than a parser can follow."""
-    depth = int(random.choice([5, random.integers(DEPTH // 2, DEPTH), 20 * DEPTH]))
+    depth = int(random.choice([5, int(random.integers(DEPTH // 2, DEPTH)), 20 * DEPTH]))
     return b"[" * depth + b"]" * depth if random.integers(2) else b'{"a":' * depth + b"0" + b"}" * depth
 
 

@@ -24,10 +24,10 @@ BEGIN, END = "<!-- released: make tables -->", "<!-- end -->"  # in the project'
 
 HEADER = """# Benchmarks
 
-`make tables` generates this page and the page of each machine from the JSON files in `results/`. Each figure has the
-command that makes it. Networks are trained on PatchCamelyon's `train` split, chosen on `valid` and reported once on
-`test`. In the commands, DATA is a folder with PatchCamelyon's HDF5 files, RUN a finished run, MODEL an exported file
-and F the results file.
+`make tables` generates this page and the page of each machine from the JSON files in `results/`. The command above each
+table makes its figures; the column headings link to all results of the machine. Brackets contain 95 % intervals.
+Networks are trained on PatchCamelyon's `train` split, chosen on `valid` and reported once on `test`. In the commands,
+DATA is a folder with PatchCamelyon's HDF5 files, RUN a finished run, MODEL an exported file and F the results file.
 """
 
 
@@ -35,7 +35,7 @@ def index_page(results: Sequence[ResultsFile]) -> str:
     """Return ``benchmarks/README.md``: questions, headline figures, and links to the machines."""
     questions = [f"- [{question.title}](#{_anchor(question.title)})" for question in QUESTIONS]
     counts = {file.machine: sum(other.machine == file.machine for other in results) for file in results}
-    machines = [f"- [{name}](results/{name}/README.md), {count} results files" for name, count in counts.items()]
+    machines = [f"- [{name}](results/{name}/README.md) (results files: {count})" for name, count in counts.items()]
     parts = [HEADER, "\n".join(questions) + "\n", "All results by machine:\n", "\n".join(machines) + "\n"]
     for question in QUESTIONS:
         parts += question_parts(question, results)
@@ -45,7 +45,7 @@ def index_page(results: Sequence[ResultsFile]) -> str:
 def machine_page(results: Sequence[ResultsFile]) -> str:
     """Return ``results/<machine>/README.md``, with a section for each results file of the machine."""
     machine = results[0].machine
-    contents = [f"- [{file.name}](#{file.name}): {SECTIONS[file.kind][0].lower()}" for file in results]
+    contents = [f"- [{file.name}](#{file.name}): {_lower_first(SECTIONS[file.kind][0])}" for file in results]
     parts = [
         f"# Benchmarks on {machine}\n",
         f"`make tables` generates this page from the JSON files of this folder. {_description(results)} Questions and "
@@ -65,6 +65,10 @@ def _description(results: Sequence[ResultsFile]) -> str:
         cpus = environment.get("cpus_allowed") or environment.get("cpus_in_machine")
         sentences.append(f"{environment['cpu']}, {cpus} CPUs, {memory}{environment['system']}.")
     return " ".join(dict.fromkeys(sentences))
+
+
+def _lower_first(title: str) -> str:
+    return title[0].lower() + title[1:]
 
 
 def _anchor(title: str) -> str:

@@ -6,6 +6,7 @@ evaluates the simulated integer network, which computes as the deployed one, on 
 """
 
 import argparse
+import dataclasses
 import itertools
 import shutil
 import sys
@@ -43,7 +44,9 @@ def quantisation_command() -> None:
         floats = compress.simulated(parent.network, parent.folded, Recipe.parse(str(recipe.parent)))
         expected = batches.logits_in_batches(floats, splits["valid"])
         for rate, steps in settings:
-            config = CompressConfig(quantise_steps=steps, **({"quantise_learning_rate": rate} if steps else {}))
+            config = CompressConfig(quantise_steps=steps)
+            if steps:
+                config = dataclasses.replace(config, quantise_learning_rate=rate)
             quantised = compress.compress(run, recipe, splits, config)
             logits = batches.logits_in_batches(
                 compress.simulated(quantised.network, quantised.arrays, recipe), splits["valid"]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import figures
+import slidemaker
 import system_figures
 from committed import ResultsFile
 from figures import Figure
@@ -15,7 +16,7 @@ from histoedge.reporting.tables import interval, kilobytes, micros_between
 
 @dataclass(frozen=True)
 class Question:
-    """A question, how it was measured, and the functions that return its figures, by kind of the results file."""
+    """A question, the method, and the functions that return its figures by kind of the results file."""
 
     title: str
     method: str
@@ -31,13 +32,13 @@ QUESTIONS = (
     ),
     Question(
         "How to preprocess and augment?",
-        "One choice is changed at a time, in short trainings without a teacher; AUC on `valid`.",
+        "One choice is changed at a time in short trainings without a teacher: mean AUC on `valid` over the seeds.",
         {"ablations": figures.augmentation},
     ),
     Question(
         "Which hyperparameters?",
-        "Short trainings, the full trainings of the released networks, and quantisation-aware training; all on "
-        "`valid`.",
+        "AUC on `valid` of short trainings and of the full trainings of the released networks; then int8 against fp32 "
+        "on `valid` with settings of quantisation-aware training.",
         {
             "ablations": figures.hyperparameters,
             "trainings": figures.trainings,
@@ -62,8 +63,9 @@ QUESTIONS = (
     Question(
         "How trustworthy are the intervals?",
         "Coverage in simulations with a known true value, with its 95 % Wilson interval; and the ratio test on the "
-        "same file twice and on a file slowed by 5 %. Expect different figures on your slides: the intervals cover "
-        "sampling, not a new laboratory.",
+        "same file twice and on a file slowed by 5 %. DeLong's interval assumes independent patches and is too narrow for "
+        "patches of few slides: see the rows on whole slides. Expect different figures on your slides: the intervals "
+        "cover sampling, not a new laboratory.",
         {"coverage": figures.coverage, "aa": figures.ratio_test},
     ),
     Question(
@@ -83,13 +85,14 @@ QUESTIONS = (
     ),
     Question(
         "How fast is a whole slide?",
-        "A synthetic slide of 40,000 x 40,000 px, 15 % of it tissue; ratios with 95 % bootstrap intervals.",
+        f"The synthetic slide of `slidemaker.py`: {slidemaker.SIDE_PX:,} x {slidemaker.SIDE_PX:,} px, "
+        f"{slidemaker.TISSUE:.0%} of it tissue. Ratios have 95 % bootstrap intervals.",
         {"slides": system_figures.whole_slides},
     ),
     Question(
         "What happens in other light?",
-        "Streams of patches of other slides than the training patches, in groups of similar patches, before and after "
-        "faults of light, stain, focus, compression and scale.",
+        "Streams of patches of other slides than the training patches, cut into groups of similar patches, unchanged "
+        "and with faults of light, stain, focus, compression and scale: how many are reported as drift.",
         {"drift": figures.drift},
     ),
     Question(
@@ -116,18 +119,29 @@ QUESTIONS = (
 
 
 def question_parts(question: Question, results: Sequence[ResultsFile]) -> list[str]:
-    """Return heading, method and table of a question; its tables have the command of each figure."""
-    head = ["figure", "value", "machine", "command"]
-    lines = [
-        [name, value, file.section, f"`{file.command}`"]
-        for kind, figures_of in question.figures.items()
-        for file in results
-        if file.kind == kind
-        for name, value in figures_of(file)
-    ]
-    networks = networks_parts(results) if question is QUESTIONS[0] else []
-    table = [markdown_table(head, lines, text=head)] if lines else []
-    return [f"## {question.title}\n", f"{question.method}\n", *networks, *table]
+    """Return heading, method, and a table for each command that makes figures of the question."""
+    parts = [f"## {question.title}\n", f"{question.method}\n"]
+    if question is QUESTIONS[0]:
+        parts += networks_parts(results)
+    for kind, figures_of in question.figures.items():
+        of_kind = [file for file in results if file.kind == kind]
+        for command in dict.fromkeys(file.command for file in of_kind):
+            parts += _command_parts(command, [file for file in of_kind if file.command == command], figures_of)
+    return parts
+
+
+def _command_parts(
+    command: str, results: Sequence[ResultsFile], figures_of: Callable[[ResultsFile], Iterable[Figure]]
+) -> list[str]:
+    """Return a command and its figures, with a column for each results file; empty where there is no figure."""
+    columns = {file.section: dict(figures_of(file)) for file in results}
+    columns = {name: values for name, values in columns.items() if values}
+    names = dict.fromkeys(name for values in columns.values() for name in values)
+    if not names:
+        return []
+    lines = [[name, *(values.get(name, "") for values in columns.values())] for name in names]
+    head = ["figure", *columns]
+    return [f"`{command}`:\n", markdown_table(head, lines, text=head)]
 
 
 def networks_parts(results: Sequence[ResultsFile]) -> list[str]:

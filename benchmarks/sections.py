@@ -108,11 +108,11 @@ def choices(file: ResultsFile) -> dict[tuple[str, str], list[Row]]:
 def against_base(file: ResultsFile, rows: list[Row]) -> float:
     """Return the mean difference in AUC on valid to the base of the same seed."""
     base = {row["seed"]: row["best_valid_auc"] for row in file.document["rows"] if row["question"] == "base"}
-    return statistics.mean(row["best_valid_auc"] - base[row["seed"]] for row in rows)
+    return float(statistics.mean(row["best_valid_auc"] - base[row["seed"]] for row in rows))
 
 
 SECTIONS: dict[str, tuple[str, Callable[[ResultsFile], list[str]]]] = {
-    "run": ("A run: cost and quality of its files", run_parts),
+    "run": ("Cost and quality of the files of a run", run_parts),
     "suite": ("The benchmark suite on the released models", suite_parts),
     "peers": ("Int8 files of a run against other quantisers and other networks", peers_parts),
     "ablations": ("Effect of each training choice", ablations_parts),

@@ -69,8 +69,10 @@ class SlideTask:
         """Read and compute fields into a map that is discarded."""
         with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
             unfinished = Unfinished(Path(folder), grid, {})
-            options = {"runtime": self.runtime, "workers": workers, "timings": Timings()}
-            engine.compute(opened, self.model, unfinished, grid, numbers, **options)
+            timings = Timings()
+            engine.compute(
+                opened, self.model, unfinished, grid, numbers, runtime=self.runtime, workers=workers, timings=timings
+            )
 
     def seconds_in_processes(self, numbers: Sequence[int], count: int) -> list[float]:
         """Return the durations of reading and computing fields in ``count`` processes that have opened everything."""

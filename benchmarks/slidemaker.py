@@ -84,7 +84,8 @@ def write_slide(path: Path, *, side_px: int = SIDE_PX, tissue: float = TISSUE) -
                 compressionargs={"level": 80},
                 resolution=(1e4 / (UM_PER_PX * 2**level),) * 2,
                 resolutionunit="CENTIMETER",
-                **({"subfiletype": 1} if level else {"subifds": levels - 1}),
+                subfiletype=1 if level else None,  # 1: a smaller version of level 0
+                subifds=None if level else levels - 1,
             )
 
 

@@ -1,4 +1,4 @@
-"""The suite's results as Markdown: a table of the files, then a table for each scenario with its threads side by side."""
+"""The suite's results as Markdown: a table of the files, then a table for each scenario, threads side by side."""
 
 from collections import Counter
 from collections.abc import Sequence

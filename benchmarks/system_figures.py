@@ -16,13 +16,13 @@ def whole_slides(file: ResultsFile) -> Iterator[Figure]:
                 value = f"{row['s']:.1f} s, peak {row['peak_rss_mb']:.0f} MB"
                 yield f"`histoedge scan` of a slide of {row['slide']}, {row['fields']} fields with tissue", value
                 value = f"same bytes: {row['same_bytes']}"
-                yield f"Map of a scan killed {row['kills']} times and resumed, against an undisturbed scan", value
+                yield f"map of a scan killed {row['kills']} times and resumed, against an undisturbed scan", value
             if row.get("stage") == "by the clock":
                 value = f"{row['ms_per_mm2']:.1f} ms/mm2 of slide, {row['ms_per_mm2_of_tissue']:.1f} ms/mm2 of tissue"
-                yield "Wall-clock time of the scan by area", value
+                yield "wall-clock time of the scan by area", value
             if "dense_us_per_verdict" in row:
                 ratio = interval(row["ratio"], row["ratio_lo"], row["ratio_hi"], digits=2)
-                name = f"Time of separate patches / dense fields, {row['model']} on {row['runtime']}"
+                name = f"time of separate patches / dense fields, {row['model']} on {row['runtime'].split()[0]}"
                 yield name, f"{ratio}; {row['dense_us_per_verdict']:.1f} us per verdict"
 
 
@@ -31,18 +31,18 @@ def runner_overhead(file: ResultsFile) -> Iterator[Figure]:
     rows = file.document["rows"]
     row = max(rows, key=lambda each: each["more_us"])
     extra = interval(row["more_us"], row["more_us_lo"], row["more_us_hi"], digits=2)
-    name = f"Largest extra time of `Runner.predict` over the bare interpreter, {len(rows)} files on runtimes"
-    yield name, f"{extra} us per call ({row['model']} on {row['runtime']})"
+    name = "largest extra time of `Runner.predict` over the bare interpreter"
+    yield name, f"{extra} us per call ({row['model']} on {row['runtime']}; {len(rows)} files on runtimes)"
 
 
 def shared_model(file: ResultsFile) -> Iterator[Figure]:
     """Yield wrong answers and growth of memory with many threads on one model."""
     rows = file.document["rows"]
     wrong, calls = (sum(row[key] for row in rows) for key in ("different_answers", "calls"))
-    yield f"Answers of {rows[0]['threads']} threads that differ from those of a single thread", f"{wrong} of {calls:,}"
+    yield f"answers of {rows[0]['threads']} threads that differ from those of a single thread", f"{wrong} of {calls:,}"
     row = max(rows, key=lambda each: each["largest_growth_mb"])
-    name = f"Largest growth of memory in {row['seconds']:.0f} s of calls from {row['threads']} threads"
-    yield name, f"{row['largest_growth_mb']:.1f} MB ({row['model']} on {row['runtime']})"
+    value = f"{row['largest_growth_mb']:.1f} MB in {row['seconds']:.0f} s ({row['model']} on {row['runtime']})"
+    yield f"largest growth of memory with {row['threads']} threads", value
 
 
 def damaged_files(file: ResultsFile) -> Iterator[Figure]:
@@ -50,7 +50,7 @@ def damaged_files(file: ResultsFile) -> Iterator[Figure]:
     rows = file.document["rows"]
     damaged = [row for row in rows if not row["changed"].endswith("signed")]
     forged = [row for row in rows if row["changed"].endswith("signed")]
-    for name, group in (("Damaged", damaged), ("Forged", forged)):
+    for name, group in (("damaged", damaged), ("forged", forged)):
         cases, refused, same, answered = (
             sum(row[key] for row in group) for key in ("cases", "refused", "same", "answered")
         )
@@ -67,4 +67,4 @@ def diagnoses(file: ResultsFile) -> Iterator[Figure]:
         named, sets = sum(row["named"] for row in judged), sum(row["sets"] - row["within_tolerance"] for row in judged)
         worst = min(judged, key=lambda row: row["percent"])
         value = f"{named:,} of {sets:,}; worst case `{worst['made']}`: {worst['percent']:.0f} %"
-        yield f"Mistakes that the doctor names, {model}, {len(judged)} cases", value
+        yield f"mistakes that the doctor names, {model}, {len(judged)} cases", value

@@ -63,9 +63,9 @@ QUESTIONS = (
     Question(
         "How trustworthy are the intervals?",
         "Coverage in simulations with a known true value, with its 95 % Wilson interval; and the ratio test on the "
-        "same file twice and on a file slowed by 5 %. DeLong's interval assumes independent patches and is too narrow for "
-        "patches of few slides: see the rows on whole slides. Expect different figures on your slides: the intervals "
-        "cover sampling, not a new laboratory.",
+        "same file twice and on a file slowed by 5 %. DeLong's interval assumes independent patches and is too narrow "
+        "for patches of few slides: see the rows on whole slides. Expect different figures on your slides: the "
+        "intervals cover sampling, not a new laboratory.",
         {"coverage": figures.coverage, "aa": figures.ratio_test},
     ),
     Question(

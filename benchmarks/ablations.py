@@ -1,13 +1,12 @@
-"""What each choice is worth: ``python benchmarks/ablations.py --data DATA --out F [--seed S]... [--only QUESTION]...``.
+"""Effect of each training choice: ``python benchmarks/ablations.py --data DATA --out F [--seed S]...``.
 
-Trains the network of ``ablations.toml`` many times for a few epochs on a part of the training patches, one choice
-changed at a time, and reports the AUC on the valid split; test is never touched. Every row is written as it is made,
-and a file that was begun is gone on with.
+Trains the network of ``ablations.toml`` for a few epochs on a part of the training patches, with one choice changed at
+a time, and reports the AUC on the valid split; the test split is not used. Each row is written when its training ends;
+an unfinished results file is continued.
 """
 
 import argparse
 import dataclasses
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from record import Row, recorded_rows, run_script, write_record
 
-from histoedge import config, data, files
-from histoedge.benchmark import environment
+from histoedge import config, data
 from histoedge.config import TrainConfig
 from histoedge.data import Split
 from histoedge.lab import backend, batches, catalogue, train
@@ -60,20 +59,21 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def grey(patches: np.ndarray) -> np.ndarray:
-    """Luma (ITU-R BT.601) in all three channels."""
+    """Return the luma (ITU-R BT.601) in all three channels."""
     return np.repeat((patches @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def standardised(patches: np.ndarray) -> np.ndarray:
-    """Each patch and channel to mean 160 and standard deviation 40."""
+    """Shift and scale each channel of each patch to mean 160 and standard deviation 40."""
     floats = patches.astype(np.float32)
     mean, spread = floats.mean((1, 2), keepdims=True), floats.std((1, 2), keepdims=True)
-    return ((floats - mean) / np.maximum(spread, 1) * 40 + 160).round().clip(0, 255).astype(np.uint8)
+    return np.asarray(((floats - mean) / np.maximum(spread, 1) * 40 + 160).round().clip(0, 255), np.uint8)
 
 
 def density(patches: np.ndarray) -> np.ndarray:
-    """Optical density, 0 to log(255) onto 255 to 0."""
-    return (255 - np.log(255 / np.maximum(patches, 1, dtype=np.float32)) / np.log(255) * 255).round().astype(np.uint8)
+    """Return the optical density, with 0 to log(255) mapped to 255 to 0."""
+    densities = np.log(255 / np.maximum(patches, 1, dtype=np.float32)) / np.log(255)
+    return np.asarray((255 - densities * 255).round(), np.uint8)
 
 
 PIXELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -83,73 +83,69 @@ PIXELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def prepared(split: Split, pixels: str | None) -> Split:
-    """The split with its pixels made over."""
+def with_pixels(split: Split, pixels: str | None) -> Split:
+    """Return the split with each patch preprocessed by a function of ``PIXELS``; unchanged for None."""
     if pixels is None:
         return split
     patches = np.concatenate([PIXELS[pixels](split.patches[n : n + 1000]) for n in range(0, len(split.labels), 1000)])
     return Split(split.name, patches, split.labels, split.ids)
 
 
-def trained(splits: dict[str, Split], base: TrainConfig, changes: dict[str, Any], seed: int) -> dict[str, Any]:
-    """One training: what came out of it."""
+def training_figures(splits: dict[str, Split], base: TrainConfig, changes: dict[str, Any], seed: int) -> Row:
+    """Train once with the changed choice; return its figures."""
     rest = dict(changes)
     count, pixels = rest.pop("patches", PATCHES), rest.pop("pixels", None)
     network = catalogue.named(base.network)
     network = dataclasses.replace(network, symmetric=rest.pop("symmetric", network.symmetric))
     settings = dataclasses.replace(base, **{"seed": seed, **rest})
     part = {"train": batches.drawn(splits["train"], count, seed=seed), "valid": splits["valid"]}
-    part = {name: prepared(split, pixels) for name, split in part.items()}
+    part = {name: with_pixels(split, pixels) for name, split in part.items()}
     backend.keras().backend.clear_session()
     devices = backend.use_device("auto")
     with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
         state = Path(folder) / "state.h5"
-        found = train.fit(network, part, settings, state=state, inputs={}, devices=devices)
+        trained = train.fit(network, part, settings, state=state, inputs={}, devices=devices)
     return {
         "patches": len(part["train"].labels),
         "epochs": settings.epochs,
-        "best_valid_auc": found.best_auc,
-        "last_valid_auc": found.history[-1]["valid_auc"],
-        "last_loss": found.history[-1]["loss"],
+        "best_valid_auc": trained.best_auc,
+        "last_valid_auc": trained.history[-1]["valid_auc"],
+        "last_loss": trained.history[-1]["loss"],
     }
 
 
 def ablations_command() -> None:
-    """Write one row per choice and seed."""
+    """Write a row for each choice and seed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, action="append")
-    parser.add_argument("--only", action="append", choices=list(VARIANTS))
+    parser.add_argument("--data", required=True, help="data set; train and valid are used")
+    parser.add_argument("--out", type=Path, required=True, help="results file (JSON); an unfinished one is continued")
+    parser.add_argument("--seed", type=int, action="append", help="repeatable; default: 0")
+    parser.add_argument("--only", action="append", choices=list(VARIANTS), help="repeatable; default: all questions")
     arguments = parser.parse_args()
     splits = data.load(arguments.data, splits=("train", "valid"))
     base = config.resolve(TrainConfig, file=HERE / "ablations.toml", options={})
-    rows = json.loads(arguments.out.read_text())["rows"] if arguments.out.is_file() else []
+    rows = recorded_rows(arguments.out)
     for seed in arguments.seed or [0]:
         for question in arguments.only or VARIANTS:
             for name, changes in VARIANTS[question].items():
                 key = {"question": question, "choice": name, "seed": seed}
                 if any(key.items() <= row.items() for row in rows):
                     continue
-                rows.append(key | trained(splits, base, changes, seed))
+                rows.append(key | training_figures(splits, base, changes, seed))
                 sys.stderr.write(f"{rows[-1]}\n")
                 _write(arguments.out, rows)
 
 
-def _write(out: Path, rows: list[dict[str, Any]]) -> None:
-    files.write_json(
+def _write(out: Path, rows: list[Row]) -> None:
+    write_record(
         out,
-        {
-            "format": 1,
-            "kind": "ablations",
-            "about": f"One choice of `ablations.toml` changed at a time, {PATCHES:,} training patches and 10 epochs "
-            "where the row says nothing else, no teacher; AUC on `valid` alone, of the best epoch.",
-            "command": "python benchmarks/ablations.py --data DATA --out F",
-            "environment": environment.this_machine(),
-            "rows": rows,
-        },
+        kind="ablations",
+        command="python benchmarks/ablations.py --data DATA --out F",
+        about=f"One choice of `ablations.toml` is changed at a time. Without a teacher; {PATCHES:,} training patches "
+        "and 10 epochs where the row does not list other values. AUC on `valid` only, of the best epoch.",
+        rows=rows,
     )
 
 
 if __name__ == "__main__":
-    ablations_command()
+    run_script(ablations_command)

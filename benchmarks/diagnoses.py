@@ -1,48 +1,36 @@
 """Does the doctor name the right mistake? ``python benchmarks/diagnoses.py MODEL... --out F [--sets N]``.
 
-For each MODEL, an exported file, and each of N sets of 16 synthetic patches: the logits of the patches damaged by every
-known mistake, with a number drawn where the mistake has one, and made by Pillow where the doctor simulates it in numpy;
-right logits, those with a quantum of rounding and those of other runtimes; and random ones. A row tells how often the
-doctor named what.
+For each exported file MODEL and each of N sets of 16 synthetic patches, the doctor gets these logits:
+
+- of the patches damaged by each known mistake (with a random parameter where the mistake has one, and by Pillow where
+  the doctor simulates the mistake in NumPy),
+- correct logits, also with a quantum of rounding and from other runtimes,
+- random logits.
+
+Each row counts the doctor's diagnoses of one case.
 """
 
 import argparse
 import collections
 import io
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
+from record import Row, changed_options, run_script, write_record
+from targets import files_on_runtimes, labelled
 
-from histoedge import edge, files
-from histoedge.benchmark import environment
+from histoedge import edge
 from histoedge.data import synthetic
 from histoedge.edge import manifest as manifests
 from histoedge.edge.doctor.diagnosis import Case, Diagnosis, diagnose
-from histoedge.edge.errors import HistoedgeError
 from histoedge.edge.manifest import Manifest
 from histoedge.progress import Progress, on_terminal
 
-KIND = "doctor"
 PATCHES = 16
-SEED = 30_000  # of the first set; the golden patches have another
-UM_PER_PX = (
-    0.23,
-    0.25,
-    0.46,
-    0.486,
-    0.5,
-    0.65,
-    0.75,
-    0.9,
-    1.0,
-    1.2,
-    1.944,
-    3.888,
-)  # scanners' levels, and rounded ones
+SEED = 30_000  # of the first set; the golden patches have another seed
+UM_PER_PX = (*(0.23, 0.25, 0.46, 0.486, 0.5, 0.65), *(0.75, 0.9, 1.0, 1.2, 1.944, 3.888))  # usual scanner resolutions
 FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.NEAREST)
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # torchvision's for ImageNet
 
@@ -54,7 +42,7 @@ def _each(patches: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> 
 
 
 def through_jpeg(patches: np.ndarray, random: np.random.Generator, *, subsampling: int) -> np.ndarray:
-    """Through Pillow's JPEG of a random quality from 30 to 95."""
+    """Compress with Pillow's JPEG at a random quality from 30 to 95."""
     quality = int(random.integers(30, 96))
 
     def change(image: Image.Image) -> Image.Image:
@@ -66,7 +54,7 @@ def through_jpeg(patches: np.ndarray, random: np.random.Generator, *, subsamplin
 
 
 def at_another_scale(patches: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Resized by Pillow as if each pixel were of another size; the centre kept, or on black."""
+    """Resize with Pillow to a wrong um per px; crop to the centre, or pad with black."""
     whole = patches.shape[1]
     side, kind = round(whole * 0.972 / float(random.choice(UM_PER_PX))), FILTERS[random.integers(len(FILTERS))]
 
@@ -79,7 +67,7 @@ def at_another_scale(patches: np.ndarray, random: np.random.Generator) -> np.nda
 
 
 def centre_enlarged(patches: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The centre 32, 48, 64 or 80 px, resized to the whole patch."""
+    """Enlarge the centre 32, 48, 64 or 80 px to the whole patch."""
     whole, side = patches.shape[1], int(random.choice([32, 48, 64, 80]))
     start = (whole - side) // 2
     box = (start, start, start + side, start + side)
@@ -87,7 +75,7 @@ def centre_enlarged(patches: np.ndarray, random: np.random.Generator) -> np.ndar
 
 
 def centre_on_a_border(patches: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The centre 32, 48, 64 or 80 px alone, in the centre or the corner of a black or white patch."""
+    """Paste the centre 32, 48, 64 or 80 px into the centre or the corner of a black or white patch."""
     whole, side = patches.shape[1], int(random.choice([32, 48, 64, 80]))
     start, colour = (whole - side) // 2, (int(random.choice([0, 255])),) * 3
     place = int(random.choice([0, start]))
@@ -101,7 +89,7 @@ def centre_on_a_border(patches: np.ndarray, random: np.random.Generator) -> np.n
 
 
 def window_shifted(patches: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Up to 6 px off, the border filled with black, white or the last pixels."""
+    """Shift by up to 6 px; fill the border with black, white or the edge pixels."""
     down, right = 0, 0
     while (down, right) == (0, 0):
         down, right = random.integers(-6, 7, 2)
@@ -115,7 +103,7 @@ def window_shifted(patches: np.ndarray, random: np.random.Generator) -> np.ndarr
 
 
 def _normalised(patches: np.ndarray) -> np.ndarray:
-    return (patches / 255 - MEAN) / DEVIATION
+    return np.asarray((patches / 255 - MEAN) / DEVIATION)
 
 
 def _first_bytes(patches: np.ndarray) -> np.ndarray:
@@ -156,7 +144,7 @@ DAMAGES: dict[str, tuple[str, Damage]] = {
 def answers(
     manifest: Manifest, expected: np.ndarray, others: Sequence[np.ndarray], random: np.random.Generator
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """What was made, what is to be named, and the logits, of all that is done to logits alone."""
+    """Yield case, expected diagnosis and logits of the cases that change logits, not patches."""
     rounding = (manifest.output_quantum or manifest.tolerance) * random.integers(-1, 2, len(expected))
     yield "nothing", "right", expected
     yield "nothing, a quantum of rounding", "right", expected + rounding
@@ -173,25 +161,24 @@ def answers(
 
 
 def mistakes_named(diagnosis: Diagnosis) -> tuple[str, ...]:
-    """The mistakes named, or the verdict where there is none."""
+    """Return the mistakes named, or the verdict where there are none."""
     return tuple(finding.mistake for finding in diagnosis.findings) or (diagnosis.verdict,)
 
 
-def count_diagnoses(model: Path, *, sets: int, progress: Progress) -> list[dict[str, Any]]:
-    """A row for each thing made: how often it was named, alone or with others, and what else was said.
+def count_diagnoses(model: Path, *, sets: int, progress: Progress) -> list[Row]:
+    """Return a row for each case: how often its mistake was named, alone or with others, and the other diagnoses.
 
     Raises:
-        ModelError: file or manifest missing, altered or unreadable.
-        RuntimeUnavailable: no runtime installed opens the file.
+        ModelError: file or manifest missing, changed or unreadable.
+        RuntimeUnavailable: no installed runtime opens the file.
     """
     manifest = manifests.read(model)
-    rows = [row for row in edge.RUNTIMES.values() if manifest.format in row.formats and row.installed()]
-    runner, *rest = (edge.load(model, runtime=row.name) for row in rows)
-    said: dict[tuple[str, str], collections.Counter[tuple[str, ...]]] = collections.defaultdict(collections.Counter)
+    runner, *rest = (edge.load(model, runtime=runtime) for _, runtime in files_on_runtimes([model]))
+    counts: dict[tuple[str, str], collections.Counter[tuple[str, ...]]] = collections.defaultdict(collections.Counter)
     for number in range(sets):
         random = np.random.default_rng(SEED + number)
         patches, _ = synthetic.golden(PATCHES, seed=SEED + number)
-        expected, *others = (one.predict(patches).reshape(-1).astype(np.float64) for one in (runner, *rest))
+        expected, *others = (each.predict(patches).reshape(-1).astype(np.float64) for each in (runner, *rest))
         case = Case(
             patches,
             expected,
@@ -200,69 +187,59 @@ def count_diagnoses(model: Path, *, sets: int, progress: Progress) -> list[dict[
             temperature=manifest.temperature,
             um_per_px=manifest.um_per_px,
         )
-        made = list(answers(manifest, expected, others, random))
+        cases = list(answers(manifest, expected, others, random))
         for name, (truth, damage) in DAMAGES.items():
             damaged = np.ascontiguousarray(damage(patches, random))
-            made.append((name, truth, runner.predict(damaged).reshape(-1)))
-        for name, truth, logits in made:
-            said[name, truth][mistakes_named(diagnose(case, logits))] += 1
+            cases.append((name, truth, runner.predict(damaged).reshape(-1)))
+        for name, truth, logits in cases:
+            counts[name, truth][mistakes_named(diagnose(case, logits))] += 1
         progress(f"doctor, sets for {manifest.network} {model.name}", number + 1, sets)
-    return [_row(f"{manifest.network} {model.name}", name, truth, counts) for (name, truth), counts in said.items()]
+    return [_figures(labelled(model), name, truth, named) for (name, truth), named in counts.items()]
 
 
-def _row(model: str, made: str, truth: str, counts: collections.Counter[tuple[str, ...]]) -> dict[str, Any]:
+def _figures(model: str, case: str, truth: str, counts: collections.Counter[tuple[str, ...]]) -> Row:
     total = counts.total()
     hits = sum(count for names, count in counts.items() if truth in names)
-    alone = counts[(truth,)]
     right = counts[("right",)] if truth != "right" else 0
     others = {
         " or ".join(names): count for names, count in counts.items() if truth not in names and names != ("right",)
     }
-    told = ", ".join(f"{name} {count}" for name, count in sorted(others.items()))
     judged = total - right
     return {
         "model": model,
-        "made": made,
+        "made": case,
         "to_be_named": truth,
         "sets": total,
         "named": hits,
-        "named_alone": alone,
+        "named_alone": counts[(truth,)],
         "within_tolerance": right,
-        "otherwise": told,
+        "otherwise": ", ".join(f"{name} {count}" for name, count in sorted(others.items())),
         "percent": 100 * hits / judged if judged else None,
     }
 
 
 def diagnoses_command() -> None:
-    """Write a row for everything made with every file."""
+    """Write a row for each case and file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sets", type=int, default=50)
+    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="exported files")
+    parser.add_argument("--out", type=Path, required=True, help="results file (JSON)")
+    parser.add_argument("--sets", type=int, default=50, help="of 16 patches")
     arguments = parser.parse_args()
     if arguments.sets < 1:
         parser.error("expected at least 1 set")
     with on_terminal() as show:
         rows = [row for model in arguments.models for row in count_diagnoses(model, sets=arguments.sets, progress=show)]
-    document = {
-        "format": 1,
-        "kind": KIND,
-        "command": "python benchmarks/diagnoses.py MODEL... --out F"
-        + (f" --sets {arguments.sets}" if arguments.sets != parser.get_default("sets") else ""),
-        "about": f"What the doctor says of the logits of {PATCHES} synthetic patches, in {arguments.sets} sets. "
-        "`named` counts the sets in which it named the mistake that was made, `named_alone` those without another that "
-        "the model answers alike to, `within_tolerance` those in which the mistake changed no logit by more than the "
-        "tolerance, so that `right` is right; `percent` is `named` of all others.",
-        "environment": environment.this_machine(),
-        "columns": list(rows[0]),
-        "rows": rows,
-    }
-    files.write_json(arguments.out, document)
-    sys.stdout.write(f"{arguments.out}\n")
+    write_record(
+        arguments.out,
+        kind="doctor",
+        command="python benchmarks/diagnoses.py MODEL... --out F" + changed_options(parser, arguments, "sets"),
+        about=f"Diagnoses of the logits of {PATCHES} synthetic patches, in {arguments.sets} sets. `named` counts the "
+        "sets in which the doctor named the mistake, `named_alone` those in which it named no other mistake with it, "
+        "`within_tolerance` those in which the mistake changed no logit by more than the tolerance, where `right` is "
+        "the correct diagnosis. `percent` is `named` as a share of the sets that are not `within_tolerance`.",
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":
-    try:
-        diagnoses_command()
-    except HistoedgeError as error:
-        sys.exit(str(error))
+    run_script(diagnoses_command)

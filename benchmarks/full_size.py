@@ -1,10 +1,10 @@
-"""The main job at PatchCamelyon's real size: ``python benchmarks/full_size.py --data DATA --work FOLDER --out F``.
+"""A run at PatchCamelyon's full size: ``python benchmarks/full_size.py --data DATA --work FOLDER --out F``.
 
-Makes 262,144 training patches in FOLDER (7.2 GB) from those of DATA, PatchCamelyon's files: all of them, then again
-moved by some pixels, round the edge. Then runs ``histoedge train`` on them, with the patches read from disk and as
-``auto`` decides, and the whole ``histoedge run``, and tells how much memory all processes together took at most, when
-the first step was done, and how long it took. ``--cgroup PATH`` is a control group with a memory limit, which ``run``
-is put into (made before, for instance: ``mkdir /sys/fs/cgroup/he; echo 4G > /sys/fs/cgroup/he/memory.max``).
+Writes 262,144 training patches (7.2 GB) to FOLDER: those of DATA, PatchCamelyon's files, then copies of them shifted
+cyclically by some pixels. Then it runs ``histoedge train`` with the patches read from disk, ``histoedge train`` with
+the default ``auto``, and ``histoedge run``, and measures the peak memory of all processes together, the time to the
+first step and the whole time. ``--cgroup PATH`` puts ``run`` into an existing control group with a memory limit,
+created for instance by ``mkdir /sys/fs/cgroup/he; echo 4G > /sys/fs/cgroup/he/memory.max``.
 """
 
 import argparse
@@ -16,13 +16,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import psutil
+from record import Row, run_script, write_record
+from targets import resident_bytes
 
-from histoedge import data, files, memory
+from histoedge import data, memory
 from histoedge.benchmark import environment
 
 PATCHES = 2**18
@@ -31,8 +32,8 @@ STEM = "camelyonpatch_level_2_split"
 SAMPLE_S = 0.2
 
 
-def make(source: Path, out: Path) -> None:
-    """The data set of full size in ``out``; nothing where it is there."""
+def write_data(source: Path, out: Path) -> None:
+    """Write the data set of full size to ``out``, unless an earlier call has finished it."""
     x_path, y_path = (out / f"{STEM}_train_{part}.h5" for part in ("x", "y"))
     if y_path.is_file():
         return
@@ -42,11 +43,10 @@ def make(source: Path, out: Path) -> None:
     with h5py.File(x_path, "w") as file:
         x = file.create_dataset("x", (PATCHES, 96, 96, 3), np.uint8, chunks=(1, 96, 96, 3))
         for start in range(0, PATCHES, BLOCK):
-            again, rows = np.divmod(np.arange(start, start + BLOCK), len(train.labels))
+            copies, rows = np.divmod(np.arange(start, start + BLOCK), len(train.labels))
             patches = train.patches[rows]
-            for round_ in np.unique(again):
-                moved = np.roll(patches[again == round_], (3 * round_, 5 * round_), axis=(1, 2))
-                patches[again == round_] = moved
+            for copy in np.unique(copies):
+                patches[copies == copy] = np.roll(patches[copies == copy], (3 * copy, 5 * copy), axis=(1, 2))
             x[start : start + BLOCK] = patches
             labels[start : start + BLOCK] = train.labels[rows]
     for split in ("valid", "test"):
@@ -56,28 +56,28 @@ def make(source: Path, out: Path) -> None:
         file["y"] = labels.reshape(-1, 1, 1, 1)
 
 
-def measured(name: str, command: Sequence[str], *, cgroup: Path | None = None) -> dict[str, Any]:
-    """A row: what the command took; its output goes to stderr."""
+def command_row(name: str, command: Sequence[str], *, cgroup: Path | None = None) -> Row:
+    """Run the command and return its row: memory and times. Its output goes to stderr."""
 
-    def enter() -> None:
+    def enter_cgroup() -> None:
         if cgroup is not None:
             (cgroup / "cgroup.procs").write_text(str(os.getpid()))
 
     started = time.monotonic()
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=enter)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=enter_cgroup)
     first_steps: list[float] = []
 
-    def listen() -> None:
+    def copy_output() -> None:
         for line in process.stderr or ():
             sys.stderr.write(line)
             if "first step" in line:
                 first_steps.append(round(time.monotonic() - started, 1))
 
-    listener = threading.Thread(target=listen)
+    listener = threading.Thread(target=copy_output)
     listener.start()
     peak, root = 0, psutil.Process(process.pid)
     while process.poll() is None:
-        peak = max(peak, _resident(root))
+        peak = max(peak, resident_bytes(root))
         time.sleep(SAMPLE_S)
     listener.join()
     return {
@@ -90,51 +90,39 @@ def measured(name: str, command: Sequence[str], *, cgroup: Path | None = None) -
     }
 
 
-def _resident(root: psutil.Process) -> int:
-    """Resident bytes of a process and all below it."""
-    total = 0
-    try:
-        for process in (root, *root.children(recursive=True)):
-            total += process.memory_info().rss
-    except psutil.Error:  # one of them has just ended
-        pass
-    return total
-
-
 def full_size_command() -> None:
     """Write a row for each command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cgroup", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="folder with PatchCamelyon's HDF5 files")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the data (7.2 GB) and the runs")
+    parser.add_argument("--out", type=Path, required=True, help="results file (JSON)")
+    parser.add_argument("--cgroup", type=Path, help="control group for histoedge run")
     arguments = parser.parse_args()
     machine = environment.this_machine()
     full, runs = arguments.work / "data", arguments.work / "runs"
-    make(arguments.data, full)
+    write_data(arguments.data, full)
     shutil.rmtree(runs, ignore_errors=True)
-    small = ["--data", str(full), "--network", "nano", "--epochs", "1", "--verbose"]
+    options = ["--data", str(full), "--network", "nano", "--epochs", "1", "--verbose"]
     tool = [sys.executable, "-m", "histoedge"]
     shutil.rmtree(full / ".histoedge", ignore_errors=True)
-    first = [*tool, "train", *small, "--out", str(runs / "disk"), "--patches-on", "disk"]
+    from_disk = [*tool, "train", *options, "--out", str(runs / "disk"), "--patches-on", "disk"]
     rows = [
-        measured("train, read from disk; digests are made first", first),
-        measured("train, as auto decides", [*tool, "train", *small, "--out", str(runs / "auto")]),
-        measured("run, default recipes", [*tool, "run", *small, "--out", str(runs / "run")], cgroup=arguments.cgroup),
+        command_row("train, patches read from disk; digests are computed first", from_disk),
+        command_row("train, patches where auto decides", [*tool, "train", *options, "--out", str(runs / "auto")]),
+        command_row(
+            "run, default recipes", [*tool, "run", *options, "--out", str(runs / "run")], cgroup=arguments.cgroup
+        ),
     ]
-    files.write_json(
+    write_record(
         arguments.out,
-        {
-            "format": 1,
-            "kind": "full size",
-            "about": f"{PATCHES:,} training patches, network nano, one epoch. Memory is the largest sum of resident "
-            f"sets of all processes, looked at every {SAMPLE_S} s; pages that processes share count in each.",
-            "command": "python benchmarks/full_size.py --data DATA --work FOLDER --out F --cgroup PATH",
-            "environment": machine,
-            "rows": rows,
-        },
+        kind="full size",
+        command="python benchmarks/full_size.py --data DATA --work FOLDER --out F --cgroup PATH",
+        about=f"{PATCHES:,} training patches, network nano, one epoch. Memory is the largest sum of the resident sets "
+        f"of all processes, sampled every {SAMPLE_S} s; shared pages count in each process.",
+        machine=machine,
+        rows=rows,
     )
 
 
 if __name__ == "__main__":
-    full_size_command()
+    run_script(full_size_command)

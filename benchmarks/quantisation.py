@@ -1,11 +1,12 @@
-"""Which learning rate and length quantisation-aware training needs.
+"""Learning rate and number of steps of quantisation-aware training.
 
-``python benchmarks/quantisation.py RUN --data DATA --out F`` quantises the source network of RUN with every setting and
-judges it on the valid split alone, as it will be deployed (the simulated integer network). Steps 0 is ``int8ptq``:
-the same calibration and no training.
+``python benchmarks/quantisation.py RUN --data DATA --out F`` quantises the source network of RUN with each setting and
+evaluates the simulated integer network, which computes as the deployed one, on the valid split only. Steps 0 is
+``int8ptq``: the same calibration without training.
 """
 
 import argparse
+import dataclasses
 import itertools
 import shutil
 import sys
@@ -13,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from record import run_script, write_record
 
-from histoedge import data, files, metrics
-from histoedge.benchmark import environment
+from histoedge import data, metrics
 from histoedge.config import CompressConfig, Recipe
 from histoedge.lab import batches, checkpoint, compress, quantise
 
@@ -24,12 +25,12 @@ STEPS = (200, 600)
 
 
 def quantisation_command() -> None:
-    """Write one row per setting."""
+    """Write a row for each setting."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--recipe", default="int8")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("run", type=Path, metavar="RUN", help="finished run")
+    parser.add_argument("--data", required=True, help="data set of the run")
+    parser.add_argument("--recipe", default="int8", help="int8 recipe whose parent is quantised")
+    parser.add_argument("--out", type=Path, required=True, help="results file (JSON)")
     arguments = parser.parse_args()
     splits = data.load(arguments.data, splits=("train", "valid"))
     settings = [(0.0, 0), *itertools.product(RATES, STEPS)]
@@ -43,36 +44,36 @@ def quantisation_command() -> None:
         floats = compress.simulated(parent.network, parent.folded, Recipe.parse(str(recipe.parent)))
         expected = batches.logits_in_batches(floats, splits["valid"])
         for rate, steps in settings:
-            config = CompressConfig(quantise_steps=steps, **({"quantise_learning_rate": rate} if steps else {}))
-            made = compress.compress(run, recipe, splits, config)
-            found = batches.logits_in_batches(compress.simulated(made.network, made.arrays, recipe), splits["valid"])
-            difference = metrics.delong_difference(splits["valid"].labels, found, expected)
+            config = CompressConfig(quantise_steps=steps)
+            if steps:
+                config = dataclasses.replace(config, quantise_learning_rate=rate)
+            quantised = compress.compress(run, recipe, splits, config)
+            logits = batches.logits_in_batches(
+                compress.simulated(quantised.network, quantised.arrays, recipe), splits["valid"]
+            )
+            difference = metrics.delong_difference(splits["valid"].labels, logits, expected)
             row = {
                 "steps": steps,
                 "learning_rate": rate,
-                "largest_code": int(made.arrays[quantise.KERNEL_CODES][1]),
+                "largest_code": int(quantised.arrays[quantise.KERNEL_CODES][1]),
                 "d_auc": difference.value,
                 "d_auc_lo": difference.lo,
                 "d_auc_hi": difference.hi,
-                "logit_rms": float(np.sqrt(np.mean((found - expected) ** 2))),
-                "flips": metrics.flips(found, expected),
+                "logit_rms": float(np.sqrt(np.mean((logits - expected) ** 2))),
+                "flips": metrics.flips(logits, expected),
             }
             rows.append(row)
             sys.stderr.write(f"{row}\n")
-    files.write_json(
+    write_record(
         arguments.out,
-        {
-            "format": 1,
-            "kind": "quantise",
-            "about": f"{recipe.name} with each setting, judged on the {len(expected):,} patches of `valid` alone: "
-            "paired dAUC with its 95 % interval, rms logit difference and decision flips at logit 0 against the "
-            "network that is quantised.",
-            "command": f"python benchmarks/quantisation.py RUN --data DATA --recipe {recipe.name} --out F",
-            "environment": environment.this_machine(),
-            "rows": rows,
-        },
+        kind="quantise",
+        command=f"python benchmarks/quantisation.py RUN --data DATA --recipe {recipe.name} --out F",
+        about=f"{recipe.name} with each setting, evaluated on the {len(expected):,} patches of `valid` only. Paired "
+        "dAUC with its 95 % interval, rms logit difference and decision flips at logit 0, against the network before "
+        "quantisation.",
+        rows=rows,
     )
 
 
 if __name__ == "__main__":
-    quantisation_command()
+    run_script(quantisation_command)

@@ -1,8 +1,8 @@
-"""Does an int8 file answer alike on a CPU without VNNI? ``python benchmarks/saturation.py RUN --data DATA --out F``.
+"""Do int8 files answer the same on a CPU without VNNI? ``python benchmarks/saturation.py RUN --data DATA --out F``.
 
-Runs ``int8.onnx`` of RUN on ONNX Runtime here and under QEMU as an Intel Haswell (``apt install qemu-user``), on real
-test patches, and beside it the same weights on the finer grid of codes that may saturate: with the session option
-that the runner sets for such a file, and without it.
+Runs ``int8.onnx`` of RUN with ONNX Runtime on this CPU and under QEMU as an Intel Haswell (``apt install qemu-user``),
+on real test patches. For comparison it runs the same weights with finer codes, whose sums may saturate: with the
+session option that the runner sets for such a file, and without it.
 """
 
 import argparse
@@ -14,9 +14,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from record import run_script, write_record
+from targets import evenly_spaced
 
-from histoedge import data, files, metrics
-from histoedge.benchmark import environment
+from histoedge import data, metrics
 from histoedge.cell import EDGE_COMMAND, Cell
 from histoedge.config import Recipe
 from histoedge.edge import golden as goldens
@@ -28,7 +29,7 @@ EMULATOR = ("qemu-x86_64", "-cpu", "Haswell")
 
 
 def finer(run: Path, folder: Path) -> Path:
-    """The int8 weights of a run exported with codes up to 127, which may saturate."""
+    """Export the int8 weights of a run with codes up to 127, whose sums may saturate."""
     shutil.copy(checkpoint.path_of(run, "fp32"), folder)
     shutil.copy(run / appearance.NAME, folder)
     saved = checkpoint.read(checkpoint.path_of(run, "int8"))
@@ -38,7 +39,7 @@ def finer(run: Path, folder: Path) -> Path:
 
 
 def unguarded(model: Path, folder: Path) -> Path:
-    """A copy whose manifest hides that it may saturate, so that the runner does not mend it."""
+    """Copy the file with a manifest that does not state `may_saturate`: the runner then sets no session option."""
     copied = folder / "unguarded.onnx"
     shutil.copy(model, copied)
     shutil.copy(goldens.golden_path(model), goldens.golden_path(copied))
@@ -48,25 +49,23 @@ def unguarded(model: Path, folder: Path) -> Path:
 
 
 def logits_on(model: Path, patches: np.ndarray, emulator: tuple[str, ...] = ()) -> np.ndarray:
-    """Logits (N,) of one file in a process of its own."""
+    """Return the logits (N,) of a file, computed in a child process."""
     with Cell((*emulator, *EDGE_COMMAND), threads=1, timeout_s=3600) as cell:
         cell.load(model, runtime="onnxruntime")
         return cell.predict(patches, batch=1).reshape(-1)
 
 
 def saturation_command() -> None:
-    """Write one row per file."""
+    """Write a row for each file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--patches", type=int, default=256)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("run", type=Path, metavar="RUN", help="finished run")
+    parser.add_argument("--data", required=True, help="data set; its test split is used")
+    parser.add_argument("--patches", type=int, default=256, help="test patches, evenly spaced")
+    parser.add_argument("--out", type=Path, required=True, help="results file (JSON)")
     arguments = parser.parse_args()
     if shutil.which(EMULATOR[0]) is None:
-        sys.exit(f"error: {EMULATOR[0]} is not installed; apt install qemu-user")
-    split = data.load(arguments.data, splits=("test",))["test"]
-    chosen = np.unique(np.linspace(0, len(split.labels) - 1, arguments.patches).astype(int))
-    patches = split.patches[chosen]
+        sys.exit(f"{EMULATOR[0]} is not installed; apt install qemu-user")
+    patches = evenly_spaced(data.load(arguments.data, splits=("test",))["test"], arguments.patches)
     rows = []
     with tempfile.TemporaryDirectory(prefix="histoedge-") as name, on_terminal() as show:
         folder = Path(name)
@@ -77,28 +76,26 @@ def saturation_command() -> None:
             "finer codes, option not set": unguarded(fine, folder),
         }
         for done, (what, model) in enumerate(models.items(), start=1):
-            here, there = logits_on(model, patches), logits_on(model, patches, EMULATOR)
+            native, emulated = logits_on(model, patches), logits_on(model, patches, EMULATOR)
             rows.append(
                 {
                     "file": what,
                     "may_saturate": manifests.read(model).may_saturate,
                     "n_patches": len(patches),
-                    "patches_that_differ": int(np.count_nonzero(here != there)),
-                    "largest_logit_difference": float(np.abs(here - there).max()),
-                    "flips": metrics.flips(here, there),
+                    "patches_that_differ": int(np.count_nonzero(native != emulated)),
+                    "largest_logit_difference": float(np.abs(native - emulated).max()),
+                    "flips": metrics.flips(native, emulated),
                 }
             )
             show("saturation, files", done, len(models), f"{rows[-1]}")
-    document = {
-        "format": 1,
-        "kind": "saturation",
-        "command": "python benchmarks/saturation.py RUN --data DATA --out F",
-        "about": f"ONNX Runtime under `{' '.join(EMULATOR)}` against ONNX Runtime here, on real patches of `test`.",
-        "environment": environment.this_machine(),
-        "rows": rows,
-    }
-    files.write_json(arguments.out, document)
+    write_record(
+        arguments.out,
+        kind="saturation",
+        command="python benchmarks/saturation.py RUN --data DATA --out F",
+        about=f"ONNX Runtime under `{' '.join(EMULATOR)}` against ONNX Runtime on this CPU, on real patches of `test`.",
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":
-    saturation_command()
+    run_script(saturation_command)

@@ -1,47 +1,43 @@
-"""What a whole slide costs: ``python benchmarks/slide_speed.py --model MODEL... --out F [--slide SLIDE]``.
+"""Speed on a whole slide: ``python benchmarks/slide_speed.py --model MODEL... --out F [--slide SLIDE]``.
 
-Every MODEL, an exported file, on every runtime installed that opens it: dense fields against patches one by one;
-reading, inference and both at once; fields and workers to choose from. Then, with the first MODEL, the budget of the
-whole slide, and the same scan killed ten times at random moments. Without SLIDE it is the one of ``slidemaker.py``.
+For each exported file MODEL on each installed runtime that opens it: dense fields against separate patches; reading,
+inference and both at once; sizes of fields and numbers of workers. With the first MODEL also: the time of the whole
+slide by stage, and a scan that is killed ten times at random moments. Without SLIDE, the script uses the slide of
+``slidemaker.py``.
 """
 
 import argparse
-import queue
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import slidemaker
+from record import Row, run_script, write_record
+from slide_work import SlideTask, read_fields, seconds_of
+from targets import files_on_runtimes, labelled
 
-from histoedge import edge, files, metrics
+from histoedge import edge, metrics
 from histoedge.benchmark import environment
 from histoedge.edge import manifest as manifests
-from histoedge.edge.errors import HistoedgeError
 from histoedge.lab import architecture
-from histoedge.scanning import FIELD_PX, Scan, engine, plane, tissue
+from histoedge.scanning import FIELD_PX, Scan, engine, plane
 from histoedge.scanning import batch as slides
-from histoedge.scanning.engine import Grid, Timings, Unfinished, Workers, pixels_of
-from histoedge.scanning.plane import Plane
-from histoedge.scanning.slide import open_slide
+from histoedge.scanning.engine import Grid, Timings, Workers, pixels_of
 from histoedge.scanning.slidemap import STEP_PX
 
-KIND = "slides"
-DENSE_ROUNDS, ROUNDS = 28, 7  # a round of the first takes a third of a second
+DENSE_ROUNDS, ROUNDS = 28, 7  # a dense round takes a third of a second
 BATCH = 64
-TIMED_FIELDS = 96  # with tissue, for reading and inference alone and both
+TIMED_FIELDS = 96  # with tissue, for reading, inference and both
 FIELDS_PX = (384, 512, 1024, 2048)
 WORKERS = ((1, 1), (2, 2), (1, 3), (3, 1), (4, 2), (4, 4))  # readers, interpreters
 KILLS = 10
-RESAMPLED_UM = 0.499  # what the slide is said to have, so that no level fits and all is resampled
+RESAMPLED_UM = 0.499  # assumed um per px; no level matches it, so all pixels are resampled
 LEAST_RATIO, LEAST_OF_MACS, LARGEST_OVERLAP = 3.0, 0.85, 1.25
 
 CHILD = """
@@ -54,65 +50,33 @@ print(peak_rss_bytes())
 """
 
 
-def places(models: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Each file with every runtime installed that opens it."""
-    return [
-        (model, row.name)
-        for model in models
-        for row in edge.RUNTIMES.values()
-        if manifests.read(model).format in row.formats and row.installed()
-    ]
-
-
-def seen_fields(
-    path: Path, model: Path, *, field_px: int, um_per_px: float | None = None
-) -> tuple[Plane, Grid, list[int]]:
-    """A fresh plane of the slide with the fields of its tissue."""
-    manifest = manifests.read(model)
-    seen = plane.of_model(open_slide(path), manifest.um_per_px, um_per_px)
-    grid = engine.grid_of(seen, manifest, field_px)
-    found = tissue.mask(tissue.overview(seen), seen.um_per_px * STEP_PX / tissue.PER_SQUARE)
-    return seen, grid, grid.fields(tissue.squares(found, grid.rows, grid.columns))
-
-
-def seconds_of(work: Callable[[], Any]) -> float:
-    """How long the work takes."""
-    before = time.perf_counter()
-    work()
-    return time.perf_counter() - before
-
-
-def dense_row(path: Path, model: Path, runtime: str) -> dict[str, Any]:
-    """Fields at once against their patches one by one, in turns, on one thread; both count a verdict per square."""
-    seen, grid, numbers = seen_fields(path, model, field_px=FIELD_PX)
-    fields = [
-        pixels_of(seen, grid, number) for number in numbers[:: max(1, len(numbers) // DENSE_ROUNDS)][:DENSE_ROUNDS]
-    ]
-    runner = engine.open_interpreter(model, runtime=runtime)
-    alone = edge.load(model, runtime=runtime)
+def dense_row(task: SlideTask) -> Row:
+    """Time fields against their separate patches on one thread, alternating; both return a verdict for each square."""
+    opened, grid, numbers = task.tissue_fields()
+    chosen = numbers[:: max(1, len(numbers) // DENSE_ROUNDS)][:DENSE_ROUNDS]
+    fields = [pixels_of(opened, grid, number) for number in chosen]
+    runner = engine.open_interpreter(task.model, runtime=task.runtime)
+    patch_runner = edge.load(task.model, runtime=task.runtime)
     dense, patchwise = [], []
     side = grid.per_field
     for number, field in enumerate([fields[0], *fields]):
         corners = [(row * STEP_PX, column * STEP_PX) for row in range(side) for column in range(side)]
         patches = np.stack([field[y : y + 96, x : x + 96] for y, x in corners])
-        batches = [patches[start : start + BATCH] for start in range(0, len(patches) - BATCH + 1, BATCH)]  # whole ones
-        if number == 0:  # for both to prepare for their shapes
+        whole_batches = range(0, len(patches) - BATCH + 1, BATCH)
+        batches = [patches[start : start + BATCH] for start in whole_batches]
+        if number == 0:  # untimed: both runners prepare for their shapes
             runner.map(field)
-            alone.predict(batches[0])
+            patch_runner.predict(batches[0])
             continue
-        turns = [seconds_of(lambda: runner.map(field)) for _ in range(3)]  # noqa: B023
-        took = seconds_of(lambda: [alone.predict(batch) for batch in batches])  # noqa: B023
-        turns += [seconds_of(lambda: runner.map(field)) for _ in range(3)]  # noqa: B023
-        patchwise.append([1e6 * took / (BATCH * len(batches))])
-        dense.append([1e6 * took / side**2 for took in turns])
+        field_s = [seconds_of(lambda: runner.map(field)) for _ in range(3)]  # noqa: B023
+        patches_s = seconds_of(lambda: [patch_runner.predict(batch) for batch in batches])  # noqa: B023
+        field_s += [seconds_of(lambda: runner.map(field)) for _ in range(3)]  # noqa: B023
+        patchwise.append([1e6 * patches_s / (BATCH * len(batches))])
+        dense.append([1e6 * seconds / side**2 for seconds in field_s])
     ratio = metrics.ratio_of_medians(np.array(patchwise), np.array(dense))
-    described = model.parent.parent / "network.json"
-    network = architecture.from_json(architecture.read_json(described)["network"], where=described)
-    head = replace(network.rows[-1], stride=STEP_PX // network.stride_px)
-    needed = replace(network, rows=(*network.rows[:-1], head))
-    macs = network.macs() * side**2 / needed.macs(grid.field_px)
+    macs = macs_ratio(task.model, grid)
     return {
-        **_named(model, runtime),
+        **_named(task),
         "field_px": grid.field_px,
         "dense_us_per_verdict": float(np.median(dense)),
         "patchwise_us_per_verdict": float(np.median(patchwise)),
@@ -125,152 +89,94 @@ def dense_row(path: Path, model: Path, runtime: str) -> dict[str, Any]:
     }
 
 
-def reading_alone(seen: Plane, grid: Grid, numbers: Iterable[int], readers: int) -> None:
-    """Read fields and forget them."""
-    with ThreadPoolExecutor(readers) as threads:
-        for _ in threads.map(lambda number: pixels_of(seen, grid, number).shape, numbers):
-            pass
+def macs_ratio(model: Path, grid: Grid) -> float:
+    """Return the multiply-accumulates of all patches of a field over those of the field computed at once."""
+    path = model.parent.parent / "network.json"
+    network = architecture.from_json(architecture.read_json(path)["network"], where=path)
+    head = replace(network.rows[-1], stride=STEP_PX // network.stride_px)
+    dense = replace(network, rows=(*network.rows[:-1], head))
+    return network.macs() * grid.per_field**2 / dense.macs(grid.field_px)
 
 
-def inference_alone(model: Path, runtime: str, fields: Iterable[np.ndarray], interpreters: int) -> None:
-    """Open the model and compute fields that are in memory."""
-    runners: queue.SimpleQueue[edge.ExportedRunner] = queue.SimpleQueue()
-    for _ in range(interpreters):
-        runners.put(engine.open_interpreter(model, runtime=runtime))
-
-    def compute(pixels: np.ndarray) -> None:
-        runner = runners.get()
-        runner.map(pixels)
-        runners.put(runner)
-
-    with ThreadPoolExecutor(interpreters) as threads:
-        for _ in threads.map(compute, fields):
-            pass
-
-
-def together(seen: Plane, grid: Grid, numbers: Sequence[int], model: Path, runtime: str, workers: Workers) -> None:
-    """Read and compute fields, into a map that is thrown away."""
-    with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
-        unfinished = Unfinished(Path(folder), grid, {})
-        engine.compute(seen, model, unfinished, grid, numbers, runtime=runtime, workers=workers, timings=Timings())
-
-
-def overlap_row(path: Path, model: Path, runtime: str, um_per_px: float | None) -> dict[str, Any]:
-    """Reading alone, inference alone and both, in turns, with the same workers; each reads with nothing kept."""
-    half = max(1, Workers.of_machine().readers // 2)  # no more threads than cores, or both wait for them
+def overlap_row(task: SlideTask) -> Row:
+    """Time reading, inference and both with the same workers, alternating; each reading starts with an empty cache."""
+    half = max(1, Workers.of_machine().readers // 2)  # with more threads than cores, reading and inference both wait
     workers = Workers(readers=half, interpreters=half)
-    _, grid, numbers = seen_fields(path, model, field_px=FIELD_PX, um_per_px=um_per_px)
+    _, grid, numbers = task.tissue_fields()
     numbers = numbers[:TIMED_FIELDS]
-
-    def fresh() -> Plane:
-        return plane.of_model(open_slide(path), manifests.read(model).um_per_px, um_per_px)
-
-    held = [pixels_of(fresh(), grid, number) for number in numbers[:8]]
-    some = [held[at % len(held)] for at in range(len(numbers))]
+    in_memory = [pixels_of(task.fresh_plane(), grid, number) for number in numbers[:8]]
+    fields = [in_memory[at % len(in_memory)] for at in range(len(numbers))]
     times: dict[str, list[list[float]]] = {"read": [], "infer": [], "both": []}
     for _ in range(ROUNDS):
-        before = fresh()
-        times["read"].append([seconds_of(lambda: reading_alone(before, grid, numbers, workers.readers))])  # noqa: B023
-        times["infer"].append([seconds_of(lambda: inference_alone(model, runtime, some, workers.interpreters))])
-        before = fresh()
-        times["both"].append([seconds_of(lambda: together(before, grid, numbers, model, runtime, workers))])  # noqa: B023
+        opened = task.fresh_plane()
+        times["read"].append([seconds_of(lambda: read_fields(opened, grid, numbers, workers.readers))])  # noqa: B023
+        times["infer"].append([seconds_of(lambda: task.infer(fields, workers.interpreters))])
+        opened = task.fresh_plane()
+        times["both"].append([seconds_of(lambda: task.read_and_infer(opened, grid, numbers, workers))])  # noqa: B023
     read, infer, both = (float(np.median(times[key])) for key in ("read", "infer", "both"))
-    larger = metrics.ratio_of_medians(np.array(times["both"]), np.array(times["read" if read > infer else "infer"]))
+    over_larger = metrics.ratio_of_medians(
+        np.array(times["both"]), np.array(times["read" if read > infer else "infer"])
+    )
     return {
-        **_named(model, runtime),
-        "pixels": "as scanned" if um_per_px is None else "resampled",
+        **_named(task),
+        "pixels": _pixels(task),
         "readers": workers.readers,
         "interpreters": workers.interpreters,
         "fields": len(numbers),
         "read_s": read,
         "infer_s": infer,
         "both_s": both,
-        "over_larger": larger.value,
-        "over_larger_lo": larger.lo,
-        "over_larger_hi": larger.hi,
-        "holds": "yes" if larger.value <= LARGEST_OVERLAP else "no",
+        "over_larger": over_larger.value,
+        "over_larger_lo": over_larger.lo,
+        "over_larger_hi": over_larger.hi,
+        "holds": "yes" if over_larger.value <= LARGEST_OVERLAP else "no",
     }
 
 
-def choice_rows(path: Path, model: Path, runtime: str, um_per_px: float | None) -> list[dict[str, Any]]:
-    """Verdicts per second of both at once: sizes of fields with the default workers, workers with the default field."""
+def choice_rows(task: SlideTask) -> list[Row]:
+    """Return squares per second for sizes of fields with the default workers, and for workers with the default size."""
     default = Workers.of_machine()
-    options = [(field_px, default) for field_px in (FIELDS_PX if um_per_px is None else [FIELD_PX])]
+    options = [(field_px, default) for field_px in (FIELDS_PX if task.um_per_px is None else [FIELD_PX])]
     others = [Workers(readers=readers, interpreters=interpreters) for readers, interpreters in WORKERS]
     options += [(FIELD_PX, workers) for workers in others if workers != default]
     rows = []
     for field_px, workers in options:
-        _, grid, numbers = seen_fields(path, model, field_px=field_px, um_per_px=um_per_px)
+        _, grid, numbers = task.tissue_fields(field_px)
         numbers = numbers[: max(8, int(TIMED_FIELDS * (FIELD_PX / field_px) ** 2))]
-        took = []
+        seconds = []
         for _ in range(3):
-            fresh = plane.of_model(open_slide(path), manifests.read(model).um_per_px, um_per_px)
-            took.append(seconds_of(lambda: together(fresh, grid, numbers, model, runtime, workers)))  # noqa: B023
-        told = f"{workers.readers} + {workers.interpreters} threads"
-        rows.append(_choice(model, runtime, um_per_px, field_px, told, grid, numbers, took))
-    _, grid, numbers = seen_fields(path, model, field_px=FIELD_PX, um_per_px=um_per_px)
+            opened = task.fresh_plane()
+            seconds.append(seconds_of(lambda: task.read_and_infer(opened, grid, numbers, workers)))  # noqa: B023
+        name = f"{workers.readers} + {workers.interpreters} threads"
+        rows.append(_choice_row(task, name, grid, numbers, seconds))
+    _, grid, numbers = task.tissue_fields()
     numbers = numbers[:TIMED_FIELDS]
-    chunks = [numbers[start : start + engine.STRIP] for start in range(0, len(numbers), engine.STRIP)]
-    count = default.readers
-    with ProcessPoolExecutor(count, get_context("spawn"), _prepare, (path, model, runtime, um_per_px)) as processes:
-        list(processes.map(_by_turns, [numbers[:1]] * 4 * count))  # all have started
-        took = [seconds_of(lambda: list(processes.map(_by_turns, chunks))) for _ in range(3)]
-    rows.append(_choice(model, runtime, um_per_px, FIELD_PX, f"{count} processes", grid, numbers, took))
-    return rows
+    seconds = task.seconds_in_processes(numbers, default.readers)
+    return [*rows, _choice_row(task, f"{default.readers} processes", grid, numbers, seconds)]
 
 
-def _choice(
-    model: Path,
-    runtime: str,
-    um_per_px: float | None,
-    field_px: int,
-    workers: str,
-    grid: Grid,
-    numbers: Sequence[int],
-    took: list[float],
-) -> dict[str, Any]:
-    squares = sum(_size(grid, number) for number in numbers)
+def _choice_row(task: SlideTask, workers: str, grid: Grid, numbers: Sequence[int], seconds: list[float]) -> Row:
+    windows = [grid.window(number) for number in numbers]
+    squares = sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in windows)
     return {
-        **_named(model, runtime),
-        "pixels": "as scanned" if um_per_px is None else "resampled",
-        "field_px": field_px,
+        **_named(task),
+        "pixels": _pixels(task),
+        "field_px": grid.field_px,
         "workers": workers,
-        "squares_per_s": squares / float(np.median(took)),
+        "squares_per_s": squares / float(np.median(seconds)),
     }
 
 
-def _size(grid: Grid, number: int) -> int:
-    rows, columns = grid.window(number)
-    return (rows.stop - rows.start) * (columns.stop - columns.start)
-
-
-def _prepare(path: Path, model: Path, runtime: str, um_per_px: float | None) -> None:
-    """In a process: open slide and model, which ``_by_turns`` uses."""
-    global _HELD
-    seen = plane.of_model(open_slide(path), manifests.read(model).um_per_px, um_per_px)
-    _HELD = seen, engine.grid_of(seen, manifests.read(model), FIELD_PX), engine.open_interpreter(model, runtime=runtime)
-
-
-_HELD: tuple[Plane, Grid, edge.ExportedRunner]
-
-
-def _by_turns(numbers: Sequence[int]) -> int:
-    seen, grid, runner = _HELD
-    return len([runner.map(pixels_of(seen, grid, number)) for number in numbers])
-
-
-def budget_rows(path: Path, model: Path, folder: Path) -> list[dict[str, Any]]:
-    """The whole slide with all its files: seconds by stage, summed over threads, and by the clock."""
-    (outcome,) = slides.scan_all([path], model, folder, settings=Scan(), workers=Workers.of_machine())
+def stage_rows(task: SlideTask, folder: Path) -> list[Row]:
+    """Return the seconds of a whole scan by stage, summed over threads, and its wall-clock time."""
+    (outcome,) = slides.scan_all([task.path], task.model, folder, settings=Scan(), workers=Workers.of_machine())
     assert outcome.summary is not None, outcome.reason
-    seconds, told = outcome.summary["seconds"], outcome.summary["slide"]
-    whole_mm2 = told["width_px"] * told["height_px"] * told["um_per_px"] ** 2 / 1e6
-    tissue_mm2 = outcome.summary["tissue_mm2"]
-    seen, grid, numbers = seen_fields(path, model, field_px=FIELD_PX)
+    seconds, slide = outcome.summary["seconds"], outcome.summary["slide"]
+    whole_mm2 = slide["width_px"] * slide["height_px"] * slide["um_per_px"] ** 2 / 1e6
+    opened, grid, numbers = task.tissue_fields()
     decoding = Timings()
-    timed = replace(seen.slide, read=_timed(seen.slide.read, decoding))
-    reader = Plane(timed, um_per_px=seen.told[0], slide_um_per_px=seen.told[1])
-    reading_alone(reader, grid, numbers, 1)
+    timed = replace(opened.slide, read=_timed(opened.slide.read, decoding))
+    read_fields(plane.of_model(timed, manifests.read(task.model).um_per_px, None), grid, numbers, 1)
     stages = {
         "mask": seconds["mask"],
         "read": seconds["read"],
@@ -280,11 +186,11 @@ def budget_rows(path: Path, model: Path, folder: Path) -> list[dict[str, Any]]:
     return [
         {
             "stage": stage,
-            "s": seconds,
-            "ms_per_mm2": 1e3 * seconds / whole_mm2,
-            "ms_per_mm2_of_tissue": 1e3 * seconds / tissue_mm2,
+            "s": stage_s,
+            "ms_per_mm2": 1e3 * stage_s / whole_mm2,
+            "ms_per_mm2_of_tissue": 1e3 * stage_s / outcome.summary["tissue_mm2"],
         }
-        for stage, seconds in stages.items()
+        for stage, stage_s in stages.items()
     ]
 
 
@@ -296,29 +202,29 @@ def _timed(read: Callable[..., np.ndarray], timings: Timings) -> Callable[..., n
     return timed
 
 
-def killed_rows(path: Path, model: Path, folder: Path) -> list[dict[str, Any]]:
-    """One ``histoedge scan`` to its end, and one that is killed again and again at random moments and goes on."""
-    command = [sys.executable, "-c", CHILD, str(path), str(model)]
+def killed_rows(task: SlideTask, folder: Path) -> list[Row]:
+    """Run ``histoedge scan`` once to its end, and once killed repeatedly at random moments and resumed."""
+    command = [sys.executable, "-c", CHILD, str(task.path), str(task.model)]
     started = time.perf_counter()
-    told = subprocess.run([*command, str(folder / "whole")], check=True, capture_output=True, text=True).stdout
+    whole = subprocess.run([*command, str(folder / "whole")], check=True, capture_output=True, text=True)
     whole_s = time.perf_counter() - started
-    _, _, numbers = seen_fields(path, model, field_px=FIELD_PX)
+    _, _, numbers = task.tissue_fields()
     draw, started = random.Random(0), time.perf_counter()
     for _ in range(KILLS):
-        wanted = _fields_done(folder / "killed", path) + draw.randint(1, max(1, len(numbers) // (KILLS + 2)))
+        until = _fields_done(folder / "killed", task.path) + draw.randint(1, max(1, len(numbers) // (KILLS + 2)))
         with subprocess.Popen([*command, str(folder / "killed")], stdout=subprocess.DEVNULL) as child:
-            while _fields_done(folder / "killed", path) < wanted:
+            while _fields_done(folder / "killed", task.path) < until:
                 time.sleep(0.005)
             time.sleep(draw.uniform(0, 0.02))
-            assert child.poll() is None, "ended before it was killed"
+            assert child.poll() is None, "the scan ended before it was killed"
             child.kill()
     subprocess.run([*command, str(folder / "killed")], check=True, capture_output=True)
-    maps = [(folder / name / path.stem / slides.MAP).read_bytes() for name in ("whole", "killed")]
+    maps = [(folder / name / task.path.stem / slides.MAP).read_bytes() for name in ("whole", "killed")]
     return [
         {
-            "slide": f"{path.stat().st_size / 1e6:,.0f} MB",
+            "slide": f"{task.path.stat().st_size / 1e6:,.0f} MB",
             "fields": len(numbers),
-            "peak_rss_mb": int(told.splitlines()[-1]) / 1e6,
+            "peak_rss_mb": int(whole.stdout.splitlines()[-1]) / 1e6,
             "s": whole_s,
             "kills": KILLS,
             "s_with_kills": time.perf_counter() - started,
@@ -328,24 +234,70 @@ def killed_rows(path: Path, model: Path, folder: Path) -> list[dict[str, Any]]:
 
 
 def _fields_done(out: Path, slide: Path) -> int:
-    """Of an unfinished scan; 0 where there is none."""
+    """Return the number of computed fields of an unfinished scan; 0 where there is none."""
     done = out / slide.stem / engine.STATE / engine.DONE
     return int(np.load(done).sum()) if done.is_file() else 0
 
 
-def _named(model: Path, runtime: str) -> dict[str, str]:
-    return {
-        "model": f"{manifests.read(model).network} {model.name}",
-        "runtime": f"{runtime} {edge.RUNTIMES[runtime].installed_version()}",
-    }
+def _named(task: SlideTask) -> dict[str, str]:
+    version = edge.RUNTIMES[task.runtime].installed_version()
+    return {"model": labelled(task.model), "runtime": f"{task.runtime} {version}"}
+
+
+def _pixels(task: SlideTask) -> str:
+    return "as scanned" if task.um_per_px is None else "resampled"
+
+
+def slide_tables(path: Path, models: Sequence[Path], folder: Path) -> list[Row]:
+    """Return all tables, each with a description; print each when it is complete."""
+    pairs = files_on_runtimes(models)
+    tasks = [SlideTask(path, model, runtime) for model, runtime in pairs]
+    at_both = [replace(task, um_per_px=um) for um in (None, RESAMPLED_UM) for task in tasks]
+    tables: list[Row] = []
+
+    def add(about: str, rows: list[Row]) -> None:
+        tables.append({"about": about, "columns": list(rows[0]), "rows": rows})
+        sys.stderr.write(f"{about}\n" + "".join(f"{row}\n" for row in rows))
+
+    add(
+        f"Dense against patch-wise on one thread: fields of {FIELD_PX} px, and their patches every {STEP_PX} px, in "
+        f"memory, batch {BATCH}. Both return a verdict for each square; {DENSE_ROUNDS} alternating rounds, 95 % "
+        "interval. `ratio_of_macs` is the ratio of the multiply-accumulates, with those of the head counted once every "
+        f"{STEP_PX} px. `holds`: the interval is at least {LEAST_RATIO:g}, and the ratio at least {LEAST_OF_MACS:g} of "
+        "`ratio_of_macs`.",
+        [dense_row(task) for task in tasks],
+    )
+    add(
+        "Reading only, inference only (of fields in memory) and both, each including the opening of slide or model; "
+        f"medians of {ROUNDS} alternating rounds. `holds`: both take at most {LARGEST_OVERLAP:g} times the larger of "
+        f"the two. Resampled: {RESAMPLED_UM} um per px is assumed for the slide, which matches no level.",
+        [overlap_row(task) for task in at_both],
+    )
+    add(
+        "Fields and workers: squares per second with reading and inference at once, median of 3. Threads are readers + "
+        "interpreters. A process alternates between reading and computing and has opened everything before.",
+        [row for task in at_both for row in choice_rows(task)],
+    )
+    add(
+        f"The whole slide with {models[0].name}: seconds by stage, summed over threads, which overlap; and wall-clock "
+        "time. Per square millimetre of the slide and of its tissue.",
+        stage_rows(tasks[0], folder / "budget"),
+    )
+    add(
+        f"`histoedge scan` with {models[0].name} in a process of its own, and again, killed at random moments and "
+        "resumed: peak memory, seconds including the start of Python, and whether the file of the map has the same "
+        "bytes.",
+        killed_rows(tasks[0], folder),
+    )
+    return tables
 
 
 def slide_speed_command() -> None:
     """Write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, nargs="+", metavar="MODEL")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--slide", type=Path)
+    parser.add_argument("--model", type=Path, required=True, nargs="+", metavar="MODEL", help="exported files")
+    parser.add_argument("--out", type=Path, required=True, help="results file (JSON)")
+    parser.add_argument("--slide", type=Path, help="default: the slide of slidemaker.py")
     arguments = parser.parse_args()
     machine = environment.this_machine()
     with tempfile.TemporaryDirectory(prefix="histoedge-") as name:
@@ -353,19 +305,17 @@ def slide_speed_command() -> None:
         path = arguments.slide
         if path is None:
             path = folder / "slide.tif"
-            slidemaker.write(path)
-        tables = measured(path, arguments.model, folder)
-    document = {
-        "format": 1,
-        "kind": KIND,
-        "command": "python benchmarks/slide_speed.py --model MODEL... --out F"
+            slidemaker.write_slide(path)
+        tables = slide_tables(path, arguments.model, folder)
+    write_record(
+        arguments.out,
+        kind="slides",
+        command="python benchmarks/slide_speed.py --model MODEL... --out F"
         + (" --slide SLIDE" if arguments.slide else ""),
-        "about": _about(arguments.slide),
-        "environment": machine,
-        "tables": tables,
-    }
-    files.write_json(arguments.out, document)
-    sys.stdout.write(f"{arguments.out}\n")
+        about=_about(arguments.slide),
+        machine=machine,
+        tables=tables,
+    )
 
 
 def _about(slide: Path | None) -> str:
@@ -373,58 +323,10 @@ def _about(slide: Path | None) -> str:
         return f"The slide is {slide.name}."
     side, um = slidemaker.SIDE_PX, slidemaker.UM_PER_PX
     return (
-        f"The slide is that of `slidemaker.py`: {side:,} x {side:,} px of {um} um, a pyramid of JPEG tiles, "
-        f"{slidemaker.TISSUE:.0%} of it synthetic tissue, the rest glass."
+        f"The slide is that of `slidemaker.py`: {side:,} x {side:,} px of {um} um, a pyramid of JPEG tiles; "
+        f"{slidemaker.TISSUE:.0%} of it is synthetic tissue, the rest glass."
     )
-
-
-def measured(path: Path, models: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
-    """All tables, each with what it shows."""
-
-    def told(what: str) -> None:
-        sys.stderr.write(f"{what}\n")
-
-    on = places(models)
-    tables = []
-
-    def add(about: str, rows: list[dict[str, Any]]) -> None:
-        tables.append({"about": about, "columns": list(rows[0]), "rows": rows})
-        told(f"{about}\n" + "\n".join(map(str, rows)))
-
-    add(
-        f"Dense against patch-wise on one thread: fields of {FIELD_PX} px, and their patches every {STEP_PX} px, in "
-        f"memory, batch {BATCH}; a verdict per square in both, {DENSE_ROUNDS} rounds in turns, 95 % interval. "
-        "`ratio_of_macs` is what the multiply-accumulates promise that a square's values need: the head's are of each "
-        f"{STEP_PX} px. It holds where the interval is at least {LEAST_RATIO:g} and the ratio at least "
-        f"{LEAST_OF_MACS:g} of that.",
-        [dense_row(path, model, runtime) for model, runtime in on],
-    )
-    add(
-        "Reading alone, inference alone (of fields in memory) and both, all with opening what they need; "
-        f"{ROUNDS} rounds in turns, medians. It holds where both take at most {LARGEST_OVERLAP:g} times the larger. "
-        f"Resampled: the slide is said to have {RESAMPLED_UM} um per px, so that no level fits.",
-        [overlap_row(path, model, runtime, um) for um in (None, RESAMPLED_UM) for model, runtime in on],
-    )
-    add(
-        "Fields and workers: squares per second, reading and inference at once, median of 3. Threads are readers + "
-        "interpreters; a process reads and computes by turns, and has opened all before.",
-        [row for um in (None, RESAMPLED_UM) for model, runtime in on for row in choice_rows(path, model, runtime, um)],
-    )
-    add(
-        f"The whole slide with {models[0].name}: seconds summed over threads, which overlap, and by the clock; for "
-        "each square millimetre of the slide and of its tissue.",
-        budget_rows(path, models[0], folder / "budget"),
-    )
-    add(
-        f"`histoedge scan` with {models[0].name} in a process of its own, and once more killed at random moments and "
-        "continued: peak memory, seconds with starting Python, and whether the map's file has the same bytes.",
-        killed_rows(path, models[0], folder),
-    )
-    return tables
 
 
 if __name__ == "__main__":
-    try:
-        slide_speed_command()
-    except HistoedgeError as error:
-        sys.exit(str(error))
+    run_script(slide_speed_command)

@@ -1,36 +1,38 @@
-"""The suite's results as Markdown: what the files are, then a table for each scenario with its threads side by side."""
+"""The suite's results as Markdown: a table of the files, then a table for each scenario, threads side by side."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+from markdown_table import markdown_table
 
 from histoedge.benchmark.results import Measurement
 from histoedge.config import SCENARIOS
 from histoedge.data import PATCH_PX
 from histoedge.reporting.notes import UNSETTLED_MARK
-from histoedge.reporting.tables import interval, kilobytes, micros, per_second
+from histoedge.reporting.tables import interval, kilobytes, micros_between, per_second
 
 FIGURES = {"p90_ms": "p90 us", "p99_ms": "p99 us", "patches_per_s": "patches/s"}
 NOTE = (
-    "Each cell in a process of its own, rounds interleaved; p50 and the scenario's figure (MLPerf's: p90 of "
-    "single-stream, p99 of multi-stream, throughput of offline) with bootstrap 95 % intervals. Ratio of p50 to that of "
-    "the network's own fp32 file of the same format on the same runtime. AUC with DeLong's interval, dAUC paired, "
-    "against the same fp32 file. Memory: peak over an empty process."
+    "Each cell runs in a process of its own, in interleaved rounds. p50 and the scenario's figure (as in MLPerf: p90 "
+    "of single-stream, p99 of multi-stream, throughput of offline) have 95 % bootstrap intervals. The ratio of p50 is "
+    "to the network's own fp32 file of the same format on the same runtime. AUC has DeLong's interval; dAUC is paired, "
+    "against the same fp32 file. Memory is the peak minus that of an empty process."
 )
 
 Cell = tuple[str, str]
-"""A file and the runtime with its kernels, as shown."""
+"""Labels of a file and of the runtime with its kernels."""
 
 
 def parts(measurements: Sequence[Measurement]) -> list[str]:
-    """Markdown blocks: files, scenarios, notes."""
+    """Return Markdown blocks: files, scenarios, notes."""
     measured = [row for row in measurements if row.measured]
-    found = []
+    tables = []
     if measured:
         first = (measured[0].threads, measured[0].batch, measured[0].field_px)
-        found.append(_files([row for row in measured if (row.threads, row.batch, row.field_px) == first]))
+        tables.append(_files([row for row in measured if (row.threads, row.batch, row.field_px) == first]))
     for shape in dict.fromkeys((row.batch, row.field_px) for row in measured):
-        found += _scenario([row for row in measured if (row.batch, row.field_px) == shape])
-    return [*found, _notes(measurements)]
+        tables += _scenario([row for row in measured if (row.batch, row.field_px) == shape])
+    return [*tables, _notes(measurements)]
 
 
 def _files(rows: Sequence[Measurement]) -> str:
@@ -45,11 +47,11 @@ def _files(rows: Sequence[Measurement]) -> str:
         cells.append("" if row.peak_share is None else f"{row.peak_share:.0%}")
         cells += [interval(row.auc, row.auc_lo, row.auc_hi), interval(row.d_auc, row.d_auc_lo, row.d_auc_hi, sign="+")]
         lines.append(cells)
-    return _table(head, lines)
+    return markdown_table(head, lines, text=head[:2])
 
 
 def _scenario(rows: Sequence[Measurement]) -> list[str]:
-    """A title and a table: a row for each file on a runtime, threads side by side."""
+    """Return a title and a table with a row for each file on a runtime, threads side by side."""
     name, batch, field_px = rows[0].scenario, rows[0].batch, rows[0].field_px
     figure = SCENARIOS[name].figure if name in SCENARIOS else "p90_ms"
     threads = sorted({row.threads for row in rows})
@@ -67,7 +69,7 @@ def _scenario(rows: Sequence[Measurement]) -> list[str]:
     noun = "patch" if field_px == PATCH_PX else "field"
     plural = "" if batch == 1 else "es" if noun == "patch" else "s"
     title = f"### {name or 'unnamed'}: {batch} {noun}{plural} of {field_px} x {field_px} px per call\n"
-    return [title, _table(head, lines)]
+    return [title, markdown_table(head, lines, text=head[:2])]
 
 
 def _speed(row: Measurement | None, figure: str) -> list[str]:
@@ -80,31 +82,22 @@ def _speed(row: Measurement | None, figure: str) -> list[str]:
     else:
         quantile = figure.removesuffix("_ms")
         bounds = [getattr(row, f"{quantile}_lo"), getattr(row, f"{quantile}_hi")]
-        shown = _times(getattr(row, figure), *bounds)
+        shown = micros_between(getattr(row, figure), *bounds)
     ratio = interval(row.p50_ratio, row.p50_ratio_lo, row.p50_ratio_hi, digits=3)
-    return [_times(row.p50_ms, row.p50_lo, row.p50_hi) + mark, shown, ratio]
-
-
-def _times(value: float | None, lo: float | None, hi: float | None) -> str:
-    return micros(value) + ("" if lo is None or hi is None else f" [{micros(lo)}, {micros(hi)}]")
+    return [micros_between(row.p50_ms, row.p50_lo, row.p50_hi) + mark, shown, ratio]
 
 
 def _notes(rows: Sequence[Measurement]) -> str:
     missing = Counter((row.runtime, row.status, row.reason) for row in rows if not row.measured)
-    found = [f"{count} cells {status} on {runtime}: {reason}" for (runtime, status, reason), count in missing.items()]
+    notes = [f"{count} cells {status} on {runtime}: {reason}" for (runtime, status, reason), count in missing.items()]
     unsettled = sum(row.status == "unsettled" for row in rows)
     if unsettled:
-        found.append(f"{UNSETTLED_MARK} {unsettled} cells did not settle: their p50 is to be read with its interval.")
-    counts = {row.n_patches for row in rows if row.measured and row.n_patches is not None}
-    told = "; ".join(f"{count:,} test patches" for count in sorted(counts))
-    return "\n".join(f"- {note}" for note in [*found, f"{told}. {NOTE}" if told else NOTE]) + "\n"
+        notes.append(f"{UNSETTLED_MARK} {unsettled} cells did not settle: read their p50 with its interval.")
+    counts = sorted({row.n_patches for row in rows if row.measured and row.n_patches is not None})
+    patches = "; ".join(f"{count:,} test patches" for count in counts)
+    return "\n".join(f"- {note}" for note in [*notes, f"{patches}. {NOTE}" if patches else NOTE]) + "\n"
 
 
 def _cell(row: Measurement) -> Cell:
     file = row.model.rpartition("/")[2]
     return f"{row.network or row.model} {file}".strip(), f"{row.runtime} {row.runtime_version or ''}".strip()
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    shown = ["| " + " | ".join(cells) + " |" for cells in (head, *lines)]
-    return "\n".join([shown[0], "|---|---|" + "---:|" * (len(head) - 2), *shown[1:]]) + "\n"

@@ -1,53 +1,52 @@
-"""What each finished training reached on `valid`: ``python benchmarks/trainings.py NAME=RUN... --out F``.
+"""AUC of finished trainings on `valid`: ``python benchmarks/trainings.py NAME=RUN... --out F``.
 
-NAME is what the row is called: the settings file of the run without ``.toml``, and what was different.
+NAME is the name of the row: the run's settings file without ``.toml``, and what differed from it.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from record import run_script, write_record
+
 from histoedge import files
-from histoedge.benchmark import environment
 from histoedge.lab import checkpoint
 
 
 def trainings_command() -> None:
-    """A row per run, from its network.json, history.json and weights."""
+    """Write a row for each run, from its network.json, history.json and weights."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("runs", nargs="+", metavar="NAME=RUN", help="finished runs")
+    parser.add_argument("--out", type=Path, required=True, help="results file (JSON)")
     arguments = parser.parse_args()
-    runs = {name: Path(run) for name, _, run in (one.partition("=") for one in arguments.runs)}
+    runs = {name: Path(run) for name, _, run in (argument.partition("=") for argument in arguments.runs)}
     names = {files.sha256(checkpoint.path_of(run, "fp32")): name for name, run in runs.items()}
     rows = []
     for name, run in runs.items():
-        told = json.loads((run / "network.json").read_text())
+        inputs = json.loads((run / "network.json").read_text())
         history = json.loads((run / "history.json").read_text())
-        best = max(history, key=lambda row: row["valid_auc"])
+        best = max(history, key=lambda epoch: epoch["valid_auc"])
         rows.append(
             {
                 "training": name,
-                "network": told["network"]["name"],
-                "taught by": names[told["teacher"]] if told["teacher"] else "nobody",
-                "learning rate": told["train"]["learning_rate"],
-                "stain jitter": told["train"]["stain_jitter"],
-                "seed": told["train"]["seed"],
+                "network": inputs["network"]["name"],
+                "taught by": names[inputs["teacher"]] if inputs["teacher"] else "nobody",
+                "learning rate": inputs["train"]["learning_rate"],
+                "stain jitter": inputs["train"]["stain_jitter"],
+                "seed": inputs["train"]["seed"],
                 "epochs": len(history),
                 "best epoch": best["epoch"],
                 "AUC on valid": best["valid_auc"],
             }
         )
-    document = {
-        "format": 1,
-        "kind": "trainings",
-        "about": "Every training of a released network, and those it learnt from: AUC on `valid` of the best epoch.",
-        "command": "python benchmarks/trainings.py NAME=RUN... --out F",
-        "environment": environment.this_machine(),
-        "rows": rows,
-    }
-    files.write_json(arguments.out, document)
+    write_record(
+        arguments.out,
+        kind="trainings",
+        command="python benchmarks/trainings.py NAME=RUN... --out F",
+        about="All trainings of the released networks and of their teachers: AUC on `valid` of the best epoch.",
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":
-    trainings_command()
+    run_script(trainings_command)

@@ -1,8 +1,9 @@
-"""Run a command on a CPU with AMX as if it had none: ``python benchmarks/without_amx.py COMMAND...``.
+"""Run a command without AMX on a CPU that has it: ``python benchmarks/without_amx.py COMMAND...``.
 
-Scanner computers have VNNI at best, and AMX changes what is fast: its tiles cost the same for 8 channels as for 64. A
-process must ask Linux before it may use AMX (``arch_prctl``, ``ARCH_REQ_XCOMP_PERM``), and every runtime takes its VNNI
-kernels when it is refused. A seccomp filter refuses it here, for the command and all its children.
+Scanner computers have VNNI at best, and AMX changes which networks are fast: its tiles cost the same for 8 channels as
+for 64. A process must request AMX from Linux (``arch_prctl``, ``ARCH_REQ_XCOMP_PERM``); when Linux refuses, all
+runtimes use their VNNI kernels. This script installs a seccomp filter that refuses the request, for the command and its
+children.
 """
 
 import ctypes
@@ -38,7 +39,7 @@ def refuse_amx() -> None:
     """Install the filter in this process.
 
     Raises:
-        OSError: Linux does not allow it.
+        OSError: Linux does not accept the filter.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     code = b"".join(struct.pack("HBBI", *line) for line in FILTER)

@@ -3,8 +3,11 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +17,18 @@ from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 
 QUANTUM = 1 / 255
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], ModuleType]:
+    """``script(name)``: a module of the folder ``benchmarks``, imported as its scripts import each other."""
+    if not BENCHMARKS.is_dir():
+        pytest.skip("not a checkout")
+    for folder in (BENCHMARKS, BENCHMARKS / "peers"):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+    return import_module
 
 
 @pytest.fixture(scope="session")

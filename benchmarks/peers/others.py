@@ -1,7 +1,7 @@
-"""Other networks for the same patches: what people start from. Built in Keras, quantised after training by TensorFlow.
+"""Other networks for the same patches: common starting points, built in Keras, quantised by TensorFlow.
 
-Those without training tell latency and size alone. Each gives four files, fp32 and int8 as TFLite and ONNX, that take
-one patch of raw uint8 pixels per call.
+Untrained networks are measured for latency and size only. Each network is exported to four files, fp32 and int8 as
+TFLite and ONNX, that accept one patch of raw uint8 pixels per call.
 """
 
 import math
@@ -18,28 +18,28 @@ from histoedge.cell import SOURCE
 from histoedge.edge.errors import ModelError
 from histoedge.lab import architecture, backend, catalogue, checkpoint, to_onnx, to_tflite, weights
 
-CALIBRATION_PATCHES = 128  # of those that int8ptq sees: without training, ranges mean nothing
+CALIBRATION_PATCHES = 128  # of those of int8ptq: the ranges of untrained networks need no more
 RESNET18 = ((64, 1), (128, 2), (256, 2), (512, 2))
 """Channels and stride of its stages, two blocks each (He et al. 2016, table 1)."""
 
 
 @dataclass(frozen=True)
 class Other:
-    """A network of somebody else's: its name, whether it has weights that mean something, and its Keras model."""
+    """Another network: its name, whether its weights are trained, and a function that builds its Keras model."""
 
     name: str
     trained: bool
     build: Callable[[], Any]
 
 
-def all_of_them(baseline: Path | None) -> list[Other]:
-    """MobileNetV2 0.35, ResNet-18 and ``baseline``, this with the weights of a run where one is given.
+def other_networks(baseline: Path | None) -> list[Other]:
+    """Return MobileNetV2 0.35, ResNet-18 and ``baseline``, the latter with the weights of a run where given.
 
     Raises:
-        ModelError: the run holds another network.
+        ModelError: the run is of another network.
     """
-    if baseline is not None and (held := checkpoint.read(baseline / SOURCE).network.name) != "baseline":
-        raise ModelError(f"{baseline}: a run of network {held}, expected baseline")
+    if baseline is not None and (name := checkpoint.read(baseline / SOURCE).network.name) != "baseline":
+        raise ModelError(f"{baseline}: a run of network {name}, expected baseline")
     return [
         Other("MobileNetV2 0.35", False, mobilenet),
         Other("ResNet-18", False, resnet18),
@@ -48,14 +48,14 @@ def all_of_them(baseline: Path | None) -> list[Other]:
 
 
 def mobilenet() -> Any:
-    """MobileNetV2 of width 0.35 as Keras has it, one logit, without weights."""
+    """Return Keras' MobileNetV2 of width 0.35 with one logit and random weights."""
     keras, side = backend.tf_keras(), architecture.PATCH_PX
     body = keras.applications.MobileNetV2((side, side, 3), alpha=0.35, weights=None, include_top=False)
     return keras.Model(body.input, _logit(body.output), name="mobilenetv2")
 
 
 def resnet18() -> Any:
-    """ResNet-18 (He et al. 2016) with one logit, without weights: Keras has no smaller one than ResNet-50."""
+    """Return ResNet-18 (He et al. 2016) with one logit and random weights; Keras has only ResNet-50 and larger."""
     keras = backend.tf_keras()
     layers = keras.layers
 
@@ -68,22 +68,22 @@ def resnet18() -> Any:
     tensor = layers.MaxPooling2D(3, 2, padding="same")(tensor)
     for channels, first_stride in RESNET18:
         for stride in (first_stride, 1):
-            kept = tensor
-            if stride != 1 or kept.shape[-1] != channels:
-                kept = normed(kept, channels, 1, stride)
+            shortcut = tensor
+            if stride != 1 or shortcut.shape[-1] != channels:
+                shortcut = normed(shortcut, channels, 1, stride)
             tensor = layers.ReLU()(normed(tensor, channels, 3, stride))
-            tensor = layers.ReLU()(layers.Add()([normed(tensor, channels, 3, 1), kept]))
+            tensor = layers.ReLU()(layers.Add()([normed(tensor, channels, 3, 1), shortcut]))
     return keras.Model(inputs, _logit(tensor), name="resnet18")
 
 
 def _logit(tensor: Any) -> Any:
-    """The mean of all places, and a dense layer written as a convolution, whose rank tf2onnx does not lose."""
+    """Return global average pooling and a dense layer; a 1 x 1 convolution, because tf2onnx loses the rank of Dense."""
     layers = backend.tf_keras().layers
     return layers.Conv2D(1, 1)(layers.GlobalAveragePooling2D(keepdims=True)(tensor))
 
 
 def plain(run: Path | None) -> Any:
-    """Our ``baseline``, batch norm folded; with the weights of a run where one is given."""
+    """Return histoedge's ``baseline`` with folded batch norm, and the weights of a run where given."""
     model = weights.build(backend.tf_keras(), catalogue.named("baseline"), folded=True)
     if run is not None:
         weights.set_weights(model, checkpoint.read(run / SOURCE).folded, where=SOURCE)
@@ -91,12 +91,12 @@ def plain(run: Path | None) -> Any:
 
 
 def params(model: Any) -> int:
-    """Trained parameters: all weights but the running statistics of batch norm."""
+    """Return the number of trainable parameters: all weights except the running statistics of batch norm."""
     return int(sum(math.prod(weight.shape) for weight in model.trainable_weights))
 
 
 def macs(model: Any) -> int:
-    """Multiply-accumulates of its convolutions and dense layers for one patch."""
+    """Return the multiply-accumulates of the convolutions and dense layers for one patch."""
     total = 0
     for layer in model.layers:
         for weight in layer.weights:
@@ -106,32 +106,32 @@ def macs(model: Any) -> int:
 
 
 def export_others(model: Any, patches: np.ndarray, folder: Path) -> list[Path]:
-    """``fp32`` and ``int8`` as ``.tflite`` and ``.onnx``, in an empty folder.
+    """Write ``fp32`` and ``int8`` as ``.tflite`` and ``.onnx`` into an empty folder; return the paths.
 
     Args:
-        model: of float32 pixels in 0..1.
-        patches: uint8 (N, 96, 96, 3) for the ranges.
-        folder: where the files go.
+        model: accepts float32 pixels in 0..1.
+        patches: uint8 (N, 96, 96, 3), for the ranges.
+        folder: for the files.
     """
     chosen = patches[:: max(1, len(patches) // CALIBRATION_PATCHES)]
     _settle(model, chosen)
     contents = {"fp32": _floats(model), "int8": quantisers.calibrated(model, chosen)}
-    made = []
+    paths = []
     for precision, content in contents.items():
-        for suffix, written in (("tflite", content), ("onnx", _onnx(content))):
-            made.append(folder / f"{precision}.{suffix}")
-            made[-1].write_bytes(written)
-    return made
+        for suffix, file_content in (("tflite", content), ("onnx", _onnx(content))):
+            paths.append(folder / f"{precision}.{suffix}")
+            paths[-1].write_bytes(file_content)
+    return paths
 
 
 def _settle(model: Any, patches: np.ndarray) -> None:
-    """Give batch norm the statistics of these patches: fresh ones let the signal of a deep network vanish.
+    """Set batch norm's statistics to those of these patches: with fresh ones the signal of a deep network vanishes.
 
-    A quantiser would then see ranges of zero, and make other operators of them than of a trained network's.
+    A quantiser would then see ranges of zero and choose other operators than for a trained network.
     """
     norms = [layer for layer in model.layers if isinstance(layer, backend.tf_keras().layers.BatchNormalization)]
     for layer in norms:
-        layer.momentum = 0.0  # nothing of the old statistics stays
+        layer.momentum = 0.0  # replaces the old statistics completely
     if norms:
         model(patches.astype(np.float32) / 255.0, training=True)
 
@@ -145,7 +145,7 @@ def _floats(model: Any) -> bytes:
 
 
 def _onnx(tflite: bytes) -> bytes:
-    """As our own files are made: through tf2onnx, then cleaned up so that ONNX Runtime fuses what is in integers."""
+    """Convert with tf2onnx and the same passes as histoedge's files: ONNX Runtime then fuses the integer parts."""
     model = to_onnx._from_tflite(tflite, to_onnx.OPSET)
     for clean in to_onnx.PASSES:
         clean(model.graph)

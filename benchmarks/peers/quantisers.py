@@ -1,4 +1,4 @@
-"""Other quantisers of a run's own fp32 network; all see the calibration patches that int8ptq sees."""
+"""Other quantisers for the fp32 network of a run; all calibrate with the patches of int8ptq."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ WHITE = 255
 
 @dataclass(frozen=True)
 class QuantiserJob:
-    """What a quantiser is given: a finished run, calibration patches uint8 (N, 96, 96, 3) and the valid split."""
+    """Input of a quantiser: a finished run, calibration patches uint8 (N, 96, 96, 3) and the valid split."""
 
     run: Path
     patches: np.ndarray
@@ -31,8 +31,8 @@ class QuantiserJob:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What it gives: a file, its settings in words where there was a choice, and the AUC on valid of each choice."""
+class QuantisedFile:
+    """Output of a quantiser: a file, its settings where there was a choice, and the AUC on valid of each choice."""
 
     model: Path
     settings: str | None = None
@@ -40,17 +40,17 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Peer:
-    """A quantiser: its distribution, the runtime its files are made for, and what makes one in an empty folder."""
+class Quantiser:
+    """A quantiser: its package, the runtime of its files, and a function that writes a file into an empty folder."""
 
     package: str
     runtime: str
-    make: Callable[[QuantiserJob, Path], Made]
+    quantise: Callable[[QuantiserJob, Path], QuantisedFile]
 
 
 @dataclass(frozen=True)
 class StaticSettings:
-    """One choice of ``quantize_static``; QDQ with int8 weights in all."""
+    """Settings of ``quantize_static``; always QDQ with int8 weights."""
 
     calibration: str = "MinMax"
     per_channel: bool = True
@@ -69,28 +69,29 @@ STATIC_SETTINGS = (
     StaticSettings(activations="QInt8"),
 )
 HISTOGRAM_PATCHES = 256
-"""Percentile and entropy calibration keep every activation of every patch in memory until the end."""
+"""Limit for percentile and entropy calibration, which keep all activations of all patches in memory."""
 
 
-def quantize_static(job: QuantiserJob, folder: Path) -> Made:
-    """ONNX Runtime, preprocessed as its manual asks: of ``STATIC_SETTINGS`` the one with the highest AUC on valid."""
+def quantize_static(job: QuantiserJob, folder: Path) -> QuantisedFile:
+    """Quantise with ONNX Runtime, preprocessed as in its manual; keep the settings with the highest AUC on valid."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    found = []
+    candidates = []
     with tempfile.TemporaryDirectory(prefix="histoedge-") as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         quant_pre_process(str(job.run / "models/fp32.onnx"), str(prepared), skip_symbolic_shape=True)
         for number, settings in enumerate(STATIC_SETTINGS):
-            made = Path(scratch) / f"{number}.onnx"
-            _static(prepared, made, settings, job.patches)
-            found.append((_auc(made.read_bytes(), job.valid), str(settings), made))
-        _, settings_shown, chosen = max(found, key=lambda one: one[0])
+            candidate = Path(scratch) / f"{number}.onnx"
+            _static(prepared, candidate, settings, job.patches)
+            candidates.append((_auc(candidate.read_bytes(), job.valid), str(settings), candidate))
+        _, best_settings, chosen = max(candidates, key=lambda candidate: candidate[0])
         model = folder / "model.onnx"
         model.write_bytes(chosen.read_bytes())
-    return Made(model, settings_shown, tuple({"settings": told, "auc_valid": area} for area, told, _ in found))
+    tried = tuple({"settings": settings, "auc_valid": area} for area, settings, _ in candidates)
+    return QuantisedFile(model, best_settings, tried)
 
 
-def _static(prepared: Path, made: Path, settings: StaticSettings, patches: np.ndarray) -> None:
+def _static(prepared: Path, out: Path, settings: StaticSettings, patches: np.ndarray) -> None:
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -104,7 +105,7 @@ def _static(prepared: Path, made: Path, settings: StaticSettings, patches: np.nd
     few = patches if settings.calibration == "MinMax" else patches[:: max(1, len(patches) // HISTOGRAM_PATCHES)]
     quantization.quantize_static(
         str(prepared),
-        str(made),
+        str(out),
         Reader(few),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=settings.per_channel,
@@ -121,21 +122,21 @@ def _auc(content: bytes, split: Split) -> float:
     return metrics.auc(split.labels, np.concatenate(logits))
 
 
-def tflite_converter(job: QuantiserJob, folder: Path) -> Made:
-    """TensorFlow: full integer kernels for the folded network."""
+def tflite_converter(job: QuantiserJob, folder: Path) -> QuantisedFile:
+    """Quantise the folded network with TensorFlow's converter, to integer kernels only."""
     source = checkpoint.read(job.run / SOURCE)
     model = weights.build(backend.tf_keras(), source.network, folded=True)
     weights.set_weights(model, source.folded, where=SOURCE)
-    made = folder / "model.tflite"
-    made.write_bytes(calibrated(model, job.patches))
-    return Made(made)
+    path = folder / "model.tflite"
+    path.write_bytes(calibrated(model, job.patches))
+    return QuantisedFile(path)
 
 
 def calibrated(model: Any, patches: Sequence[np.ndarray] | np.ndarray) -> bytes:
-    """The TFLite file of a ``tf_keras`` model of pixels in 0..1, int8 after training: raw pixels in, float32 out.
+    """Return the int8 TFLite file of a ``tf_keras`` model of pixels in 0..1: raw pixels in, float32 out.
 
     Raises:
-        DataError: no patch is white somewhere, so that the input's range would not be 0..1.
+        DataError: no patch has a white pixel: the input's range would not be 0..1.
     """
     if np.max(patches) < WHITE:
         raise DataError("no calibration patch has a pixel of 255: the converter's uint8 input would not be raw pixels")
@@ -144,16 +145,16 @@ def calibrated(model: Any, patches: Sequence[np.ndarray] | np.ndarray) -> bytes:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([patch[None].astype(np.float32) / 255.0] for patch in patches)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.uint8  # its range is 0..1, so raw pixels are the quantised input
+    converter.inference_input_type = tf.uint8  # with a range of 0..1, raw pixels are the quantised input
     converter.inference_output_type = tf.float32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return bytes(converter.convert())
 
 
-def nncf_quantize(job: QuantiserJob, folder: Path) -> Made:
-    """NNCF: its default settings on the OpenVINO model read from the ONNX file."""
-    os.environ["NNCF_CI"] = "1"  # without it NNCF reports its use to its makers (nncf/telemetry/wrapper.py)
+def nncf_quantize(job: QuantiserJob, folder: Path) -> QuantisedFile:
+    """Quantise with NNCF's default settings, on the OpenVINO model read from the ONNX file."""
+    os.environ["NNCF_CI"] = "1"  # otherwise NNCF sends telemetry (nncf/telemetry/wrapper.py)
     import nncf
     from openvino import Core, save_model
 
@@ -161,13 +162,13 @@ def nncf_quantize(job: QuantiserJob, folder: Path) -> Made:
     calibration = nncf.Dataset([patch[None] for patch in job.patches])
     source = Core().read_model(job.run / "models/fp32.onnx")
     quantised = nncf.quantize(source, calibration, subset_size=len(job.patches))
-    made = folder / "model.xml"
-    save_model(quantised, made, compress_to_fp16=False)
-    return Made(made)
+    path = folder / "model.xml"
+    save_model(quantised, path, compress_to_fp16=False)
+    return QuantisedFile(path)
 
 
-PEERS = {
-    "quantize_static": Peer("onnxruntime-gpu", "onnxruntime", quantize_static),
-    "TFLite converter": Peer("tensorflow", "litert", tflite_converter),
-    "NNCF": Peer("nncf", "openvino", nncf_quantize),
+QUANTISERS = {
+    "quantize_static": Quantiser("onnxruntime-gpu", "onnxruntime", quantize_static),
+    "TFLite converter": Quantiser("tensorflow", "litert", tflite_converter),
+    "NNCF": Quantiser("nncf", "openvino", nncf_quantize),
 }

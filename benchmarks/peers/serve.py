@@ -1,4 +1,4 @@
-"""The child that opens a peer's file, which has no manifest; settings as for our own files."""
+"""Child process that opens the file of a peer, which has no manifest; settings as for our own files."""
 
 from pathlib import Path
 
@@ -8,13 +8,26 @@ from histoedge.edge import litert, openvino, ort
 
 
 def open_peer(request: Request) -> edge.Runner:
-    """The runner of a file, by its suffix."""
+    """Open the runner of a file, by its suffix and runtime."""
     path, threads = Path(request["model"]), request["threads"]
     if path.suffix == ".tflite":
         return litert.open_litert(path.read_bytes(), threads=threads)
-    if path.suffix == ".onnx" and request["runtime"] == "onnxruntime":
-        return ort.open_ort(path.read_bytes(), threads=threads)
-    return openvino.open_openvino(path, threads=threads)  # a path: OpenVINO's own format is two files
+    if path.suffix == ".xml":
+        return open_intermediate(path, threads=threads)
+    if request["runtime"] == "openvino":
+        return openvino.open_openvino(path.read_bytes(), threads=threads)
+    return ort.open_ort(path.read_bytes(), threads=threads)
+
+
+def open_intermediate(path: Path, *, threads: int) -> openvino.OpenVINORunner:
+    """Open a model in OpenVINO's own format: two files, which ``open_openvino`` does not accept."""
+    from openvino import Core, __version__
+
+    model = Core().read_model(path)
+    openvino._quantise_pixels(model)
+    model.reshape(list(openvino.ONE_PATCH))
+    version = __version__.split("-")[0]
+    return openvino.OpenVINORunner(model, threads=threads, stride_px=1, version=version, in_floats=False)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""benchmarks/README.md says what the committed results say, and peers what its figures say."""
+"""The benchmark scripts: rows, judgements and checks that need no long measurement."""
 
 import errno
-import importlib.util
 import json
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,28 +16,28 @@ import pytest
 from histoedge import edge
 from histoedge.metrics import Interval
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-pytestmark = pytest.mark.skipif(not (FOLDER / "pages.py").is_file(), reason="not a checkout")
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 
-
-@pytest.fixture(autouse=True)
-def _scripts_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in (FOLDER, FOLDER / "peers"):
-        monkeypatch.syspath_prepend(folder)
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(name).name, FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+Script = Callable[[str], ModuleType]
+Section = Callable[[dict[str, Any]], str]
 
 
 @pytest.fixture
-def peers() -> ModuleType:
-    return script("peers/judgement")
+def section(script: Script, tmp_path: Path) -> Section:
+    """``section(document)``: the section of a results document on the page of its machine."""
+
+    def text(document: dict[str, Any]) -> str:
+        path = tmp_path / "machine" / "results.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(document, sort_keys=True))  # as files.write_json
+        return "\n".join(script("sections").section(script("committed").ResultsFile(path)))
+
+    return text
+
+
+@pytest.fixture
+def peers(script: Script) -> ModuleType:
+    return script("judgement")
 
 
 def row(rms_logit: float, flips: int) -> dict[str, Any]:
@@ -46,14 +46,6 @@ def row(rms_logit: float, flips: int) -> dict[str, Any]:
 
 def gain(lo: float, hi: float) -> dict[str, float]:
     return {"d_auc": (lo + hi) / 2, "d_auc_lo": lo, "d_auc_hi": hi, "d_auc_se": (hi - lo) / 3.92}
-
-
-def test_the_tables_are_made_from_the_results() -> None:
-    tables = script("pages")
-    assert (FOLDER / "README.md").read_text() == tables.page()
-    readme = (FOLDER.parent / "README.md").read_text()
-    assert readme == tables.with_released(readme)
-    assert tables.released() in readme
 
 
 @pytest.mark.parametrize(
@@ -74,7 +66,7 @@ def test_the_words_follow_the_figures(
     assert f"{trained['test']['flips']} against 10" in words
 
 
-def test_the_best_peer_is_chosen_on_valid_and_the_table_says_so(peers: ModuleType, tmp_path: Path) -> None:
+def test_the_best_peer_is_chosen_on_valid_and_the_table_lists_it(peers: ModuleType, section: Section) -> None:
     random = np.random.default_rng(0)
     labels = {"valid": np.arange(40) % 2, "test": np.arange(60) % 2}
     noise = {name: random.normal(0, 1, len(truth)) for name, truth in labels.items()}
@@ -94,30 +86,26 @@ def test_the_best_peer_is_chosen_on_valid_and_the_table_says_so(peers: ModuleTyp
     assert rows[1]["p50_ratio"] == 2.0
     assert "slower than quick: 2.000 [2.000, 2.000]" in verdict["words"][1]
     assert "does not beat" in verdict["words"][-1]
-    results = tmp_path / "machine" / "peers.json"
-    results.parent.mkdir()
-    results.write_text(json.dumps({"command": "python peers.py", "rows": rows, "verdict": verdict}))
-    text = "\n".join(script("pages").peers_parts(results))
+    text = section({"kind": "peers", "command": "python benchmarks/peers", "rows": rows, "verdict": verdict})
     assert all(word in text for word in verdict["words"])
     assert text.count("maker 1.0") == 2
-    beside = [contender(name, "onnxruntime", 8.0, 1.0) for name in ("theirs", "trained")]
-    for one in beside:
-        one.row |= {"params": 1000, "macs": 2_000_000, "trained": one.row["name"] == "trained"}
-        one.logits = one.logits if one.row["trained"] else {}
-    others = peers.judge_others(beside, contenders, labels)
+    networks = [contender(name, "onnxruntime", 8.0, 1.0) for name in ("theirs", "trained")]
+    for network in networks:
+        network.row |= {"params": 1000, "macs": 2_000_000, "trained": network.row["name"] == "trained"}
+        network.logits = network.logits if network.row["trained"] else {}
+    others = peers.judge_others(networks, contenders, labels)
     assert [row["p50_ratio"] for row in others] == [4.0, 4.0]  # of our int8
     assert others[0]["test"] is None
     rows[-1] |= {"settings": "per tensor", "candidates": [{"settings": "per tensor", "auc_valid": 0.75}]}
-    document = {"command": "python benchmarks/peers", "rows": rows, "networks": others, "verdict": verdict}
-    results.write_text(json.dumps(document))
-    text = "\n".join(script("pages").peers_parts(results))
+    document = {"kind": "peers", "command": "python benchmarks/peers", "rows": rows, "verdict": verdict}
+    text = section({**document, "networks": others})
     assert "| theirs, untrained | theirs.onnx | onnxruntime 1.0 | 1,000 | 2.0 | 1.0 |" in text
     assert "| trained | trained.onnx | onnxruntime 1.0 | 1,000 | 2.0 | 1.0 |" in text
     assert "quick (maker 1.0; per tensor)" in text
-    assert "quick is the best of its settings by AUC on valid: per tensor: 0.7500." in text
+    assert "quick: the settings with the highest AUC on valid, of per tensor: 0.7500." in text
 
 
-def test_coverage_counts_intervals_that_hold_the_truth_and_on_which_side_the_others_lie() -> None:
+def test_coverage_counts_intervals_that_contain_the_truth_and_the_misses_by_side(script: Script) -> None:
     coverage = script("coverage")
     intervals = iter([(0.4, 0.6), (0.5, 0.7), (0.6, 0.7), (0.1, 0.2)])
 
@@ -150,39 +138,38 @@ def test_amx_is_refused_to_a_command_and_its_children() -> None:
     assert done.stdout.split() == ["-1", str(errno.EPERM)]
 
 
-def test_the_ratio_test_is_judged_by_how_often_it_is_right(tmp_path: Path) -> None:
+def test_the_ratio_test_is_judged_by_how_often_it_is_right(script: Script, section: Section) -> None:
     aa = script("aa")
     noisy, slow = aa.Interval(1.0, 0.98, 1.02), aa.Interval(1.05, 1.03, 1.07)
     alike, slowed = aa.judge_ratios([{"second": noisy, "slowed": slow}] * 45 + [{"second": slow, "slowed": noisy}] * 5)
     assert (alike["slower"], alike["asked"], alike["holds"]) == (5, "at most 3 differ", "no")
     assert (slowed["slower"], slowed["asked"], slowed["holds"]) == (45, "at least 45 slower", "yes")
-    results = tmp_path / "machine" / "aa.json"
-    results.parent.mkdir()
-    results.write_text(json.dumps({"command": "python aa.py", "about": "", "rows": [alike, slowed]}))
-    tables = script("pages")
-    assert "| slowed by 5% | 50 | 45 |" in "\n".join(tables.KINDS["aa"](results))
+    text = section({"kind": "aa", "command": "python benchmarks/aa.py", "about": "", "rows": [alike, slowed]})
+    assert "| slowed by 5% | 50 | 45 |" in text
 
 
 @pytest.mark.parametrize("fresh", [True, False])
 def test_a_slowed_file_answers_in_the_same_rounds_as_the_file_itself(
-    mean_red: Path, tmp_path: Path, fresh: bool
+    script: Script, mean_red: Path, tmp_path: Path, fresh: bool
 ) -> None:
     aa = script("aa")
     np.save(tmp_path / "timed.npy", np.zeros((2, 96, 96, 3), np.uint8))
     bench = aa.Bench(rounds=2, runs_per_round=3, warmup_runs=0, fresh=fresh)
-    found = aa.ratios(mean_red, "onnxruntime", tmp_path / "timed.npy", bench, seed=0)
-    assert all(0 < ratio.lo <= ratio.value <= ratio.hi for ratio in found.values())
-    assert list(found) == ["second", "slowed"]
+    ratios = aa.ratios(mean_red, "onnxruntime", tmp_path / "timed.npy", bench, seed=0)
+    assert all(0 < ratio.lo <= ratio.value <= ratio.hi for ratio in ratios.values())
+    assert list(ratios) == ["second", "slowed"]
 
 
-def test_a_slowed_runner_gives_the_logits_of_the_runner(mean_red: Path) -> None:
+def test_a_slowed_runner_returns_the_logits_of_the_runner(script: Script, mean_red: Path) -> None:
     slowed = script("aa").open_slowed({"model": str(mean_red), "runtime": "onnxruntime", "threads": 1})
     assert slowed.predict(np.full((1, 96, 96, 3), 51, np.uint8)).item() == pytest.approx(0.2)
     assert slowed.runtime == "onnxruntime"
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_the_bare_call_gives_the_logits_of_predict_and_both_are_timed(mean_red: Path, runtime: str) -> None:
+def test_the_bare_call_returns_the_logits_of_predict_and_both_are_timed(
+    script: Script, mean_red: Path, runtime: str
+) -> None:
     pytest.importorskip(runtime)
     overhead = script("overhead")
     runner = edge.load(mean_red, runtime=runtime)
@@ -190,10 +177,10 @@ def test_the_bare_call_gives_the_logits_of_predict_and_both_are_timed(mean_red: 
     bare = overhead.bare(runner)
     assert bare(patch).item() == runner.predict(patch).item() == pytest.approx(0.2)
     times = overhead.time_both((runner.predict, bare), [patch], rounds=2, calls_per_round=3, seed=0)
-    assert [one.shape for one in times] == [(2, 3), (2, 3)]
+    assert [ms.shape for ms in times] == [(2, 3), (2, 3)]
 
 
-def test_the_bare_call_of_litert_gives_the_logits_of_predict() -> None:
+def test_the_bare_call_of_litert_returns_the_logits_of_predict(script: Script) -> None:
     pytest.importorskip("ai_edge_litert")
     model = FOLDER.parent / "exported" / "nano" / "models" / "int8.tflite"
     runner = edge.load(model, runtime="litert")
@@ -206,21 +193,18 @@ def test_the_bare_call_of_litert_gives_the_logits_of_predict() -> None:
     [(50, 52, "yes"), (50, 54, "no"), (1000, 1020, "yes"), (1000, 1040, "no")],  # 3 us; 3 %
 )
 def test_overhead_holds_up_to_the_larger_of_3_percent_and_3_us(
-    mean_red: Path, tmp_path: Path, bare_us: float, predict_us: float, holds: str
+    script: Script, section: Section, mean_red: Path, bare_us: float, predict_us: float, holds: str
 ) -> None:
     overhead = script("overhead")
     runner = edge.load(mean_red, runtime="onnxruntime")
-    found = overhead.overhead_row(mean_red, runner, np.full((4, 5), predict_us / 1e3), np.full((4, 5), bare_us / 1e3))
-    assert found["holds"] == holds
-    assert found["more_us"] == pytest.approx(predict_us - bare_us)
-    results = tmp_path / "machine" / "overhead.json"
-    results.parent.mkdir()
-    written = {"command": "python overhead.py", "about": "", "columns": list(found), "rows": [found]}
-    results.write_text(json.dumps(written, sort_keys=True))
-    assert "| model | runtime |" in "\n".join(script("pages").KINDS["overhead"](results))
+    row = overhead.overhead_row(mean_red, runner, np.full((4, 5), predict_us / 1e3), np.full((4, 5), bare_us / 1e3))
+    assert row["holds"] == holds
+    assert row["more_us"] == pytest.approx(predict_us - bare_us)
+    text = section({"kind": "overhead", "command": "F", "about": "", "columns": list(row), "rows": [row]})
+    assert "| model | runtime |" in text
 
 
-def test_writes_are_told_from_reads_and_failures_in_a_trace(tmp_path: Path) -> None:
+def test_writes_are_told_from_reads_and_failures_in_a_trace(script: Script, tmp_path: Path) -> None:
     calls = (
         '7 openat(AT_FDCWD, "/usr/lib/libm.so.6", O_RDONLY|O_CLOEXEC) = 3',
         f'7 openat(AT_FDCWD, "{tmp_path}/out/a.csv", O_WRONLY|O_CREAT, 0666) = 4',
@@ -235,7 +219,7 @@ def test_writes_are_told_from_reads_and_failures_in_a_trace(tmp_path: Path) -> N
     ]
 
 
-def test_a_synthetic_slide_has_the_tissue_and_levels_that_were_asked_for(tmp_path: Path) -> None:
+def test_a_synthetic_slide_has_the_requested_tissue_and_levels(script: Script, tmp_path: Path) -> None:
     pytest.importorskip("tifffile")
     from histoedge.scanning import slide
 
@@ -250,11 +234,8 @@ def test_a_synthetic_slide_has_the_tissue_and_levels_that_were_asked_for(tmp_pat
     assert stained.mean() == pytest.approx(0.15, abs=0.03)  # some patches are glass or fat
 
 
-def test_a_slides_tables_are_shown_one_by_one(tmp_path: Path) -> None:
-    results = tmp_path / "machine" / "slides.json"
-    results.parent.mkdir()
+def test_the_tables_of_slides_follow_each_other(section: Section) -> None:
     tables = [{"about": f"About {name}.", "columns": [name], "rows": [{name: 1.5}]} for name in ("one", "two")]
-    results.write_text(json.dumps({"command": "python slides.py", "about": "", "tables": tables}))
-    told = "\n".join(script("pages").KINDS["slides"](results))
-    assert "About one.\n\n| one |\n|---:|\n| 1.5 |\n" in told
-    assert "About two.\n\n| two |" in told
+    text = section({"kind": "slides", "command": "F", "about": "", "tables": tables})
+    assert "About one.\n\n| one |\n|---:|\n| 1.5 |\n" in text
+    assert "About two.\n\n| two |" in text

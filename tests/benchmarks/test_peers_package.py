@@ -1,7 +1,6 @@
 """benchmarks/peers: other networks are what their papers say, and their files answer as the networks do."""
 
-from collections.abc import Iterator
-from importlib import import_module
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,18 +12,12 @@ from histoedge.edge import litert, ort
 from histoedge.edge.errors import DataError, ModelError
 from histoedge.lab import backend, catalogue
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "peers"
-pytestmark = [pytest.mark.lab, pytest.mark.skipif(not FOLDER.is_dir(), reason="not a checkout")]
-
-
-@pytest.fixture(autouse=True)
-def _on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(FOLDER)
+pytestmark = pytest.mark.lab
 
 
 @pytest.fixture
-def others() -> Iterator[ModuleType]:
-    yield import_module("others")
+def others(script: Callable[[str], ModuleType]) -> Iterator[ModuleType]:
+    yield script("others")
     backend.tf_keras().backend.clear_session()
 
 
@@ -80,8 +73,8 @@ def test_patches_without_white_cannot_set_the_input_range(others: ModuleType) ->
 
 def test_a_baseline_of_another_network_is_refused(others: ModuleType, finished_run: Path) -> None:
     with pytest.raises(ModelError, match="a run of network edge, expected baseline"):
-        others.all_of_them(finished_run)
-    assert [one.trained for one in others.all_of_them(None)] == [False, False, False]
+        others.other_networks(finished_run)
+    assert [one.trained for one in others.other_networks(None)] == [False, False, False]
 
 
 def test_the_best_static_settings_are_chosen_on_valid(

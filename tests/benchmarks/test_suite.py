@@ -1,13 +1,12 @@
 """``make bench``: the released models into one results file of this machine, and how its tables read."""
 
 import functools
-import importlib.util
 import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -18,8 +17,9 @@ from histoedge.config import BenchPlan, resolve
 from histoedge.data import synthetic
 from histoedge.edge import RUNTIMES
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-pytestmark = pytest.mark.skipif(not (FOLDER / "suite.py").is_file(), reason="not a checkout")
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+Script = Callable[[str], ModuleType]
 
 TINY = """[bench]
 runtimes = ["onnxruntime", "openvino"]
@@ -33,63 +33,49 @@ integer_peak = false
 
 
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The folder's modules, importable as they are for its scripts; ``tables`` of them."""
-    monkeypatch.syspath_prepend(FOLDER)
-    spec = importlib.util.spec_from_file_location("pages", FOLDER / "pages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    for name in ("suite", "suite_tables"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
 def measurement(cell: Callable[..., Measurement]) -> Callable[..., Measurement]:
     figures = {"p50_ms": 0.05, "p50_lo": 0.04, "p50_hi": 0.06, "p90_ms": 0.0712, "p90_lo": 0.07, "p90_hi": 0.08}
     return functools.partial(cell, "nano/models/int8.onnx", network="nano", scenario="single-stream", **figures)
 
 
-def test_synthetic_patches_are_known_also_from_a_folder(scripts: ModuleType, tmp_path: Path) -> None:
+def test_synthetic_patches_are_known_also_from_a_folder(script: Script, tmp_path: Path) -> None:
     drawn = synthetic.generate("test", patches=16, seed=0)
     written = synthetic.synth(tmp_path / "data", patches=16, seed=0)["test"]
     real = SimpleNamespace(name="test", slides=None)
     with_slides = SimpleNamespace(name="test", slides=["patient_020_node_4"])
-    assert [scripts.suite.is_synthetic(split) for split in (drawn, written, real, with_slides)] == [
+    assert [script("suite").is_synthetic(split) for split in (drawn, written, real, with_slides)] == [
         True,
         True,
         False,
         False,
     ]
     machine = environment.machine_name(environment.this_machine())
-    assert scripts.suite.place(tmp_path, drawn) == tmp_path / machine / "suite-synthetic.json"
-    assert scripts.suite.place(tmp_path, real) == tmp_path / machine / "suite.json"
+    assert script("suite").results_path(tmp_path, drawn) == tmp_path / machine / "suite-synthetic.json"
+    assert script("suite").results_path(tmp_path, real) == tmp_path / machine / "suite.json"
 
 
 @pytest.mark.filterwarnings("default")
-def test_the_suite_measures_into_the_folder_of_the_machine(scripts: ModuleType, mean_red: Path, tmp_path: Path) -> None:
+def test_the_suite_measures_into_the_folder_of_the_machine(script: Script, mean_red: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     synthetic.synth(tmp_path / "data", patches=16, seed=0)
     (tmp_path / "tiny.toml").write_text(TINY)
     command = [sys.executable, str(FOLDER / "suite.py"), str(mean_red), "--config", str(tmp_path / "tiny.toml")]
     command += ["--results", str(tmp_path / "results")]
-    told = {**os.environ, "HISTOEDGE_DATA": str(tmp_path / "data")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=told)
+    environ = {**os.environ, "HISTOEDGE_DATA": str(tmp_path / "data")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environ)
     assert done.returncode == 0, done.stderr
     (written,) = (tmp_path / "results").glob("*/*")
     assert written.name == "suite-synthetic.json"
-    opening = [one for one in ("onnxruntime", "openvino") if RUNTIMES[one].installed()]
+    opening = [name for name in ("onnxruntime", "openvino") if RUNTIMES[name].installed()]
     assert {row.runtime for row in read_results(written).measurements if row.measured} == set(opening)
     assert written.parent.name == environment.machine_name(read_results(written).environment)
-    text = "\n".join(scripts.run_parts(written))
+    text = "\n".join(script("sections").section(script("committed").ResultsFile(written)))
     assert "**On synthetic patches**" in text
     assert "### multi-stream: 8 patches of 96 x 96 px per call" in text
 
 
 def test_threads_stand_side_by_side_and_what_is_missing_is_told_once(
-    scripts: ModuleType, measurement: Callable[..., Measurement]
+    script: Script, measurement: Callable[..., Measurement]
 ) -> None:
     rows = [
         measurement(p50_ratio=0.5, p50_ratio_lo=0.4, p50_ratio_hi=0.6),
@@ -98,7 +84,7 @@ def test_threads_stand_side_by_side_and_what_is_missing_is_told_once(
         measurement(scenario="offline", batch=64, patches_per_s=2e4, patches_per_s_lo=1e4, patches_per_s_hi=3e4),
         measurement(scenario="field", field_px=1024),
     ]
-    text = "\n".join(scripts.suite_tables.parts(rows))
+    text = "\n".join(script("suite_tables").parts(rows))
     assert "| 50.0 [40.0, 60.0] | 71.2 [70.0, 80.0] | 0.500 [0.400, 0.600] | 30.0 [20.0, 40.0]~ |" in text
     assert "20,000 [10,000, 30,000]" in text
     assert "### field: 1 field of 1024 x 1024 px per call" in text
@@ -111,12 +97,13 @@ def test_threads_stand_side_by_side_and_what_is_missing_is_told_once(
 
 
 def test_suites_are_no_network_of_the_table_of_networks(
-    scripts: ModuleType, measurement: Callable[..., Measurement], tmp_path: Path
+    script: Script, measurement: Callable[..., Measurement], tmp_path: Path
 ) -> None:
     for name in ("suite", "suite-synthetic"):
         results.write_results(tmp_path / "results" / "machine" / f"{name}.json", [measurement(auc=0.99)], inputs={})
-    scripts.HERE = tmp_path
-    assert "nano" not in "\n".join(scripts.networks_parts())
+    files = script("committed").committed_results(tmp_path)
+    assert [file.kind for file in files] == ["suite", "suite"]
+    assert "nano" not in "\n".join(script("questions").networks_parts(files))
 
 
 def test_the_plan_of_the_suite_measures_every_runtime_and_scenario() -> None:

@@ -1,8 +1,8 @@
 import dataclasses
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from histoedge.edge import drift
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, DataError, ModelError
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STAINS = np.stack([drift.HAEMATOXYLIN, drift.EOSIN])
 
 
@@ -202,15 +201,12 @@ def test_a_fault_is_named(
     assert "\n" not in report.sentence
 
 
-@pytest.mark.skipif(not (BENCHMARKS / "drift.py").is_file(), reason="not a checkout")
-def test_the_benchmark_counts_the_streams_that_are_called_drift(plain: manifests.Manifest) -> None:
-    spec = importlib.util.spec_from_file_location("benchmark_drift", BENCHMARKS / "drift.py")
-    assert spec is not None
-    assert spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+def test_the_benchmark_counts_the_streams_that_are_called_drift(
+    plain: manifests.Manifest, script: Callable[[str], ModuleType]
+) -> None:
+    benchmark = script("drift_power")
     mixed = np.concatenate([grey(45, 100), grey(15, 30)])
-    told = benchmark.row("grey", [grey(60, 100), mixed, benchmark.scaled(mixed, 2.0, 2.0, 2.0)], plain)
-    assert (told["patches"], told["streams"], told["called_drift"], told["largest_share"]) == ("grey", 3, 1, 0.75)
-    assert told["said_of_the_first"] == "too bright: exposure or white balance"
-    assert benchmark.row("grey", [mixed], plain)["said_of_the_first"] == "none"
+    row = benchmark.drift_row("grey", [grey(60, 100), mixed, benchmark.scaled(mixed, 2.0, 2.0, 2.0)], plain)
+    assert (row["patches"], row["streams"], row["called_drift"], row["largest_share"]) == ("grey", 3, 1, 0.75)
+    assert row["said_of_the_first"] == "too bright: exposure or white balance"
+    assert benchmark.drift_row("grey", [mixed], plain)["said_of_the_first"] == "none"

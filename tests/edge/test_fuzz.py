@@ -1,10 +1,11 @@
 """Damaged and forged files are refused by a deliberate error; threads get the answers of one."""
 
-import importlib.util
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -25,18 +26,8 @@ SAMPLED_BYTES = 1500  # of a file, evenly spread: all 8 bits of each
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir() or not MODELS.is_dir(), reason="not a checkout")
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # its dataclasses look there for their annotations
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def fuzz() -> ModuleType:
+@pytest.fixture
+def fuzz(script: Callable[[str], ModuleType]) -> ModuleType:
     return script("fuzz")
 
 
@@ -90,7 +81,7 @@ def test_a_case_that_ends_its_process_is_a_row(
         raise ModelError("refused")
 
     monkeypatch.setattr(fuzz.edge, "load", load)
-    told = fuzz.task(fuzz.FuzzedModel("a.onnx", parts), 0, range(2))
+    told = fuzz.run_task(fuzz.FuzzedModel("a.onnx", parts), 0, range(2))
     assert told[0] == (target.name, "refused", "")
     kind, detail = told[1][1:]
     assert kind == found[0]
@@ -173,10 +164,10 @@ def forged(model: Path, golden: bytes) -> None:
         (b"{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }\n", "labels is <f4"),
     ],
 )
-def test_a_forged_array_header_is_refused(tmp_path: Path, fuzz: ModuleType, header: bytes, message: str) -> None:
+def test_a_forged_array_header_is_refused(tmp_path: Path, header: bytes, message: str) -> None:
     model = copied(tmp_path)
-    packed = fuzz.io.BytesIO()
-    with fuzz.zipfile.ZipFile(goldens.golden_path(model)) as old, fuzz.zipfile.ZipFile(packed, "w") as new:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(goldens.golden_path(model)) as old, zipfile.ZipFile(packed, "w") as new:
         for name in old.namelist():
             told = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
             new.writestr(name, told if name == "labels.npy" else old.read(name))
@@ -235,7 +226,9 @@ def test_a_deep_manifest_is_refused(tmp_path: Path, depth: int) -> None:
         ("int8.onnx", "openvino", "openvino"),
     ],
 )
-def test_eight_threads_with_patches_and_fields_get_the_answers_of_one(name: str, runtime: str, module: str) -> None:
+def test_eight_threads_with_patches_and_fields_get_the_answers_of_one(
+    name: str, runtime: str, module: str, script: Callable[[str], ModuleType]
+) -> None:
     pytest.importorskip(module)
     threads = script("threads")
     runner = edge.load(MODELS / name, runtime=runtime)
@@ -246,7 +239,7 @@ def test_eight_threads_with_patches_and_fields_get_the_answers_of_one(name: str,
     assert (memory[1] > 1e6).all()
 
 
-def test_growing_memory_or_another_answer_does_not_hold(mean_red: Path) -> None:
+def test_growing_memory_or_another_answer_does_not_hold(mean_red: Path, script: Callable[[str], ModuleType]) -> None:
     threads = script("threads")
     runner = edge.load(mean_red, runtime="onnxruntime")
     seconds = np.linspace(0, 60, 61)

@@ -1,4 +1,3 @@
-import importlib.util
 import io
 import json
 from collections.abc import Callable
@@ -38,14 +37,9 @@ def released(patches: np.ndarray) -> Case:
     return Case(patches, expected, runner.predict, manifest.tolerance, manifest.temperature, manifest.um_per_px)
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("diagnoses", ROOT / "benchmarks" / "diagnoses.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def diagnoses(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("diagnoses")
 
 
 @pytest.fixture
@@ -82,14 +76,14 @@ def names(case: Case, logits: np.ndarray) -> tuple[str, ...]:
 # ---- the short version of benchmarks/diagnoses.py -------------------------------------------------------------------
 
 
-def test_every_known_mistake_is_named_on_a_released_network(script: ModuleType) -> None:
-    rows = script.count_diagnoses(RELEASED, sets=1, progress=lambda *_: None)
+def test_every_known_mistake_is_named_on_a_released_network(diagnoses: ModuleType) -> None:
+    rows = diagnoses.count_diagnoses(RELEASED, sets=1, progress=lambda *_: None)
     assert {row["made"]: row["otherwise"] for row in rows if row["percent"] not in (None, 100)} == {}
     assert sum(row["within_tolerance"] for row in rows) <= len(doctor.mistakes.TURNS)  # what a symmetric one hides
 
 
-def test_every_known_mistake_is_named_on_a_network_without_symmetry(script: ModuleType, lopsided: Path) -> None:
-    rows = script.count_diagnoses(lopsided, sets=1, progress=lambda *_: None)
+def test_every_known_mistake_is_named_on_a_network_without_symmetry(diagnoses: ModuleType, lopsided: Path) -> None:
+    rows = diagnoses.count_diagnoses(lopsided, sets=1, progress=lambda *_: None)
     assert {row["made"]: row["otherwise"] for row in rows if row["percent"] != 100} == {}
     alone = {row["made"] for row in rows if row["named_alone"] == 1}
     assert {"mirrored", "upside down", "rotated 90", "rotated 180", "rotated 270", "transposed", "bgr"} <= alone

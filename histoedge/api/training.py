@@ -48,7 +48,7 @@ def run(
     file = as_path(config)
     recipes = settings.recipes(as_tuple(recipe))
     train_config, architecture = catalogue.to_train(file, network=network, epochs=epochs, seed=seed)
-    compress_config = settings.resolve(settings.CompressConfig, file=file, options={"seed": seed})
+    compress_config = settings.compress_settings(file, train_seed=train_config.seed)
     plan = settings.resolve(settings.BenchPlan, file=file, options={"threads": threads and (threads,)})
     watches = watching.chosen(Path(out).name, train_config, tensorboard=as_path(tensorboard), mlflow=mlflow)
     with lock.held(Path(out)):
@@ -144,7 +144,7 @@ def tune(
 
     file = as_path(config)
     base = space.settings(file, family=network, epochs=epochs, seed=seed)
-    compress_config = settings.resolve(settings.CompressConfig, file=file, options={"seed": seed})
+    compress_config = settings.compress_settings(file, train_seed=base.seed)
     plan = settings.resolve(settings.BenchPlan, file=file, options={})
     splits = sources.load(str(data), splits=("train", "valid"), cache=not no_cache, progress=progress)
     return tuning.tune(
@@ -188,8 +188,8 @@ def compress(
 
     recipes = settings.recipes(as_tuple(recipe))
     with lock.held(folder := Path(run)):
-        seed = checkpoint.read(checkpoint.path_of(folder, "fp32")).inputs["train"]["seed"]
-        chosen = settings.resolve(settings.CompressConfig, file=as_path(config), options={"seed": seed})
+        train_seed = checkpoint.read(checkpoint.path_of(folder, "fp32")).inputs["train"]["seed"]
+        chosen = settings.compress_settings(as_path(config), train_seed=train_seed)
         splits = sources.load(str(data), splits=("train", "valid"), cache=not no_cache, progress=progress)
         return compressing.compress_all(
             folder, recipes, splits, chosen, device=device, patches_on=patches_on, progress=progress
@@ -213,6 +213,6 @@ def export(run: Place, *, recipe: Names = (), format: Names = (), target_ort: st
 
     names = as_tuple(recipe)
     recipes = settings.recipes(names) if names else ()
-    formats = tuple(settings.format_named(name) for name in as_tuple(format)) or settings.FORMATS
+    formats = tuple(settings.check_format(name) for name in as_tuple(format)) or settings.FORMATS
     with lock.held(Path(run)):
         return exporting.export_all(Path(run), recipes, formats=formats, target_ort=target_ort)

@@ -137,7 +137,7 @@ def _parsed(text: str, baseline: bool) -> Gate:
         raise ConfigError(f"--gate {text!r}: expected COLUMN OP NUMBER with OP one of < <= > >=, such as {example}")
     column = match["column"]
     if column not in (*NUMERIC, *BASELINE):
-        raise ConfigError(f"--gate {text!r}: {config.nearest('numeric column', column, (*NUMERIC, *BASELINE))}")
+        raise ConfigError(f"--gate {text!r}: {config.unknown_name('numeric column', column, (*NUMERIC, *BASELINE))}")
     if column in BASELINE and not baseline:
         raise ConfigError(f"--gate {text!r}: there is nothing to compare with; give --baseline OLD.json")
     model, _, runtime = (part.strip() for part in (match["which"] or "").partition("@"))

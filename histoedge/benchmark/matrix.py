@@ -162,7 +162,7 @@ def contenders(models: Sequence[Path], plan: BenchPlan, reference: Path | None) 
     """
     for name in plan.runtimes:
         if name not in (*edge.known(), KERAS):
-            raise config.nearest("runtime", name, (*edge.known(), KERAS))
+            raise config.unknown_name("runtime", name, (*edge.known(), KERAS))
     one_shape = list(_files_on_runtimes(models, plan, reference))
     if not one_shape:
         asked = ", ".join(plan.runtimes) or "any runtime"

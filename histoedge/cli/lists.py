@@ -48,7 +48,7 @@ def _runtimes() -> list[dict[str, Any]]:
 def _settings() -> list[dict[str, Any]]:
     from histoedge.lab import catalogue
 
-    rows = [row for table, kind in config.KINDS.items() for row in config.described(kind, table=table)]
+    rows = [row for table, kind in config.KINDS.items() for row in config.setting_rows(kind, table=table)]
     return rows + catalogue.settings()
 
 

@@ -1,10 +1,10 @@
-"""Settings, frozen: what to train, how to make it smaller, what to measure.
+"""Frozen settings for training, compression and benchmarks, and the recipes.
 
-``resolve`` builds them in one order: defaults, then a TOML file, then options given by hand.
+``resolve`` builds settings from the defaults, a TOML file and command-line options, in this order.
 """
 
-from histoedge.config.fields import described, meaning, nearest, setting
-from histoedge.config.file import KINDS, TABLES, read_toml, resolve, typed
+from histoedge.config.fields import meaning, setting, setting_rows, unknown_name
+from histoedge.config.file import KINDS, TABLES, compress_settings, read_toml, resolve, typed_values
 from histoedge.config.recipe import (
     DEFAULT_RECIPES,
     FORMATS,
@@ -12,7 +12,7 @@ from histoedge.config.recipe import (
     Precision,
     Recipe,
     ancestry,
-    format_named,
+    check_format,
     recipes,
 )
 from histoedge.config.settings import SCENARIOS, BenchPlan, CompressConfig, Device, PatchesOn, Shape, TrainConfig
@@ -33,13 +33,14 @@ __all__ = [
     "Shape",
     "TrainConfig",
     "ancestry",
-    "described",
-    "format_named",
+    "check_format",
+    "compress_settings",
     "meaning",
-    "nearest",
     "read_toml",
     "recipes",
     "resolve",
     "setting",
-    "typed",
+    "setting_rows",
+    "typed_values",
+    "unknown_name",
 ]

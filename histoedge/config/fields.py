@@ -1,4 +1,4 @@
-"""A settings class is its own documentation: bounds, meaning and unit stand beside each default."""
+"""Fields of settings classes: each has a default, a meaning and a unit, which ``histoedge list settings`` prints."""
 
 import dataclasses
 import difflib
@@ -8,37 +8,37 @@ from typing import Any
 from histoedge.edge.errors import ConfigError
 
 
-def nearest(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that does not exist: it names the nearest one and lists all."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+def unknown_name(kind: str, name: str, expected: Iterable[str]) -> ConfigError:
+    """Return the error for an unknown name; the message suggests the closest valid name and lists all of them."""
+    expected = list(expected)
+    close = difflib.get_close_matches(name, expected, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]}? " if close else ""
-    return ConfigError(f"no {kind} is called {name!r}; {hint}known: {', '.join(known)}")
+    return ConfigError(f"unknown {kind} {name!r}; {hint}expected one of: {', '.join(expected)}")
 
 
-def require(holds: bool, message: str) -> None:
-    """Raise ``ConfigError(message)`` unless it holds."""
-    if not holds:
+def require(condition: bool, message: str) -> None:
+    """Raise ``ConfigError(message)`` if the condition is false."""
+    if not condition:
         raise ConfigError(message)
 
 
-def meaning(what: str, *, unit: str = "") -> dict[str, str]:
-    """The metadata of a field that a settings file may set: what it means and in which unit it counts."""
-    return {"meaning": what, "unit": unit}
+def meaning(text: str, *, unit: str = "") -> dict[str, str]:
+    """Return the metadata of a settings field: its meaning and its unit."""
+    return {"meaning": text, "unit": unit}
 
 
-def setting(default: Any, what: str, *, unit: str = "") -> Any:
-    """A field with this default and ``meaning``."""
-    return dataclasses.field(default=default, metadata=meaning(what, unit=unit))
+def setting(default: Any, text: str, *, unit: str = "") -> Any:
+    """Return a dataclass field with a default, a meaning and a unit."""
+    return dataclasses.field(default=default, metadata=meaning(text, unit=unit))
 
 
-def described(kind: type, *, table: str) -> list[dict[str, Any]]:
-    """A row per field of a dataclass of settings: table, key, default (None: there is none), unit, meaning."""
+def setting_rows(kind: type, *, table: str) -> list[dict[str, Any]]:
+    """Return one row per field of a settings dataclass: table, key, default (None if required), unit, meaning."""
     return [
         {
             "table": table,
             "key": field.name,
-            "default": _in_toml(field.default),
+            "default": _toml_value(field.default),
             "unit": field.metadata["unit"],
             "meaning": field.metadata["meaning"],
         }
@@ -46,7 +46,7 @@ def described(kind: type, *, table: str) -> list[dict[str, Any]]:
     ]
 
 
-def _in_toml(default: Any) -> Any:
+def _toml_value(default: Any) -> Any:
     if default is dataclasses.MISSING:
         return None
     return list(default) if isinstance(default, tuple) else default

@@ -1,4 +1,4 @@
-"""Settings from a TOML file and from options, checked by name and type."""
+"""Read settings from a TOML file and from options; check names and types."""
 
 import dataclasses
 import tomllib
@@ -6,73 +6,88 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from histoedge.config.fields import nearest
+from histoedge.config.fields import unknown_name
 from histoedge.config.settings import BenchPlan, CompressConfig, TrainConfig
 from histoedge.edge.errors import ConfigError
 
 KINDS: dict[str, type] = {"train": TrainConfig, "compress": CompressConfig, "bench": BenchPlan}
-"""What each table of a settings file holds; ``[network]`` is the lab's."""
+"""The settings class of each table of a settings file; ``lab.catalogue`` reads the table ``[network]``."""
+
+TABLES = (*KINDS, "network")
 
 Settings = TypeVar("Settings", TrainConfig, CompressConfig, BenchPlan)
 
 
-def resolve(kind: type[Settings], *, file: Path | None = None, options: Mapping[str, Any]) -> Settings:
-    """Settings of this kind: defaults, overridden by the file's table, overridden by options that are not None.
-
-    The TOML file holds one table per kind: ``[train]``, ``[compress]``, ``[bench]``. Where it also holds a
-    ``[network]``, that is the network to train.
+def compress_settings(file: Path | None, *, train_seed: int) -> CompressConfig:
+    """Return the settings of the table ``[compress]``; without ``[compress] seed``, the seed is the training's.
 
     Raises:
-        ConfigError: the file cannot be read, names a setting that does not exist or has the wrong type, or holds
-            another network than the one asked for.
+        ConfigError: see ``resolve``.
     """
-    table = next(name for name, its_kind in KINDS.items() if its_kind is kind)
-    tables = {} if file is None else read_toml(file)
-    chosen = typed(kind, tables.get(table, {}), where=f"{file}: [{table}]")
-    chosen.update({name: value for name, value in options.items() if value is not None})
-    own = tables.get("network", {}).get("name")
-    if kind is TrainConfig and own is not None and chosen.setdefault("network", own) != own:
-        raise ConfigError(
-            f"{file}: holds the network {own!r}, but {chosen['network']!r} is asked for; give one of them"
-        )
-    return kind(**chosen)
+    settings = resolve(CompressConfig, file=file, options={})
+    has_seed = file is not None and "seed" in read_toml(file).get("compress", {})
+    return settings if has_seed else dataclasses.replace(settings, seed=train_seed)
 
 
-def typed(kind: type, given: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """The values of a TOML table, each checked to be a field of this dataclass and of its default's type.
+def resolve(kind: type[Settings], *, file: Path | None = None, options: Mapping[str, Any]) -> Settings:
+    """Return settings of this class. Options that are not None override the file; the file overrides the defaults.
 
-    A field without a default is a string. A list may be given as its one value; where its default is empty it holds
-    strings.
+    The TOML file contains one table per settings class: ``[train]``, ``[compress]``, ``[bench]``. A table
+    ``[network]`` defines the network to train.
 
     Raises:
-        ConfigError: an unknown name, or a value of another type; ``where`` begins the line.
+        ConfigError: unreadable file, unknown setting, value of the wrong type, or a network in the file that differs
+            from the requested one.
+    """
+    table = next(name for name, settings_class in KINDS.items() if settings_class is kind)
+    tables = {} if file is None else read_toml(file)
+    values = typed_values(kind, tables.get(table, {}), where=f"{file}: [{table}]")
+    values.update({name: value for name, value in options.items() if value is not None})
+    file_network = tables.get("network", {}).get("name")
+    if kind is TrainConfig and file_network is not None and values.setdefault("network", file_network) != file_network:
+        raise ConfigError(
+            f"{file}: [network] defines {file_network!r}, but {values['network']!r} is requested; remove one of them"
+        )
+    return kind(**values)
+
+
+def typed_values(kind: type, table: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Return the values of a TOML table after a check of each name and type against the fields of a dataclass.
+
+    The type is that of the field's default; a field without a default is a string. A list setting also accepts a
+    single value; if its default is an empty list, its values are strings.
+
+    Args:
+        kind: the settings dataclass.
+        table: the TOML table.
+        where: start of each error message, for example the file and the table.
+
+    Raises:
+        ConfigError: unknown name, or value of the wrong type.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    chosen = dict(given)
-    for name, value in given.items():
+    values = dict(table)
+    for name, value in table.items():
         if name not in fields:
-            raise ConfigError(f"{where} {nearest('setting', name, fields)}")
+            raise ConfigError(f"{where} {unknown_name('setting', name, fields)}")
         default = "" if fields[name].default is dataclasses.MISSING else fields[name].default
         if isinstance(default, tuple):
-            chosen[name] = value = tuple(value) if isinstance(value, list) else (value,)
-            item = type(default[0]) if default else str
-            if odd := [one for one in value if type(one) is not item]:
-                raise ConfigError(f"{where} {name} must hold values of type {item.__name__}, got {odd[0]!r}")
+            values[name] = value = tuple(value) if isinstance(value, list) else (value,)
+            item_type = type(default[0]) if default else str
+            if wrong := [item for item in value if type(item) is not item_type]:
+                raise ConfigError(f"{where} {name} must contain values of type {item_type.__name__}, got {wrong[0]!r}")
         if isinstance(default, float) and type(value) is int:
-            chosen[name] = value = float(value)
+            values[name] = value = float(value)
         if type(value) is not type(default):
             raise ConfigError(f"{where} {name} must be of type {type(default).__name__}, got {value!r}")
-    return chosen
-
-
-TABLES = (*KINDS, "network")
+    return values
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """The tables of a settings file.
+    """Return the tables of a settings file.
 
     Raises:
-        ConfigError: missing, not TOML, or with a table that is none of ``TABLES``.
+        ConfigError: the file is missing, is not TOML, or contains a table that is not in ``TABLES``.
     """
     try:
         tables = tomllib.loads(file.read_text())
@@ -82,7 +97,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: not a readable TOML file ({error})") from error
     for name, value in tables.items():
         if name not in TABLES:
-            raise ConfigError(f"{file}: {nearest('table', name, TABLES)}")
+            raise ConfigError(f"{file}: {unknown_name('table', name, TABLES)}")
         if not isinstance(value, dict):
             raise ConfigError(f"{file}: {name} must be a table like [{name}], got {value!r}")
     return tables

@@ -1,17 +1,16 @@
-"""Recipes by name: pruning, slimming and quantisation, and what each builds on."""
+"""Compression recipes by name: pruning, slimming, quantisation, and the parent recipe of each."""
 
 import dataclasses
 import re
 from collections.abc import Iterable
 from typing import Literal, cast
 
-from histoedge.config.fields import nearest
+from histoedge.config.fields import unknown_name
 
 Precision = Literal["fp32", "fp16", "int8"]
 
 DEFAULT_RECIPES = ("fp32", "fp16", "int8", "prune50", "prune50_int8")
 FORMATS = ("tflite", "onnx")
-
 
 Scheme = Literal["none", "prune", "2of4", "cluster16", "slim"]
 
@@ -22,12 +21,17 @@ _RECIPE = re.compile(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is made smaller; the name says it all and parses back.
+    """A compression recipe. Its name contains all settings; ``parse`` reads them back.
 
-    ``scheme`` is what happens to the kernels before any quantisation: ``prune`` zeroes the smallest ``percent`` of
-    every convolution kernel but the stem and the one-channel head; ``2of4`` zeroes two of each four consecutive input
-    channels wherever these are a multiple of 4; ``cluster16`` leaves 16 values per output channel; ``slim`` removes
-    ``percent`` of each layer's channels. ``trained`` is False for post-training quantisation.
+    Attributes:
+        name: for example ``prune50_int8``.
+        precision: number format of the exported file.
+        scheme: change of the kernels before quantisation. ``prune`` zeroes the smallest ``percent`` of every
+            convolution kernel except the stem and the one-channel head. ``2of4`` zeroes two of every four consecutive
+            input channels in layers whose input channels are a multiple of 4. ``cluster16`` leaves 16 values per
+            output channel. ``slim`` removes ``percent`` of each layer's channels.
+        percent: share for ``prune`` and ``slim``, else 0.
+        trained: False for post-training quantisation.
     """
 
     name: str
@@ -38,14 +42,14 @@ class Recipe:
 
     @classmethod
     def parse(cls, name: str) -> "Recipe":
-        """The recipe of that name: one of ``RECIPES``, other percentages (10 .. 90), or ``2of4`` and ``cluster16``.
+        """Return the recipe with this name: one of ``RECIPES``, another percentage (10 to 90), or a parent of these.
 
         Raises:
-            ConfigError: no such recipe; the nearest one is named.
+            ConfigError: unknown recipe; the message suggests the closest name.
         """
         match = _RECIPE.fullmatch(name)
         if match is None:
-            raise nearest("recipe", name, RECIPES)
+            raise unknown_name("recipe", name, RECIPES)
         scheme = cast(Scheme, match["scheme"] or match["fixed"] or "none")
         plain: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16"}
         precision = plain.get(name, "int8" if match["int8"] or scheme == "none" else "fp32")
@@ -54,7 +58,7 @@ class Recipe:
 
     @property
     def parent(self) -> str | None:
-        """The recipe whose weights this one starts from; None for the trained network itself."""
+        """Name of the recipe whose weights this one starts from; None for ``fp32``."""
         if self.name == "fp32":
             return None
         if self.scheme != "none" and self.precision == "int8":
@@ -63,51 +67,54 @@ class Recipe:
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
-        number = {
+        """Describe the recipe in one line."""
+        precision = {
             "fp32": "32-bit floats",
-            "fp16": "weights stored as 16-bit floats, computed in 32",
+            "fp16": "weights stored as 16-bit floats, arithmetic in 32-bit floats",
             "int8": "8-bit integers throughout, "
-            + ("quantisation-aware trained" if self.trained else "calibrated, not trained"),
+            + ("quantisation-aware training" if self.trained else "post-training quantisation"),
         }[self.precision]
-        kernels = {
+        scheme = {
             "none": "",
-            "prune": f"; {self.percent} % zeros in the kernels (a smaller compressed file, not a faster one)",
-            "2of4": "; two zeros in each four input channels (faster only where hardware knows 2:4 sparsity)",
-            "cluster16": "; 16 values per output channel (a smaller compressed file, not a faster one)",
-            "slim": f"; {self.percent} % of the channels removed (smaller and faster everywhere)",
+            "prune": f"; {self.percent} % zeros in the kernels (smaller after compression, not faster)",
+            "2of4": "; two zeros in every four input channels (faster only on hardware with 2:4 sparsity)",
+            "cluster16": "; 16 values per output channel (smaller after compression, not faster)",
+            "slim": f"; {self.percent} % of the channels removed (smaller and faster on all hardware)",
         }[self.scheme]
-        return number + kernels
+        return precision + scheme
 
 
 RECIPES = (*DEFAULT_RECIPES, "int8ptq", "2of4_int8", "cluster16_int8", "slim50", "slim50_int8")
 
 
 def recipes(names: Iterable[str]) -> tuple[Recipe, ...]:
-    """The recipes of these names, each once and in order; no name means the default five, ``all`` means all.
+    """Return the recipes with these names, in order, without duplicates.
+
+    Args:
+        names: recipe names; empty for ``DEFAULT_RECIPES``; ``all`` for ``RECIPES``.
 
     Raises:
-        ConfigError: a name that is no recipe.
+        ConfigError: unknown recipe.
     """
-    wanted = list(names) or list(DEFAULT_RECIPES)
-    if "all" in wanted:
-        wanted = list(RECIPES)
-    return tuple(Recipe.parse(name) for name in dict.fromkeys(wanted))
+    requested = list(names) or list(DEFAULT_RECIPES)
+    if "all" in requested:
+        requested = list(RECIPES)
+    return tuple(Recipe.parse(name) for name in dict.fromkeys(requested))
 
 
-def format_named(name: str) -> str:
-    """The format of that name.
+def check_format(name: str) -> str:
+    """Return the name if it is one of ``FORMATS``.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: unknown format.
     """
     if name not in FORMATS:
-        raise nearest("format", name, FORMATS)
+        raise unknown_name("format", name, FORMATS)
     return name
 
 
 def ancestry(recipe: Recipe) -> tuple[Recipe, ...]:
-    """The recipe and all it builds on, itself last."""
+    """Return the recipe after all recipes it builds on, the first parent first."""
     chain = [recipe]
     while (parent := chain[0].parent) is not None:
         chain.insert(0, Recipe.parse(parent))

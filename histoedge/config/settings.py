@@ -1,12 +1,9 @@
-"""Settings, frozen: what to train, how to make it smaller, what to measure.
-
-``resolve`` builds them in one order: defaults, then a TOML file, then options given by hand.
-"""
+"""Settings classes for training, compression and benchmarks, with their bounds."""
 
 import dataclasses
 from typing import Literal
 
-from histoedge.config.fields import nearest, require, setting
+from histoedge.config.fields import require, setting, unknown_name
 
 Device = Literal["auto", "gpu", "cpu"]
 PatchesOn = Literal["auto", "device", "disk"]
@@ -14,29 +11,31 @@ PatchesOn = Literal["auto", "device", "disk"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How the source network is trained: the table ``[train]``."""
+    """Training settings of the source network: the table ``[train]``."""
 
-    network: str = setting("edge", "name of the network, see histoedge list networks; or that of [network]")
+    network: str = setting("edge", "network name from histoedge list networks, or the name in [network]")
     epochs: int = setting(14, "passes over the training patches")
-    batch: int = setting(128, "patches in a step", unit="patches")
-    learning_rate: float = setting(2e-3, "peak of AdamW; falls to 0 along a cosine over all steps after the warmup")
-    warmup: float = setting(0.05, "share of all steps over which the learning rate rises")
-    weight_decay: float = setting(0.1, "weight decay of AdamW, on kernels alone")
-    label_smoothing: float = setting(0.0, "share of each label that is moved towards 0.5")
-    flips: bool = setting(True, "augmentation: the eight orientations; a symmetric network has them built in")
-    shift_px: int = setting(6, "augmentation: largest shift, 0 turns it off", unit="px")
-    focus: float = setting(1.0, "augmentation: how strongly to blur or sharpen, 0 turns it off")
-    stain_jitter: float = setting(0.2, "augmentation: change of both stains in optical density, 0 turns it off")
-    teacher_share: float = setting(0.7, "with a teacher: share of the target that is its probability, not the label")
-    seed: int = setting(0, "seed of everything that is drawn")
+    batch: int = setting(128, "batch size", unit="patches")
+    learning_rate: float = setting(2e-3, "peak learning rate of AdamW; cosine decay to 0 after the warmup")
+    warmup: float = setting(0.05, "share of all steps with linear warmup of the learning rate")
+    weight_decay: float = setting(0.1, "weight decay of AdamW, kernels only")
+    label_smoothing: float = setting(0.0, "label smoothing: share of each label moved towards 0.5")
+    flips: bool = setting(True, "augmentation: random flips and 90 degree turns; unused by symmetric networks")
+    shift_px: int = setting(6, "augmentation: largest shift; 0 turns it off", unit="px")
+    focus: float = setting(1.0, "augmentation: strength of blur and sharpening; 0 turns it off")
+    stain_jitter: float = setting(0.2, "augmentation: stain variation in optical density; 0 turns it off")
+    teacher_share: float = setting(0.7, "distillation: weight of the teacher's probability in the target, 0..1")
+    seed: int = setting(0, "random seed")
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
         require(self.batch >= 1, f"batch must be at least 1, got {self.batch}")
         require(self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}")
-        require(0 <= self.warmup < 1, f"warmup is a share of all steps from 0 to below 1, got {self.warmup}")
+        require(0 <= self.warmup < 1, f"warmup must be at least 0 and below 1, got {self.warmup}")
         require(self.weight_decay >= 0, f"weight_decay must be at least 0, got {self.weight_decay}")
-        require(0 <= self.label_smoothing < 1, f"label_smoothing must be in 0..1, got {self.label_smoothing}")
+        require(
+            0 <= self.label_smoothing < 1, f"label_smoothing must be at least 0 and below 1, got {self.label_smoothing}"
+        )
         for name in ("focus", "stain_jitter"):
             require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
         require(0 <= self.shift_px <= 32, f"shift_px must be in 0..32, got {self.shift_px}")
@@ -46,21 +45,21 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompressConfig:
-    """How a trained network is fine-tuned while it is pruned, slimmed or quantised: the table ``[compress]``.
+    """Fine-tuning settings for pruning, slimming and quantisation: the table ``[compress]``.
 
-    Quantisation-aware training learns from the network it quantises alone.
+    The target of quantisation-aware training is the output of the parent network; it uses no labels.
     """
 
-    prune_steps: int = setting(600, "pruning: how long", unit="steps")
-    prune_learning_rate: float = setting(5e-4, "pruning: of Adam at the first step; falls to 0 along a cosine")
+    prune_steps: int = setting(600, "pruning: number of training steps", unit="steps")
+    prune_learning_rate: float = setting(5e-4, "pruning: first learning rate of Adam; cosine decay to 0")
     slim_epochs: int = setting(24, "slimming: passes over the training patches")
-    slim_learning_rate: float = setting(2e-3, "slimming: peak of AdamW")
-    quantise_steps: int = setting(200, "quantisation-aware training: how long", unit="steps")
-    quantise_learning_rate: float = setting(3e-5, "quantisation-aware training: of Adam at the first step")
-    batch: int = setting(128, "patches in a step", unit="patches")
-    teacher_share: float = setting(0.7, "pruning, slimming: share of the target that the source network tells")
+    slim_learning_rate: float = setting(2e-3, "slimming: peak learning rate of AdamW")
+    quantise_steps: int = setting(200, "quantisation-aware training: number of steps", unit="steps")
+    quantise_learning_rate: float = setting(3e-5, "quantisation-aware training: first learning rate of Adam")
+    batch: int = setting(128, "batch size", unit="patches")
+    teacher_share: float = setting(0.7, "pruning, slimming: weight of the source network's output in the target, 0..1")
     calibration_patches: int = setting(1024, "training patches that set activation ranges and rank channels")
-    seed: int = setting(0, "seed of everything that is drawn")
+    seed: int = setting(0, "random seed; if not set, the seed of the training")
 
     def __post_init__(self) -> None:
         for name in ("prune_steps", "quantise_steps"):
@@ -74,7 +73,7 @@ class CompressConfig:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Shape:
-    """What one call gets: ``batch`` square fields of ``field_px``; 96 is one patch."""
+    """Input shape of one call: ``batch`` square fields of ``field_px`` px; a patch is 96 px."""
 
     batch: int
     field_px: int
@@ -82,7 +81,7 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """A shape with a name, and the key of a measurement that it is about."""
+    """A named input shape and its main figure, a key of a measurement."""
 
     shape: Shape
     figure: str
@@ -94,47 +93,49 @@ SCENARIOS = {
     "offline": Scenario(Shape(64, 96), "patches_per_s"),
     "field": Scenario(Shape(1, 1024), "p90_ms"),
 }
-"""Names, queries and figures of MLPerf Inference (Reddi et al. 2020, table 2): one sample at a time and the 90th
-percentile, 8 samples per query and the 99th, all at once and the throughput. ``field`` is ours: a region to a map."""
+"""Names, queries and figures of MLPerf Inference (Reddi et al. 2020, table 2): one sample at a time with the 90th
+percentile, 8 samples per query with the 99th percentile, all samples at once with the throughput. ``field`` is an
+addition of histoedge: one region of a slide to one map."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchPlan:
-    """What to measure, and how long: the table ``[bench]``.
+    """What to measure and for how long: the table ``[bench]``.
 
-    Every file is measured on every runtime, for each of ``threads``, on each ``batch`` of each ``field_px`` and on the
-    shapes of the ``scenarios``. A drift of the machine hits all cells of a round alike. A cell stops when it has
-    ``rounds`` and ``min_seconds`` and has settled.
+    Every file is measured on every runtime with each value of ``threads``, for each combination of ``batch`` and
+    ``field_px`` and for the shapes of the ``scenarios``. Each such combination is a cell. The cells alternate in
+    rounds: a drift of the machine affects all cells of a round. A cell stops after ``rounds`` rounds and
+    ``min_seconds`` once the interval of its median is narrow enough (``settled_width``).
     """
 
-    runtimes: tuple[str, ...] = setting((), "what to measure on; empty: Keras and all that open a file unasked")
-    threads: tuple[int, ...] = setting((1,), "threads of the runtime, each of these")
-    batch: tuple[int, ...] = setting((1,), "fields in a call, each of these")
-    field_px: tuple[int, ...] = setting((96,), "side of a field, each of these; 96 is one patch", unit="px")
-    scenarios: tuple[str, ...] = setting((), "shapes to measure too: single-stream, multi-stream, offline, field")
-    rounds: int = setting(10, "at least so many rounds, all cells in random order in each")
-    runs_per_round: int = setting(50, "timed calls of a cell in a round", unit="calls")
-    round_s: float = setting(2.0, "longest time of a cell in a round, with fewer calls", unit="s")
-    warmup_runs: int = setting(20, "calls before the first that is timed", unit="calls")
-    min_seconds: float = setting(0.0, "least time of all calls of a cell", unit="s")
-    max_seconds: float = setting(10.0, "longest time of all calls of a cell, settled or not", unit="s")
-    settled_width: float = setting(0.10, "a cell has settled when the 95 % interval of p50 is no wider", unit="share")
-    timeout_s: float = setting(600.0, "longest time of one request to a cell", unit="s")
-    integer_peak: bool = setting(True, "measure how fast the machine multiplies integers, to which peak_share refers")
-    robustness: bool = setting(False, "let every file answer the test split again after each of ten perturbations")
-    seed: int = setting(0, "seed of everything that is drawn")
+    runtimes: tuple[str, ...] = setting((), "runtimes; empty: Keras and the default runtimes of each file")
+    threads: tuple[int, ...] = setting((1,), "list of thread counts of the runtime")
+    batch: tuple[int, ...] = setting((1,), "list of batch sizes, in fields per call")
+    field_px: tuple[int, ...] = setting((96,), "list of field sides; a patch is 96 px", unit="px")
+    scenarios: tuple[str, ...] = setting((), "additional shapes: single-stream, multi-stream, offline, field")
+    rounds: int = setting(10, "minimum number of rounds; each round runs all cells in random order")
+    runs_per_round: int = setting(50, "timed calls per cell and round", unit="calls")
+    round_s: float = setting(2.0, "time limit per cell and round; slow cells get fewer calls", unit="s")
+    warmup_runs: int = setting(20, "untimed calls before the first timed call", unit="calls")
+    min_seconds: float = setting(0.0, "minimum total time of a cell's calls", unit="s")
+    max_seconds: float = setting(10.0, "maximum total time of a cell's calls", unit="s")
+    settled_width: float = setting(0.10, "a cell stops when the 95 % interval of p50 is this narrow", unit="share")
+    timeout_s: float = setting(600.0, "time limit of one request to a cell", unit="s")
+    integer_peak: bool = setting(True, "measure the peak integer throughput of the machine, reference of peak_share")
+    robustness: bool = setting(False, "evaluate every file on the test split under each of ten perturbations")
+    seed: int = setting(0, "random seed")
 
     def __post_init__(self) -> None:
         for name in ("rounds", "runs_per_round"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name, least in (("threads", 1), ("batch", 1), ("field_px", 96)):
+        for name, minimum in (("threads", 1), ("batch", 1), ("field_px", 96)):
             values = getattr(self, name)
-            require(bool(values), f"{name} must hold at least one number")
+            require(bool(values), f"{name} must contain at least one number")
             for value in values:
-                require(value >= least, f"{name} must be at least {least}, got {value}")
+                require(value >= minimum, f"{name} must be at least {minimum}, got {value}")
         for name in self.scenarios:
             if name not in SCENARIOS:
-                raise nearest("scenario", name, SCENARIOS)
+                raise unknown_name("scenario", name, SCENARIOS)
         for name in ("warmup_runs", "min_seconds", "max_seconds"):
             require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
         require(
@@ -146,6 +147,6 @@ class BenchPlan:
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """Each once: batches by field sizes, then those of the scenarios."""
+        """All input shapes without duplicates: each batch size with each field side, then the scenarios."""
         grid = [Shape(batch, field_px) for field_px in self.field_px for batch in self.batch]
         return tuple(dict.fromkeys(grid + [SCENARIOS[name].shape for name in self.scenarios]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from histoedge import config, files
-from histoedge.config import TrainConfig, nearest
+from histoedge.config import TrainConfig, unknown_name
 from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.lab.architecture import Kind, Network, Row
 
@@ -78,13 +78,13 @@ def named(name: str, *, file: Path | None = None) -> Network:
     """The network of that name: the one in the settings file, else one of ``NETWORKS``.
 
     Raises:
-        ConfigError: no such network, the nearest name is told; a network in the file that is none; one that has a
+        ConfigError: no such network, the unknown_name name is told; a network in the file that is none; one that has a
             family's name and is over its budget.
     """
     network = None if file is None else in_file(file)
     if network is None or network.name != name:
         if name not in NETWORKS:
-            raise nearest("network", name, NETWORKS)
+            raise unknown_name("network", name, NETWORKS)
         network, file = NETWORKS[name], None
     if name in BUDGETS and (cost := over_budget(network, name)):
         raise ConfigError(f"{'' if file is None else f'{file}: '}network {name}: {cost}")
@@ -116,7 +116,7 @@ def in_file(file: Path) -> Network | None:
     where = f"{file}: [network]"
     for key in table:
         if key not in ("name", "rows", "symmetric"):
-            raise ConfigError(f"{where} {nearest('key', key, ('name', 'rows', 'symmetric'))}")
+            raise ConfigError(f"{where} {unknown_name('key', key, ('name', 'rows', 'symmetric'))}")
     name, rows, symmetric = table.get("name"), table.get("rows"), table.get("symmetric", False)
     if not isinstance(symmetric, bool):
         raise ConfigError(f"{where} symmetric must be true or false, got {symmetric!r}")
@@ -125,9 +125,11 @@ def in_file(file: Path) -> Network | None:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ConfigError(f'{where} rows must be a list like [{{kind="conv", channels=24}}], got {rows!r}')
     for number, row in enumerate(rows, start=1):
-        config.typed(Row, row, where=f"{where} row {number}:")
+        config.typed_values(Row, row, where=f"{where} row {number}:")
         if row.get("kind") not in get_args(Kind):
-            raise ConfigError(f"{where} row {number}: {nearest('kind of row', row.get('kind', ''), get_args(Kind))}")
+            raise ConfigError(
+                f"{where} row {number}: {unknown_name('kind of row', row.get('kind', ''), get_args(Kind))}"
+            )
     try:
         return Network(name, tuple(Row(**row) for row in rows), symmetric)
     except ModelError as error:
@@ -135,8 +137,8 @@ def in_file(file: Path) -> Network | None:
 
 
 def settings() -> list[dict[str, Any]]:
-    """A row per key of a settings file's table ``[network]`` and of its ``rows``, see ``config.described``."""
-    return config.described(Network, table="network") + config.described(Row, table="network.rows")
+    """A row per key of a settings file's table ``[network]`` and of its ``rows``, see ``config.setting_rows``."""
+    return config.setting_rows(Network, table="network") + config.setting_rows(Row, table="network.rows")
 
 
 def write_network(run: Path, network: Network, settings: Mapping[str, Any]) -> None:

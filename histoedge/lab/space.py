@@ -33,7 +33,7 @@ def settings(file: Path | None, *, family: str | None, epochs: int | None, seed:
         ConfigError: no such family, or the file holds a network of its own.
     """
     if family is not None and family not in BUDGETS:
-        raise config.nearest("network family", family, BUDGETS)
+        raise config.unknown_name("network family", family, BUDGETS)
     if file is not None and "network" in config.read_toml(file):
         raise ConfigError(f"{file}: tune makes up the network itself; take [network] out, or use histoedge train")
     options = {"network": family or "tuned", "epochs": epochs, "seed": seed}

@@ -1,9 +1,12 @@
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from histoedge import edge
+import histoedge
+from histoedge import edge, pipeline
 from histoedge.config import (
     RECIPES,
     SCENARIOS,
@@ -13,16 +16,17 @@ from histoedge.config import (
     Shape,
     TrainConfig,
     ancestry,
-    described,
+    compress_settings,
     recipes,
     resolve,
-    typed,
+    setting_rows,
+    typed_values,
 )
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import architecture
+from histoedge.lab import architecture, checkpoint, compress
 
 
-def test_options_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+def test_options_override_the_file_and_the_file_overrides_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("[train]\nepochs = 3\nbatch = 64\nlearning_rate = 1\n")
     settings = resolve(TrainConfig, file=file, options={"epochs": 5, "seed": None})
@@ -50,30 +54,68 @@ def test_a_wrong_settings_file_is_one_line(tmp_path: Path, text: str, message: s
 
 
 @pytest.mark.parametrize("kind", [TrainConfig, CompressConfig, BenchPlan, architecture.Network, architecture.Row])
-def test_every_setting_says_what_it_means(kind: type) -> None:
-    rows = described(kind, table="table")
+def test_every_setting_has_a_meaning(kind: type) -> None:
+    rows = setting_rows(kind, table="table")
     assert [row["key"] for row in rows] == [field.name for field in dataclasses.fields(kind)]
     assert all(row["meaning"] for row in rows)
     assert {row["unit"] for row in rows} <= {"", "px", "px of its input", "s", "steps", "patches", "calls", "share"}
 
 
 @pytest.mark.parametrize("kind", [TrainConfig, CompressConfig, BenchPlan])
-def test_the_defaults_that_are_told_can_be_given(kind: type) -> None:
-    told = {row["key"]: row["default"] for row in described(kind, table="table")}
-    assert kind(**typed(kind, told, where="here")) == kind()
+def test_listed_defaults_are_valid_settings(kind: type) -> None:
+    defaults = {row["key"]: row["default"] for row in setting_rows(kind, table="table")}
+    assert kind(**typed_values(kind, defaults, where="[table]")) == kind()
 
 
-def test_the_network_in_the_file_is_the_one_to_train(tmp_path: Path) -> None:
+def test_the_network_in_the_file_is_trained(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('[network]\nname = "mine"\nrows = []\n')
     assert resolve(TrainConfig, file=file, options={"network": None}).network == "mine"
     assert resolve(TrainConfig, file=file, options={"network": "mine"}).network == "mine"
-    with pytest.raises(ConfigError, match="holds the network 'mine', but 'edge' is asked for"):
+    with pytest.raises(ConfigError, match="defines 'mine', but 'edge' is requested"):
         resolve(TrainConfig, file=file, options={"network": "edge"})
     file.write_text('[train]\nnetwork = "edge"\n[network]\nname = "mine"\nrows = []\n')
-    with pytest.raises(ConfigError, match="holds the network 'mine', but 'edge' is asked for"):
+    with pytest.raises(ConfigError, match="defines 'mine', but 'edge' is requested"):
         resolve(TrainConfig, file=file, options={})
     assert resolve(BenchPlan, file=file, options={}) == BenchPlan()
+
+
+SEEDS = [
+    ("", None, (0, 0)),
+    ("[train]\nseed = 3\n", None, (3, 3)),
+    ("[compress]\nseed = 7\n", None, (0, 7)),
+    ("[train]\nseed = 3\n[compress]\nseed = 0\n", None, (3, 0)),
+    ("[train]\nseed = 3\n", 5, (5, 5)),
+    ("[train]\nseed = 3\n[compress]\nseed = 7\n", 5, (5, 7)),
+]
+"""Settings file, option ``--seed``, and the resulting seeds of the training and of the compression."""
+
+
+@pytest.mark.parametrize(("text", "option", "seeds"), SEEDS)
+def test_run_and_compress_use_the_same_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, option: int | None, seeds: tuple[int, int]
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    calls: list[CompressConfig] = []
+
+    def run(*_: Any, train_config: TrainConfig, compress_config: CompressConfig, **__: Any) -> None:
+        assert train_config.seed == seeds[0]
+        calls.append(compress_config)
+
+    monkeypatch.setattr(pipeline, "run", run)
+    histoedge.run("synthetic", out=tmp_path / "run", seed=option, config=file)
+    source = SimpleNamespace(inputs={"train": {"seed": seeds[0]}})  # the run, trained with its seed
+    monkeypatch.setattr(checkpoint, "read", lambda _: source)
+    monkeypatch.setattr(histoedge.data, "load", lambda *_, **__: {})
+    monkeypatch.setattr(compress, "compress_all", lambda *positional, **_: calls.append(positional[3]))
+    histoedge.compress(tmp_path / "run", data="synthetic", config=file)
+    assert [call.seed for call in calls] == [seeds[1], seeds[1]]
+    assert calls[0] == calls[1]
+
+
+def test_without_a_settings_file_compression_uses_the_seed_of_the_training() -> None:
+    assert compress_settings(None, train_seed=4) == CompressConfig(seed=4)
 
 
 def test_a_list_of_runtimes_becomes_a_tuple(tmp_path: Path) -> None:
@@ -82,26 +124,28 @@ def test_a_list_of_runtimes_becomes_a_tuple(tmp_path: Path) -> None:
     assert resolve(BenchPlan, file=file, options={}).runtimes == ("litert",)
 
 
-def test_a_plan_takes_lists_or_one_value_and_options_replace_them(tmp_path: Path) -> None:
+def test_a_plan_accepts_lists_or_a_single_value_and_options_replace_them(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('[bench]\nthreads = [1, 2]\nbatch = 4\nscenarios = "field"\n')
     plan = resolve(BenchPlan, file=file, options={"threads": (8,), "batch": None})
     assert (plan.threads, plan.batch, plan.scenarios) == ((8,), (4,), ("field",))
     assert plan.shapes == (Shape(4, 96), Shape(1, 1024))
-    assert BenchPlan(scenarios=tuple(SCENARIOS), batch=(1, 8)).shapes == tuple(one.shape for one in SCENARIOS.values())
+    assert BenchPlan(scenarios=tuple(SCENARIOS), batch=(1, 8)).shapes == tuple(
+        scenario.shape for scenario in SCENARIOS.values()
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("threads = []", "threads must hold at least one number"),
+        ("threads = []", "threads must contain at least one number"),
         ("threads = [0]", "threads must be at least 1, got 0"),
-        ('threads = ["two"]', "threads must hold values of type int, got 'two'"),
+        ('threads = ["two"]', "threads must contain values of type int, got 'two'"),
         ("field_px = 64", "field_px must be at least 96, got 64"),
         ('scenarios = ["singlestream"]', "did you mean single-stream"),
         ("min_seconds = 20", "min_seconds must be at most max_seconds, got 20.0 and 10.0"),
         ("settled_width = 0", "settled_width must be above 0"),
-        ("runtimes = [1]", "runtimes must hold values of type str, got 1"),
+        ("runtimes = [1]", "runtimes must contain values of type str, got 1"),
     ],
 )
 def test_a_wrong_plan_is_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -135,7 +179,9 @@ def test_the_plan_of_the_whole_suite_can_be_read() -> None:
         ("slim50_int8", "int8", "slim", 50, ["fp32", "slim50"]),
     ],
 )
-def test_a_recipes_name_says_it_all(name: str, precision: str, scheme: str, percent: int, parents: list[str]) -> None:
+def test_a_recipe_name_contains_all_settings(
+    name: str, precision: str, scheme: str, percent: int, parents: list[str]
+) -> None:
     recipe = Recipe.parse(name)
     assert (recipe.precision, recipe.scheme, recipe.percent) == (precision, scheme, percent)
     assert recipe.trained == (name != "int8ptq")
@@ -143,7 +189,7 @@ def test_a_recipes_name_says_it_all(name: str, precision: str, scheme: str, perc
 
 
 @pytest.mark.parametrize(
-    ("wrong", "nearest"),
+    ("wrong", "closest"),
     [
         ("int9", "int8"),
         ("prune50-int8", "prune50_int8"),
@@ -152,17 +198,17 @@ def test_a_recipes_name_says_it_all(name: str, precision: str, scheme: str, perc
         ("prune50ptq", "prune50"),
     ],
 )
-def test_an_unknown_recipe_names_the_nearest(wrong: str, nearest: str) -> None:
-    with pytest.raises(ConfigError, match=f"did you mean {nearest}"):
+def test_an_unknown_recipe_is_answered_with_the_closest_name(wrong: str, closest: str) -> None:
+    with pytest.raises(ConfigError, match=f"did you mean {closest}"):
         Recipe.parse(wrong)
 
 
-def test_no_recipe_means_the_five_of_the_first_line() -> None:
+def test_without_a_recipe_the_five_defaults_are_used() -> None:
     five = {"fp32", "fp16", "int8", "prune50", "prune50_int8"}
     assert {recipe.name for recipe in recipes([])} == five
     assert [recipe.name for recipe in recipes(["int8", "int8"])] == ["int8"]
 
 
-def test_all_means_every_recipe_that_is_listed() -> None:
+def test_all_selects_every_listed_recipe() -> None:
     assert tuple(recipe.name for recipe in recipes(["int8", "all"])) == RECIPES
     assert len(RECIPES) == 10

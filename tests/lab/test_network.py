@@ -48,16 +48,16 @@ def test_a_network_in_the_settings_file_is_built_as_written(settings_file: Path)
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("channels = 32", "chanels = 32", r"\[network\] row 2: no setting is called 'chanels'; did you mean channels"),
+        ("channels = 32", "chanels = 32", r"\[network\] row 2: unknown setting 'chanels'; did you mean channels"),
         ("channels = 32", "channels = '32'", r"row 2: channels must be of type int, got '32'"),
         ("channels = 32", "channels = 30", "network mine: channel counts must be multiples of 4"),
         ("channels = 32", "channels = -4", "network mine: channel counts must be multiples of 4"),
         ("stride = 2", "stride = 3", "network mine: the total stride 12 must divide 32"),
         ("kernel = 11", "kernel = 10", "network mine: a 96 px patch must give one output, not 2 x 2"),
         ('"conv", channels = 24', '"head", channels = 24', "the first row must be a conv"),
-        ('"head"', '"haed"', r"row 3: no kind of row is called 'haed'; did you mean head"),
+        ('"head"', '"haed"', r"row 3: unknown kind of row 'haed'; did you mean head"),
         ('"mine"', '"my own"', "name must be a word"),
-        ('name = "mine"', 'nmae = "mine"', r"no key is called 'nmae'; did you mean name"),
+        ('name = "mine"', 'nmae = "mine"', r"unknown key 'nmae'; did you mean name"),
     ],
 )
 def test_a_wrong_network_in_the_file_is_one_line_that_names_it(

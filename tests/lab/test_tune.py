@@ -156,7 +156,7 @@ def test_a_trial_with_a_dead_layer_is_given_up_and_counts(
         (("--epochs", 1, "--seed", 5), "holds another study: train.seed is 0 there and 5 now"),
         (("--epochs", 1, "--patches", 100), "holds another study: data.train is '"),
         (("--epochs", 1, "--network", "edge"), "train.network is 'nano' there and 'edge' now"),
-        (("--epochs", 1, "--network", "nao"), "no network family is called 'nao'; did you mean nano?"),
+        (("--epochs", 1, "--network", "nao"), "unknown network family 'nao'; did you mean nano?"),
     ],
 )
 def test_another_study_is_refused_in_one_line(

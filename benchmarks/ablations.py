@@ -95,7 +95,7 @@ def training_figures(splits: dict[str, Split], base: TrainConfig, changes: dict[
     """Train once with the changed choice; return its figures."""
     rest = dict(changes)
     count, pixels = rest.pop("patches", PATCHES), rest.pop("pixels", None)
-    network = catalogue.named(base.network)
+    network = catalogue.get_network(base.network)
     network = dataclasses.replace(network, symmetric=rest.pop("symmetric", network.symmetric))
     settings = dataclasses.replace(base, **{"seed": seed, **rest})
     part = {"train": batches.drawn(splits["train"], count, seed=seed), "valid": splits["valid"]}

@@ -34,7 +34,7 @@ def baseline_command() -> None:
     norm.MOMENTUM = 0.99  # Keras' default, which the author did not change
     keras = backend.keras()
     keras.utils.set_random_seed(arguments.seed)
-    network = catalogue.named("baseline")
+    network = catalogue.get_network("baseline")
     raw = keras.Input((architecture.PATCH_PX, architecture.PATCH_PX, 3), dtype="uint8")
     deployed = weights.build(keras, network)
     model = keras.Model(raw, keras.layers.Flatten()(deployed(keras.ops.cast(raw, "float32"))))

@@ -36,7 +36,7 @@ def model_card(name: str, file: ResultsFile, manifest: Manifest) -> str:
         cpu=file.bench.environment["cpu"],
         place=f"benchmarks/{file.place}",
         command=run_command(name),
-        symmetric=catalogue.named(name).symmetric,
+        symmetric=catalogue.get_network(name).symmetric,
         manifest=manifest,
         interval=interval,
         kilobytes=kilobytes,

@@ -92,7 +92,7 @@ def throughput_command() -> None:
     devices = backend.use_device("auto")
     keras = backend.keras()
     settings = config.resolve(TrainConfig, file=HERE / "edge.toml", options={})
-    network = catalogue.named(settings.network, file=HERE / "edge.toml")
+    network = catalogue.get_network(settings.network, file=HERE / "edge.toml")
     split = batches.drawn(data.load(arguments.data, splits=("train",))["train"], PATCHES, seed=0)
     in_memory, streamed = (
         Trainee(keras, network, settings, split, devices=devices, patches_on=on) for on in ("device", "disk")

@@ -84,7 +84,7 @@ def _logit(tensor: Any) -> Any:
 
 def plain(run: Path | None) -> Any:
     """Return histoedge's ``baseline`` with folded batch norm, and the weights of a run where given."""
-    model = weights.build(backend.tf_keras(), catalogue.named("baseline"), folded=True)
+    model = weights.build(backend.tf_keras(), catalogue.get_network("baseline"), folded=True)
     if run is not None:
         weights.set_weights(model, checkpoint.read(run / SOURCE).folded, where=SOURCE)
     return model

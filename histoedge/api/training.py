@@ -47,7 +47,7 @@ def run(
 
     file = as_path(config)
     recipes = settings.recipes(as_tuple(recipe))
-    train_config, architecture = catalogue.to_train(file, network=network, epochs=epochs, seed=seed)
+    train_config, architecture = catalogue.training_settings(file, network=network, epochs=epochs, seed=seed)
     compress_config = settings.compress_settings(file, train_seed=train_config.seed)
     plan = settings.resolve(settings.BenchPlan, file=file, options={"threads": threads and (threads,)})
     watches = watching.chosen(Path(out).name, train_config, tensorboard=as_path(tensorboard), mlflow=mlflow)
@@ -99,7 +99,7 @@ def train(
     from histoedge.lab import catalogue, watching
     from histoedge.lab import train as training
 
-    settings, architecture = catalogue.to_train(as_path(config), network=network, epochs=epochs, seed=seed)
+    settings, architecture = catalogue.training_settings(as_path(config), network=network, epochs=epochs, seed=seed)
     watches = watching.chosen(Path(out).name, settings, tensorboard=as_path(tensorboard), mlflow=mlflow)
     with lock.held(Path(out)):
         splits = sources.load(str(data), splits=("train", "valid"), cache=not no_cache, progress=progress)

@@ -49,7 +49,7 @@ def _settings() -> list[dict[str, Any]]:
     from histoedge.lab import catalogue
 
     rows = [row for table, kind in config.KINDS.items() for row in config.setting_rows(kind, table=table)]
-    return rows + catalogue.settings()
+    return rows + catalogue.network_setting_rows()
 
 
 _LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {

@@ -1,1 +1,1 @@
-"""The laboratory: the only part of histoedge that reaches TensorFlow, Keras, tf2onnx and the optimisation toolkit."""
+"""Training, compression and export: the only part of histoedge that uses TensorFlow, Keras, tf2onnx and TFMOT."""

@@ -1,4 +1,4 @@
-"""The networks that can be asked for by name, and networks written in a settings file."""
+"""Networks by name: the built-in ones with their budgets, and the one that a settings file defines."""
 
 import dataclasses
 import re
@@ -34,13 +34,13 @@ NETWORKS = {
             (_conv(24, 4, 2), _conv(40, stride=2), _conv(64), _conv(96, stride=2), _conv(96), _conv(128), _head(6)),
             symmetric=True,
         ),
-        Network(  # not for scanners: it teaches the others
+        Network(  # too large for edge devices: teacher of the other networks
             "teacher",
             (_conv(32, 4, 2), _conv(64, stride=2), _conv(96), _conv(128, stride=2), _conv(160), _conv(192), _head(6)),
             symmetric=True,
         ),
-        # The plain Keras CNN every comparison starts from. Its "flatten, dense 256" is the 8 x 8 convolution.
-        # 2,386,817 parameters with batch norm: only the first convolution and the head carry a bias.
+        # The plain Keras CNN, reference of all comparisons. The 8 x 8 convolution is its "flatten, dense 256".
+        # 2,386,817 parameters with batch norm: only the first convolution and the head have a bias.
         Network(
             "baseline",
             (
@@ -57,7 +57,7 @@ NETWORKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What a network of a family may cost: millions of multiply-accumulates a patch, and kB of its int8 file."""
+    """Upper limits of a network family: million multiply-accumulates per patch, and kB of the int8 file."""
 
     mmac: float
     kb: float
@@ -66,46 +66,38 @@ class Budget:
 BUDGETS = {"nano": Budget(3, 40), "edge": Budget(11, 150), "accurate": Budget(36, 380)}
 
 
-def over_budget(network: Network, family: str) -> str | None:
-    """What the network costs and may cost, where it costs more than its family's budget; None within it."""
-    mmac, kb, budget = network.macs() / 1e6, network.int8_kb, BUDGETS[family]
-    if mmac <= budget.mmac and kb <= budget.kb:
-        return None
-    return f"{mmac:.1f} MMAC and {kb:.0f} kB are over the budget of {family}, {budget.mmac} MMAC and {budget.kb} kB"
-
-
-def named(name: str, *, file: Path | None = None) -> Network:
-    """The network of that name: the one in the settings file, else one of ``NETWORKS``.
+def training_settings(
+    file: Path | None, *, network: str | None, epochs: int | None, seed: int | None
+) -> tuple[TrainConfig, Network]:
+    """Return the training settings and the network they name; options that are not None override the file.
 
     Raises:
-        ConfigError: no such network, the unknown_name name is told; a network in the file that is none; one that has a
-            family's name and is over its budget.
+        ConfigError: see ``config.resolve`` and ``get_network``.
     """
-    network = None if file is None else in_file(file)
+    options = {"network": network, "epochs": epochs, "seed": seed}
+    settings = config.resolve(TrainConfig, file=file, options=options)
+    return settings, get_network(settings.network, file=file)
+
+
+def get_network(name: str, *, file: Path | None = None) -> Network:
+    """Return the network with this name, from the settings file or else from ``NETWORKS``.
+
+    Raises:
+        ConfigError: unknown name (the message suggests the closest one), invalid network in the file, or a network
+            with a family's name that exceeds the family's budget.
+    """
+    network = None if file is None else read_network(file)
     if network is None or network.name != name:
         if name not in NETWORKS:
             raise unknown_name("network", name, NETWORKS)
         network, file = NETWORKS[name], None
-    if name in BUDGETS and (cost := over_budget(network, name)):
-        raise ConfigError(f"{'' if file is None else f'{file}: '}network {name}: {cost}")
+    if name in BUDGETS and (message := over_budget(network, name)):
+        raise ConfigError(f"{'' if file is None else f'{file}: '}network {name}: {message}")
     return network
 
 
-def to_train(
-    file: Path | None, *, network: str | None, epochs: int | None, seed: int | None
-) -> tuple[TrainConfig, Network]:
-    """The settings of a training and the network they name, from the settings file and what is not None.
-
-    Raises:
-        ConfigError: as ``config.resolve`` and ``named``.
-    """
-    options = {"network": network, "epochs": epochs, "seed": seed}
-    settings = config.resolve(TrainConfig, file=file, options=options)
-    return settings, named(settings.network, file=file)
-
-
-def in_file(file: Path) -> Network | None:
-    """The network in the settings file's table ``[network]``: ``name`` and ``rows``; None where there is no such table.
+def read_network(file: Path) -> Network | None:
+    """Return the network in the table ``[network]`` of a settings file, or None without this table.
 
     Raises:
         ConfigError: the file cannot be read, or its network breaks a rule of ``Row`` or ``Network``.
@@ -121,33 +113,39 @@ def in_file(file: Path) -> Network | None:
     if not isinstance(symmetric, bool):
         raise ConfigError(f"{where} symmetric must be true or false, got {symmetric!r}")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ConfigError(f"{where} name must be a word of letters, digits, '_', '.' and '-', got {name!r}")
+        raise ConfigError(f"{where} name must consist of letters, digits, '_', '.' and '-', got {name!r}")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ConfigError(f'{where} rows must be a list like [{{kind="conv", channels=24}}], got {rows!r}')
     for number, row in enumerate(rows, start=1):
         config.typed_values(Row, row, where=f"{where} row {number}:")
         if row.get("kind") not in get_args(Kind):
-            raise ConfigError(
-                f"{where} row {number}: {unknown_name('kind of row', row.get('kind', ''), get_args(Kind))}"
-            )
+            raise ConfigError(f"{where} row {number}: {unknown_name('kind', row.get('kind', ''), get_args(Kind))}")
     try:
         return Network(name, tuple(Row(**row) for row in rows), symmetric)
     except ModelError as error:
         raise ConfigError(f"{file}: {error}") from error
 
 
-def settings() -> list[dict[str, Any]]:
-    """A row per key of a settings file's table ``[network]`` and of its ``rows``, see ``config.setting_rows``."""
+def over_budget(network: Network, family: str) -> str | None:
+    """Return an error message if the network exceeds the budget of the family, else None."""
+    mmac, kb, budget = network.macs() / 1e6, network.int8_kb, BUDGETS[family]
+    if mmac <= budget.mmac and kb <= budget.kb:
+        return None
+    return f"{mmac:.1f} MMAC and {kb:.0f} kB exceed the budget of {family}, {budget.mmac} MMAC and {budget.kb} kB"
+
+
+def network_setting_rows() -> list[dict[str, Any]]:
+    """Return ``config.setting_rows`` of the table ``[network]`` and of its ``rows``."""
     return config.setting_rows(Network, table="network") + config.setting_rows(Row, table="network.rows")
 
 
 def write_network(run: Path, network: Network, settings: Mapping[str, Any]) -> None:
-    """Write ``RUN/network.json``: the architecture and the settings that the run holds for."""
+    """Write ``RUN/network.json``: the architecture and the settings of the run."""
     files.write_json(run / "network.json", {"format": 1, "network": network.as_json(), **settings})
 
 
 def overview(networks: Sequence[Network] = tuple(NETWORKS.values())) -> list[dict[str, Any]]:
-    """A row per network: name, params, MACs, stride and receptive field."""
+    """Return one row per network: name, parameters, MACs, size, stride and receptive field."""
     return [
         {
             "network": network.name,

@@ -260,7 +260,7 @@ def _pruned(job: _Job) -> Arrays:
         end = max(2 * steps // 3, 1)
         schedule = sparsity.PolynomialDecay(0.0, recipe.percent / 100, begin_step=0, end_step=end, frequency=often)
         settings = {"pruning_schedule": schedule}
-    layers = network.fours if recipe.scheme == "2of4" else network.prunable
+    layers = network.prunable_2of4 if recipe.scheme == "2of4" else network.prunable
 
     def wrap(layer: Any) -> Any:
         if layer.name not in layers:

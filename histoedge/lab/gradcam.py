@@ -38,7 +38,7 @@ class GradCam:
         if not sides:
             raise ModelError(f"{weights}: no convolution of {saved.network.name} has a map that Grad-CAM could show")
         self.layer, (rows, side) = list(sides.items())[-1]
-        self._places = places(*architecture.reach(saved.network.rows[:rows]), side)
+        self._places = places(*architecture.receptive_field(saved.network.rows[:rows]), side)
         self._both = keras.Model(model.input, [model.get_layer(self.layer).output, model.output])
 
     @property

@@ -42,7 +42,7 @@ def projections(
     Zeros in ``arrays`` stay zero; weights of a channel that share a value there go on sharing one.
     """
     if recipe.scheme in ("prune", "2of4"):
-        layers = network.prunable if recipe.scheme == "prune" else network.fours
+        layers = network.prunable if recipe.scheme == "prune" else network.prunable_2of4
         return {name: _zeros_of(arrays[f"{name}/kernel"]) for name in layers}
     if recipe.scheme == "cluster16":
         return {name: _ties_of(arrays[f"{name}/kernel"]) for name in network.convolutions}
@@ -80,7 +80,7 @@ def refuse_broken(recipe: Recipe, network: Network, kernels: Arrays, *, where: s
             if found < promised:
                 raise ModelError(f"{where}: {found:.1%} zeros in {name}, expected {promised:.0%}; raise prune_steps")
     if recipe.scheme == "2of4":
-        for name in network.fours:
+        for name in network.prunable_2of4:
             height, width, inputs, outputs = kernels[name].shape
             fours = kernels[name].reshape(height, width, inputs // 4, 4, outputs)
             if ((fours == 0).sum(axis=3) < 2).any():

@@ -109,7 +109,7 @@ def train(
             so, memory does not suffice, or the teacher learnt from other data.
         ModelError: the teacher's weights are missing or unreadable.
     """
-    network = network or catalogue.named(config.network)
+    network = network or catalogue.get_network(config.network)
     master = None if teacher is None else _teacher(teacher, splits, config)
     inputs = train_inputs(config, splits, network, teacher)
     refuse_other_settings(out, inputs)

@@ -76,7 +76,7 @@ def tune(
         "compress": dataclasses.asdict(compress_config),
         "bench": {name: getattr(plan, name) for name in ("rounds", "runs_per_round", "warmup_runs")},
         "data": {name: split.content_hash for name, split in splits.items()},
-        "search": {"space": space.SPACE, "reference": catalogue.named(REFERENCE).as_json()},
+        "search": {"space": space.SPACE, "reference": catalogue.get_network(REFERENCE).as_json()},
     }
     study = studies.open_study(out, holds)
     studies.bury(study, out)
@@ -117,7 +117,7 @@ class _Work:
         self.plan, self.patches_on, self.out, self.progress = plan, patches_on, out, progress
         few = {name: batches.drawn(split, REFERENCE_PATCHES, seed=base.seed) for name, split in splits.items()}
         once = dataclasses.replace(base, network=REFERENCE, epochs=1, batch=32)
-        self.reference, _ = self._int8(few, catalogue.named(REFERENCE), once, folder / "reference")
+        self.reference, _ = self._int8(few, catalogue.get_network(REFERENCE), once, folder / "reference")
         self.timed = folder / "timed.npy"
         np.save(self.timed, batches.drawn(splits["valid"], TIMED_PATCHES, seed=base.seed).patches[:])
 

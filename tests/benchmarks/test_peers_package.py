@@ -35,7 +35,7 @@ def test_resnet_18_has_the_parameters_of_its_paper(others: ModuleType) -> None:
 
 
 def test_macs_of_baseline_are_those_of_its_network(others: ModuleType) -> None:
-    assert others.macs(others.plain(None)) == catalogue.named("baseline").macs()
+    assert others.macs(others.plain(None)) == catalogue.get_network("baseline").macs()
 
 
 def test_macs_count_depthwise_convolutions_and_dense_layers(others: ModuleType) -> None:

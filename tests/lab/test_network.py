@@ -11,17 +11,17 @@ pytestmark = pytest.mark.lab
 
 
 def test_baseline_has_the_published_number_of_parameters() -> None:
-    model = weights.build(backend.keras(), catalogue.named("baseline"))
+    model = weights.build(backend.keras(), catalogue.get_network("baseline"))
     assert model.count_params() == 2_386_817
 
 
 @pytest.mark.parametrize("name", [name for name in catalogue.BUDGETS if name in catalogue.NETWORKS])
-def test_every_family_keeps_its_budget(name: str) -> None:
-    assert catalogue.over_budget(catalogue.named(name), name) is None
+def test_each_family_is_within_its_budget(name: str) -> None:
+    assert catalogue.over_budget(catalogue.get_network(name), name) is None
 
 
 def test_edge_reads_every_fourth_pixel() -> None:
-    assert catalogue.named("edge").rows[0].stride == 4
+    assert catalogue.get_network("edge").rows[0].stride == 4
 
 
 ROWS = """rows = [
@@ -39,7 +39,7 @@ def settings_file(tmp_path: Path) -> Path:
 
 def test_a_network_in_the_settings_file_is_built_as_written(settings_file: Path) -> None:
     settings_file.write_text('[network]\nname = "mine"\n' + ROWS)
-    network = catalogue.named("mine", file=settings_file)
+    network = catalogue.get_network("mine", file=settings_file)
     assert network.name == "mine"
     assert network.rows[1] == Row(kind="conv", channels=32, kernel=3, stride=2)
     assert weights.build(backend.keras(), network).output_shape == (None, 1, 1, 1)
@@ -53,10 +53,10 @@ def test_a_network_in_the_settings_file_is_built_as_written(settings_file: Path)
         ("channels = 32", "channels = 30", "network mine: channel counts must be multiples of 4"),
         ("channels = 32", "channels = -4", "network mine: channel counts must be multiples of 4"),
         ("stride = 2", "stride = 3", "network mine: the total stride 12 must divide 32"),
-        ("kernel = 11", "kernel = 10", "network mine: a 96 px patch must give one output, not 2 x 2"),
+        ("kernel = 11", "kernel = 10", "network mine: a 96 px patch gives 2 x 2 outputs, expected one"),
         ('"conv", channels = 24', '"head", channels = 24', "the first row must be a conv"),
-        ('"head"', '"haed"', r"row 3: unknown kind of row 'haed'; did you mean head"),
-        ('"mine"', '"my own"', "name must be a word"),
+        ('"head"', '"haed"', r"row 3: unknown kind 'haed'; did you mean head"),
+        ('"mine"', '"my own"', "name must consist of letters"),
         ('name = "mine"', 'nmae = "mine"', r"unknown key 'nmae'; did you mean name"),
     ],
 )
@@ -66,7 +66,7 @@ def test_a_wrong_network_in_the_file_is_one_line_that_names_it(
     text = ('[network]\nname = "mine"\n' + ROWS).replace(old, new, 1)
     settings_file.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
-        catalogue.named("mine", file=settings_file)
+        catalogue.get_network("mine", file=settings_file)
     assert str(caught.value).startswith(str(settings_file))
     assert "\n" not in str(caught.value)
 
@@ -74,8 +74,8 @@ def test_a_wrong_network_in_the_file_is_one_line_that_names_it(
 @pytest.mark.parametrize(
     ("family", "channels", "message"),
     [
-        ("edge", 400, "network edge: 11.5 MMAC and 152 kB are over the budget of edge, 11 MMAC and 150 kB"),
-        ("nano", 120, "over the budget of nano, 3 MMAC and 40 kB"),
+        ("edge", 400, "network edge: 11.5 MMAC and 152 kB exceed the budget of edge, 11 MMAC and 150 kB"),
+        ("nano", 120, "exceed the budget of nano, 3 MMAC and 40 kB"),
     ],
 )
 def test_a_network_over_the_budget_of_its_name_is_one_line(
@@ -84,20 +84,20 @@ def test_a_network_over_the_budget_of_its_name_is_one_line(
     text = f'[network]\nname = "{family}"\n' + ROWS.replace("channels = 32", f"channels = {channels}")
     settings_file.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
-        catalogue.named(family, file=settings_file)
+        catalogue.get_network(family, file=settings_file)
     assert str(caught.value).startswith(f"{settings_file}: network {family}: ")
 
 
 @pytest.mark.parametrize("recipe", ["int8", "slim50_int8"])
-def test_the_size_of_the_int8_file_is_known_before_it_is_made(every_run: Path, recipe: str) -> None:
-    network = catalogue.named("edge") if recipe == "int8" else slim.smaller(catalogue.named("edge"), 50)
+def test_the_estimated_size_of_the_int8_file_is_right(every_run: Path, recipe: str) -> None:
+    network = catalogue.get_network("edge") if recipe == "int8" else slim.smaller(catalogue.get_network("edge"), 50)
     measured_kb = (every_run / "models" / f"{recipe}.tflite").stat().st_size / 1000
     assert network.int8_kb == pytest.approx(measured_kb, rel=0.06)  # the file has fixed parts too
 
 
 @pytest.mark.parametrize("name", list(catalogue.NETWORKS))
-def test_what_the_rows_say_is_what_keras_builds(name: str) -> None:
-    network = catalogue.named(name)
+def test_the_keras_model_agrees_with_the_rows(name: str) -> None:
+    network = catalogue.get_network(name)
     model = weights.build(backend.keras(), network, folded=True)
     assert model.count_params() == network.params
     assert model.output_shape == (None, 1, 1, 1)
@@ -105,9 +105,9 @@ def test_what_the_rows_say_is_what_keras_builds(name: str) -> None:
     assert network.receptive_field_px <= 96
 
 
-def test_a_field_answers_like_its_patches() -> None:
+def test_a_field_has_the_logits_of_its_patches() -> None:
     keras = backend.keras()
-    network = catalogue.named("edge")
+    network = catalogue.get_network("edge")
     model = weights.build(keras, network, field_px=None)
     field = np.random.default_rng(0).random((1, 136, 120, 3), dtype=np.float32)
     answers = np.asarray(model(field))
@@ -120,9 +120,9 @@ def test_a_field_answers_like_its_patches() -> None:
 
 
 @pytest.mark.parametrize("name", list(catalogue.NETWORKS))
-def test_folding_batch_norm_does_not_change_the_answer(name: str) -> None:
+def test_folding_batch_norm_does_not_change_the_logits(name: str) -> None:
     keras = backend.keras()
-    network = catalogue.named(name)
+    network = catalogue.get_network(name)
     model = weights.build(keras, network)
     random = np.random.default_rng(0)
     arrays = weights.weights_of(model)
@@ -139,9 +139,9 @@ def test_folding_batch_norm_does_not_change_the_answer(name: str) -> None:
     np.testing.assert_allclose(folded.predict_on_batch(pixels), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_an_unknown_network_names_the_nearest() -> None:
+def test_an_unknown_name_is_answered_with_the_closest_network() -> None:
     with pytest.raises(ConfigError, match="did you mean edge"):
-        catalogue.named("egde")
+        catalogue.get_network("egde")
 
 
 def test_a_stride_that_does_not_divide_the_label_square_is_refused() -> None:
@@ -152,7 +152,7 @@ def test_a_stride_that_does_not_divide_the_label_square_is_refused() -> None:
 
 def test_weights_of_another_network_are_refused() -> None:
     keras = backend.keras()
-    model = weights.build(keras, catalogue.named("edge"), folded=True)
+    model = weights.build(keras, catalogue.get_network("edge"), folded=True)
     arrays = weights.weights_of(model)
     arrays["stem/kernel"] = arrays["stem/kernel"][:, :, :, :8]
     with pytest.raises(ModelError, match="stem/kernel"):
@@ -164,7 +164,7 @@ def test_logits_are_float32_under_mixed_precision() -> None:
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        model = weights.build(keras, catalogue.named("edge"))
+        model = weights.build(keras, catalogue.get_network("edge"))
         assert model.get_layer("conv2").compute_dtype == "bfloat16"
         assert model.output.dtype == "float32"
         assert {str(weight.dtype) for weight in model.weights} == {"float32"}

@@ -12,7 +12,7 @@ from histoedge.lab.backend import Devices
 pytestmark = pytest.mark.lab
 
 CPU = Devices("a CPU", "cpu")
-NANO = catalogue.named("nano")
+NANO = catalogue.get_network("nano")
 
 
 class Huge:
@@ -89,6 +89,6 @@ def test_memory_that_holds_not_even_a_batch_is_refused(with_memory, asked) -> No
 
 
 def test_a_step_takes_more_with_more_patches_and_larger_networks() -> None:
-    accurate = catalogue.named("accurate")
+    accurate = catalogue.get_network("accurate")
     assert placement.step_bytes(NANO, 256) == 2 * placement.step_bytes(NANO, 128)
     assert placement.step_bytes(accurate, 128) > placement.step_bytes(NANO, 128)

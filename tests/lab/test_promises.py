@@ -8,7 +8,7 @@ from histoedge.lab.weights import Arrays
 
 pytestmark = pytest.mark.lab
 
-EDGE = catalogue.named("edge")
+EDGE = catalogue.get_network("edge")
 CLUSTER, FOURS, HALF = (Recipe.parse(name) for name in ("cluster16_int8", "2of4_int8", "prune50_int8"))
 
 
@@ -25,7 +25,7 @@ def by_layer(arrays: Arrays) -> Arrays:
 def half_zero(arrays: Arrays) -> Arrays:
     """The larger two of each four input channels, where there are fours."""
     made = dict(arrays)
-    for name in EDGE.fours:
+    for name in EDGE.prunable_2of4:
         kernel = arrays[f"{name}/kernel"]
         height, width, inputs, outputs = kernel.shape
         fours = kernel.reshape(height, width, inputs // 4, 4, outputs)
@@ -62,7 +62,7 @@ def test_ties_hold_while_their_values_move() -> None:
 
 def test_zeros_stay_zero_where_the_recipe_put_them() -> None:
     arrays = half_zero(random_kernels())
-    for recipe, layers in ((FOURS, EDGE.fours), (HALF, EDGE.prunable)):
+    for recipe, layers in ((FOURS, EDGE.prunable_2of4), (HALF, EDGE.prunable)):
         project = promises.projections(recipe, EDGE, arrays)
         assert tuple(project) == layers
         for name in layers:

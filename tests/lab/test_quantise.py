@@ -38,7 +38,7 @@ def calibrated(network: Network, largest_code: int = 63) -> Arrays:
 
 @pytest.mark.parametrize("name", list(catalogue.NETWORKS))
 def test_ranges_come_from_data_with_relu_at_zero_and_the_input_at_one(name: str) -> None:
-    network = catalogue.named(name)
+    network = catalogue.get_network(name)
     arrays = calibrated(network)
     assert arrays["input/range"].tolist() == [0, 1]
     for layer in network.convolutions:
@@ -49,14 +49,14 @@ def test_ranges_come_from_data_with_relu_at_zero_and_the_input_at_one(name: str)
 
 
 def test_calibration_patches_of_one_colour_are_refused() -> None:
-    network = catalogue.named("edge")
+    network = catalogue.get_network("edge")
     with pytest.raises(DataError, match=r"every pixel has the colour \[51, 102, 255\]; expected patches"):
         ranges(network, random_weights(network), np.ones_like(PIXELS) * np.float32([0.2, 0.4, 1.0]))
 
 
 @pytest.mark.parametrize(("layer", "spoil", "found"), [("conv3", -1e6, r"0 \.\. 0"), ("head", np.inf, r"0 \.\. inf")])
 def test_a_layer_without_a_range_is_refused_by_name(layer: str, spoil: float, found: str) -> None:
-    network = catalogue.named("edge")
+    network = catalogue.get_network("edge")
     arrays = random_weights(network)
     arrays[f"{layer}/bias"][:] = spoil
     with pytest.raises(ModelError, match=f"outputs of layer {layer} lie in {found} on the calibration patches"):
@@ -71,7 +71,7 @@ def test_kernel_ranges_put_the_largest_weight_on_the_largest_code() -> None:
 
 @pytest.mark.parametrize("largest_code", quantise.LARGEST_CODES)
 def test_training_sees_the_grid_that_is_deployed(largest_code: int) -> None:
-    network = catalogue.named("edge")
+    network = catalogue.get_network("edge")
     arrays = calibrated(network, largest_code)
     folded = weights.build(backend.tf_keras(), network, folded=True)
     weights.set_weights(folded, arrays, where="test")
@@ -88,7 +88,7 @@ def test_training_sees_the_grid_that_is_deployed(largest_code: int) -> None:
 @pytest.mark.parametrize("largest_code", quantise.LARGEST_CODES)
 @pytest.mark.parametrize("name", list(catalogue.NETWORKS))
 def test_the_integer_file_answers_like_the_simulated_network(name: str, largest_code: int) -> None:
-    network = catalogue.named(name)
+    network = catalogue.get_network(name)
     arrays = calibrated(network, largest_code)
     simulated = quantise.simulate(network, arrays, PIXELS).numpy()
     found = litert.open_litert(to_tflite.convert(network, arrays, precision="int8")).predict(PATCHES)
@@ -99,7 +99,7 @@ def test_the_integer_file_answers_like_the_simulated_network(name: str, largest_
 
 
 def test_raw_pixels_are_the_quantised_input() -> None:
-    network = catalogue.named("edge")
+    network = catalogue.get_network("edge")
     content = to_tflite.convert(network, calibrated(network), precision="int8")
     details = Interpreter(model_content=content).get_input_details()[0]
     assert details["dtype"] is np.uint8
@@ -107,7 +107,7 @@ def test_raw_pixels_are_the_quantised_input() -> None:
 
 
 def test_converting_twice_gives_the_same_bytes() -> None:
-    network = catalogue.named("edge")
+    network = catalogue.get_network("edge")
     arrays = calibrated(network)
     for precision in ("fp32", "fp16", "int8"):
         first, second = (to_tflite.convert(network, arrays, precision=precision) for _ in range(2))

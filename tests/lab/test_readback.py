@@ -12,7 +12,7 @@ from histoedge.lab import catalogue, checkpoint, export, promises, quantise, rea
 
 pytestmark = pytest.mark.lab
 
-EDGE = catalogue.named("edge")
+EDGE = catalogue.get_network("edge")
 
 
 def kernels_of(run: Path, recipe: str, format_: str) -> dict[str, np.ndarray]:
@@ -98,7 +98,7 @@ def test_two_codes_of_one_sign_must_fit_16_bits(codes: list[int], saturates: boo
 def test_a_file_of_another_network_is_refused(every_run: Path) -> None:
     content = (every_run / "models" / "int8.tflite").read_bytes()
     with pytest.raises(ModelError, match="its network expects"):
-        readback.kernels(content, "tflite", catalogue.named("baseline"))
+        readback.kernels(content, "tflite", catalogue.get_network("baseline"))
 
 
 def test_a_recipe_that_breaks_its_promise_is_not_exported(every_run: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ PIXELS = synthetic.golden(16)[0].astype(np.float32) / 255
 
 @pytest.mark.parametrize("name", list(catalogue.NETWORKS))
 def test_a_slim_network_has_smaller_numbers_and_nothing_else(name: str) -> None:
-    network = catalogue.named(name)
+    network = catalogue.get_network(name)
     slimmed = slim.smaller(network, 50)
     assert slimmed.name == f"{name}-slim50"
     for row, whole in zip(slimmed.rows, network.rows, strict=True):
@@ -24,7 +24,7 @@ def test_a_slim_network_has_smaller_numbers_and_nothing_else(name: str) -> None:
 @pytest.mark.parametrize("name", list(catalogue.NETWORKS))
 def test_channels_that_say_nothing_go_first_and_cost_nothing(name: str) -> None:
     """With every other channel silent (gamma = beta = 0), half of the channels answer like all of them."""
-    network = catalogue.named(name)
+    network = catalogue.get_network(name)
     keras = backend.keras()
     keras.utils.set_random_seed(3)
     model = weights.build(keras, network)
@@ -42,7 +42,7 @@ def test_channels_that_say_nothing_go_first_and_cost_nothing(name: str) -> None:
 
 
 def test_the_ranking_weighs_what_is_read() -> None:
-    network = catalogue.named("edge")
+    network = catalogue.get_network("edge")
     keras = backend.keras()
     keras.utils.set_random_seed(3)
     folded = weights.weights_of(weights.build(keras, network, folded=True))

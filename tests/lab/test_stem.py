@@ -24,5 +24,5 @@ def test_blocks_of_pixels_give_the_same_sums(size: int, stride: int, rows: bool)
 
 
 def test_only_a_stem_with_a_stride_is_packed() -> None:
-    assert stem.packs(catalogue.named("edge"))
-    assert not stem.packs(catalogue.named("baseline"))
+    assert stem.packs(catalogue.get_network("edge"))
+    assert not stem.packs(catalogue.get_network("baseline"))

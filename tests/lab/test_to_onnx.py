@@ -195,7 +195,7 @@ def test_whatever_moves_the_channel_becomes_a_transpose(tail: list[str]) -> None
 def test_the_counter_of_tf2onnx_does_not_change_the_file() -> None:
     import tf2onnx
 
-    network = catalogue.named("edge")
+    network = catalogue.get_network("edge")
     backend.tf_keras().utils.set_random_seed(7)
     arrays = weights.weights_of(weights.build(backend.tf_keras(), network, folded=True))
     made = []

@@ -200,7 +200,7 @@ def with_rungs(*rungs: tuple[float, int]) -> Any:
 
 
 def at_rung(held: Any, auc: float) -> None:
-    edge = catalogue.named("edge")
+    edge = catalogue.get_network("edge")
     rung = study.Rung(held.ask(), TrainConfig(epochs=6), edge)
     for epoch in (1, 2, 3):
         rung(SimpleNamespace(history=(None,) * epoch, best_auc=auc))  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from histoedge import config, data
 from histoedge.config import TrainConfig
 from histoedge.data import Split
 from histoedge.lab import backend, batches, catalogue, train
+from histoedge.lab.trainee import TrainingJob
 
 HERE = Path(__file__).parent
 PATCHES = 10_000
@@ -98,13 +99,14 @@ def training_figures(splits: dict[str, Split], base: TrainConfig, changes: dict[
     network = catalogue.get_network(base.network)
     network = dataclasses.replace(network, symmetric=rest.pop("symmetric", network.symmetric))
     settings = dataclasses.replace(base, **{"seed": seed, **rest})
-    part = {"train": batches.drawn(splits["train"], count, seed=seed), "valid": splits["valid"]}
+    part = {"train": batches.draw_subset(splits["train"], count, seed=seed), "valid": splits["valid"]}
     part = {name: with_pixels(split, pixels) for name, split in part.items()}
     backend.keras().backend.clear_session()
     devices = backend.use_device("auto")
     with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
         state = Path(folder) / "state.h5"
-        trained = train.fit(network, part, settings, state=state, inputs={}, devices=devices)
+        job = TrainingJob(network=network, splits=part, config=settings, devices=devices)
+        trained = train.fit(job, state=state, inputs={})
     return {
         "patches": len(part["train"].labels),
         "epochs": settings.epochs,

@@ -16,7 +16,7 @@ from record import run_script
 from histoedge import data, files, metrics
 from histoedge.data import Split
 from histoedge.lab import architecture, backend, catalogue, norm, train, weights
-from histoedge.lab.trainee import Trained
+from histoedge.lab.trainee import TrainingState
 
 PATCHES = 8_000
 PHASES = ((3, 2.5e-3, 50), (5, 1e-3, 64))  # epochs, learning rate, batch
@@ -47,7 +47,7 @@ def baseline_command() -> None:
             auc = metrics.auc(splits["valid"].labels, logits)
             history.append({"epoch": len(history) + 1, "loss": round(loss, 6), "valid_auc": round(auc, 6)})
             sys.stderr.write(f"{history[-1]}\n")
-    arrays = weights.weights_of(deployed)
+    arrays = weights.get_weights(deployed)
     arrays["stem/kernel"] = arrays["stem/kernel"] * np.float32(
         255
     )  # W x = (255 W) (x / 255): the networks here accept 0..1
@@ -56,7 +56,7 @@ def baseline_command() -> None:
     inputs = {"train": settings, "network": network.as_json(), "data": hashes, "teacher": None}
     catalogue.write_network(arguments.out, network, {name: inputs[name] for name in ("train", "data", "teacher")})
     files.write_json(arguments.out / "history.json", history)
-    trained = Trained(tuple(history), arrays, history[-1]["valid_auc"])
+    trained = TrainingState(tuple(history), arrays, history[-1]["valid_auc"])
     train.write_source(arguments.out, network, trained, inputs, splits)
 
 

@@ -18,7 +18,7 @@ from record import run_script, write_record
 
 from histoedge import data, metrics
 from histoedge.config import CompressConfig, Recipe
-from histoedge.lab import batches, checkpoint, compress, quantise
+from histoedge.lab import batches, checkpoint, compress, finetune, quantise
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 STEPS = (200, 600)
@@ -41,7 +41,7 @@ def quantisation_command() -> None:
         for name in {"fp32", recipe.parent}:
             shutil.copy(checkpoint.path_of(arguments.run, str(name)), run)
         parent = checkpoint.read(checkpoint.path_of(run, str(recipe.parent)))
-        floats = compress.simulated(parent.network, parent.folded, Recipe.parse(str(recipe.parent)))
+        floats = finetune.simulate(parent.network, parent.folded, Recipe.parse(str(recipe.parent)))
         expected = batches.logits_in_batches(floats, splits["valid"])
         for rate, steps in settings:
             config = CompressConfig(quantise_steps=steps)
@@ -49,7 +49,7 @@ def quantisation_command() -> None:
                 config = dataclasses.replace(config, quantise_learning_rate=rate)
             quantised = compress.compress(run, recipe, splits, config)
             logits = batches.logits_in_batches(
-                compress.simulated(quantised.network, quantised.arrays, recipe), splits["valid"]
+                finetune.simulate(quantised.network, quantised.arrays, recipe), splits["valid"]
             )
             difference = metrics.delong_difference(splits["valid"].labels, logits, expected)
             row = {

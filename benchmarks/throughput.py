@@ -21,7 +21,7 @@ from histoedge.benchmark import environment
 from histoedge.config import TrainConfig
 from histoedge.data import Split
 from histoedge.lab import architecture, augment, backend, batches, catalogue
-from histoedge.lab.trainee import Trainee
+from histoedge.lab.trainee import Trainee, TrainingJob
 
 HERE = Path(__file__).parent
 PATCHES = 8_192
@@ -93,9 +93,13 @@ def throughput_command() -> None:
     keras = backend.keras()
     settings = config.resolve(TrainConfig, file=HERE / "edge.toml", options={})
     network = catalogue.get_network(settings.network, file=HERE / "edge.toml")
-    split = batches.drawn(data.load(arguments.data, splits=("train",))["train"], PATCHES, seed=0)
+    split = batches.draw_subset(data.load(arguments.data, splits=("train",))["train"], PATCHES, seed=0)
     in_memory, streamed = (
-        Trainee(keras, network, settings, split, devices=devices, patches_on=on) for on in ("device", "disk")
+        Trainee(
+            keras,
+            TrainingJob(network=network, splits={"train": split}, config=settings, devices=devices, patches_on=on),
+        )
+        for on in ("device", "disk")
     )
     model, stream = plain(keras, network, settings), generator(keras, split, settings)
     steps = PATCHES // settings.batch

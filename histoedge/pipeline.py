@@ -1,7 +1,7 @@
-"""The main job: train, compress, export, verify, bench and report, each stage skipped when it is done already.
+"""All stages of a run: train, compress, export, verify, bench and report. Stages with current results are skipped.
 
-Stages talk through the files of the run, which name what they were made from; there is no other record. A run
-that was killed is started again with the same arguments.
+Stages communicate only through the files of the run, which contain hashes of their inputs. To resume a killed run, call
+it again with the same arguments.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from histoedge.progress import Progress, silent
 
 if TYPE_CHECKING:
     from histoedge.lab.architecture import Network
-    from histoedge.lab.watching import Watch
+    from histoedge.lab.callbacks import EpochCallback
 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """Where a run's files are: exported models, the results, the page."""
+    """Paths of a run's exported models, benchmark results and report page."""
 
     models: tuple[Path, ...]
     results: Path
@@ -41,18 +41,30 @@ def run(
     recipes: Sequence[Recipe],
     device: Device = "auto",
     patches_on: PatchesOn = "auto",
-    watches: "Sequence[Watch]" = (),
+    epoch_callbacks: "Sequence[EpochCallback]" = (),
     cache: bool = True,
     progress: Progress = silent,
 ) -> RunOutcome:
-    """Do all stages for these recipes and write ``OUT/bench.json`` and ``OUT/report.html``.
+    """Run all stages for these recipes and write ``OUT/bench.json`` and ``OUT/report.html``.
 
-    ``network`` is what is trained; without it, the one that ``train_config`` names. ``teacher`` is the folder of a run
-    on the same data, from whose network this one learns beside the labels. ``cache`` is that of ``data.load``.
+    Args:
+        source: folder of a data set, or ``synthetic``.
+        out: folder of the run.
+        train_config: training settings.
+        network: network to train; default: the one that ``train_config`` names.
+        teacher: folder of a run on the same data, whose network is the teacher of a distillation.
+        compress_config: compression settings, see ``config.compress_settings``.
+        plan: benchmark settings.
+        recipes: recipes to compress and export.
+        device: device of Keras.
+        patches_on: where to store the training patches; no effect on the weights.
+        epoch_callbacks: called after each epoch of the training.
+        cache: see ``data.load``.
+        progress: called during all stages.
 
     Raises:
-        DataError, ConfigError, ModelError: something that cannot be used; what was done stays and is not done again.
-        ComparisonFailed: a file fails verification (everything is written all the same).
+        DataError, ConfigError, ModelError: invalid input; results of completed stages stay valid.
+        ComparisonFailed: a file fails verification, after all files are written.
     """
     from histoedge.lab import compress, export, train
 
@@ -61,7 +73,7 @@ def run(
         progress(
             "data, splits", done, len(splits), f"{split.name}: {len(split.labels)} patches, {split.content_hash[:12]}"
         )
-    trained = train.train(
+    source_checkpoint = train.train(
         splits,
         train_config,
         out,
@@ -69,11 +81,11 @@ def run(
         teacher=teacher,
         device=device,
         patches_on=patches_on,
-        watches=watches,
+        epoch_callbacks=epoch_callbacks,
         progress=progress,
     )
     files.sweep(out)
-    progress("train", 1, 1, f"valid AUC {trained.valid_auc:.4f}")
+    progress("train", 1, 1, f"valid AUC {source_checkpoint.valid_auc:.4f}")
     compress.compress_all(
         out, recipes, splits, compress_config, device=device, patches_on=patches_on, progress=progress
     )
@@ -81,13 +93,13 @@ def run(
     for done, recipe in enumerate(recipes, start=1):
         models += [exported.model for exported in export.export(out, recipe)]
         progress("export, recipes", done, len(recipes), recipe.name)
-    renewed = [exported.model for exported in export.renew(out)]  # of recipes that were not asked for
+    other_models = [exported.model for exported in export.export_outdated(out)]  # recipes that were not requested
     failed = []
-    written = [*models, *renewed]
-    for done, model in enumerate(written, start=1):
+    to_verify = [*models, *other_models]
+    for done, model in enumerate(to_verify, start=1):
         if not verification.is_current(model) and not verification.verify(model).passed:
             failed.append(model.name)
-        progress("verify, files", done, len(written), model.name)
+        progress("verify, files", done, len(to_verify), model.name)
     results = out / "bench.json"
     reference = out / SOURCE
     test, valid = splits["test"], splits["valid"]
@@ -97,5 +109,5 @@ def run(
     page = out / "report.html"
     files.write_text(page, reporting.html(benchmark.read_results(results)))
     if failed:
-        raise ComparisonFailed(f"{len(failed)} of {len(written)} files fail verification: {', '.join(failed)}")
+        raise ComparisonFailed(f"{len(failed)} of {len(to_verify)} files fail verification: {', '.join(failed)}")
     return RunOutcome(tuple(models), results, page)

@@ -149,6 +149,6 @@ def _onnx(tflite: bytes) -> bytes:
     model = to_onnx._from_tflite(tflite, to_onnx.OPSET)
     for clean in to_onnx.PASSES:
         clean(model.graph)
-    model = to_onnx.canonical(model, ir_version=to_onnx.IR_VERSION)
+    model = to_onnx.canonicalise(model, ir_version=to_onnx.IR_VERSION)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))

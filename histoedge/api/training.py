@@ -43,14 +43,16 @@ def run(
     """
     from histoedge import config as settings
     from histoedge import lock, pipeline
-    from histoedge.lab import catalogue, watching
+    from histoedge.lab import callbacks, catalogue
 
     file = as_path(config)
     recipes = settings.recipes(as_tuple(recipe))
     train_config, architecture = catalogue.training_settings(file, network=network, epochs=epochs, seed=seed)
     compress_config = settings.compress_settings(file, train_seed=train_config.seed)
     plan = settings.resolve(settings.BenchPlan, file=file, options={"threads": threads and (threads,)})
-    watches = watching.chosen(Path(out).name, train_config, tensorboard=as_path(tensorboard), mlflow=mlflow)
+    epoch_callbacks = callbacks.make_callbacks(
+        Path(out).name, train_config, tensorboard=as_path(tensorboard), mlflow=mlflow
+    )
     with lock.held(Path(out)):
         return pipeline.run(
             str(data),
@@ -63,7 +65,7 @@ def run(
             recipes=recipes,
             device=device,
             patches_on=patches_on,
-            watches=watches,
+            epoch_callbacks=epoch_callbacks,
             cache=not no_cache,
             progress=progress,
         )
@@ -96,11 +98,13 @@ def train(
     """
     from histoedge import data as sources
     from histoedge import lock
-    from histoedge.lab import catalogue, watching
+    from histoedge.lab import callbacks, catalogue
     from histoedge.lab import train as training
 
     settings, architecture = catalogue.training_settings(as_path(config), network=network, epochs=epochs, seed=seed)
-    watches = watching.chosen(Path(out).name, settings, tensorboard=as_path(tensorboard), mlflow=mlflow)
+    epoch_callbacks = callbacks.make_callbacks(
+        Path(out).name, settings, tensorboard=as_path(tensorboard), mlflow=mlflow
+    )
     with lock.held(Path(out)):
         splits = sources.load(str(data), splits=("train", "valid"), cache=not no_cache, progress=progress)
         return training.train(
@@ -111,7 +115,7 @@ def train(
             teacher=as_path(teacher),
             device=device,
             patches_on=patches_on,
-            watches=watches,
+            epoch_callbacks=epoch_callbacks,
             progress=progress,
         )
 
@@ -143,7 +147,7 @@ def tune(
     from histoedge.lab import tune as tuning
 
     file = as_path(config)
-    base = space.settings(file, family=network, epochs=epochs, seed=seed)
+    base = space.base_settings(file, family=network, epochs=epochs, seed=seed)
     compress_config = settings.compress_settings(file, train_seed=base.seed)
     plan = settings.resolve(settings.BenchPlan, file=file, options={})
     splits = sources.load(str(data), splits=("train", "valid"), cache=not no_cache, progress=progress)

@@ -1,4 +1,4 @@
-"""What the training patches of a run look like: ``RUN/appearance.json``, which goes into its manifests."""
+"""Pixel statistics of a run's training patches: ``RUN/appearance.json``, copied into the manifests."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,8 @@ NAME = "appearance.json"
 SAMPLE = 4_000  # patches
 
 
-def keep_appearance(run: Path, train: Split) -> None:
-    """Write the statistics of a seeded sample of the training split, unless they are there."""
+def write_appearance(run: Path, train: Split) -> None:
+    """Write the statistics of a seeded sample of the training split, unless the file has them already."""
     path = run / NAME
     if path.is_file() and _read(path).get("data") == train.content_hash:
         return
@@ -25,31 +25,35 @@ def keep_appearance(run: Path, train: Split) -> None:
 
 
 def describe(train: Split) -> dict[str, dict[str, float]]:
-    """``drift.describe`` of a seeded sample of the training split."""
-    chosen = np.sort(np.random.default_rng(0).permutation(len(train.labels))[:SAMPLE])
-    return drift.describe(train.patches[chosen])
+    """Return ``drift.describe`` of a seeded sample of the training split."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(train.labels))[:SAMPLE])
+    return drift.describe(train.patches[rows])
 
 
 def read_appearance(run: Path, content_hash: str) -> dict[str, dict[str, float]]:
-    """The statistics of the training split with that hash.
+    """Return the statistics of the training split with this hash.
 
     Raises:
-        ModelError: missing, unreadable or of other data.
+        ModelError: the file is missing, unreadable or describes other data.
     """
     path = run / NAME
-    found = _read(path) if path.is_file() else {}
-    if found.get("data") != content_hash:
-        what = "of other training data" if found else "missing"
-        raise ModelError(f"{path}: {what}; histoedge compress {run} --data DATA, with the run's own data, writes it")
-    statistics: dict[str, dict[str, float]] = found["statistics"]
+    document = _read(path) if path.is_file() else {}
+    if document.get("data") != content_hash:
+        problem = "describes other training data" if document else "missing"
+        raise ModelError(
+            f"{path}: {problem}; write it with histoedge compress {run} --data DATA, with the data of the training"
+        )
+    statistics: dict[str, dict[str, float]] = document["statistics"]
     return statistics
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ModelError(f"{path}: not a JSON document ({error}); delete it and compress again") from error
-    if not isinstance(found, dict) or not isinstance(found.get("statistics"), dict):
-        raise ModelError(f"{path}: not the statistics of a run's pixels; delete it and compress again")
-    return found
+        raise ModelError(
+            f"{path}: not a JSON document ({error}); delete it and run histoedge compress again"
+        ) from error
+    if not isinstance(document, dict) or not isinstance(document.get("statistics"), dict):
+        raise ModelError(f"{path}: contains no pixel statistics; delete it and run histoedge compress again")
+    return document

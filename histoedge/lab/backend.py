@@ -1,4 +1,4 @@
-"""Importing the frameworks once, quietly, on the device that was asked for."""
+"""Import Keras, TensorFlow and the optimisation toolkit without their log output, and choose the device."""
 
 import logging
 import os
@@ -9,34 +9,35 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from histoedge.config import Device
 from histoedge.edge.errors import ConfigError, RuntimeUnavailable
 
-NEEDED_BY = {
-    "jax": "pip install 'histoedge[lab,jax]', on an NVIDIA machine 'histoedge[lab,jax-cuda]'",
+INSTALL_COMMANDS = {
+    "jax": "pip install 'histoedge[lab,jax]', with an NVIDIA GPU 'histoedge[lab,jax-cuda]'",
     "torch": "pip install torch",
 }
-"""What to install for a backend of Keras other than TensorFlow, which the lab brings along."""
+"""Install commands for the Keras backends other than TensorFlow, which the extra ``lab`` includes."""
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what C++ start-up code prints on file descriptor 2; show it if the import fails."""
+    """Suppress what C++ code prints on file descriptor 2; print it if the block raises."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr = os.dup(2)
     with tempfile.TemporaryFile() as sink:
         os.dup2(sink.fileno(), 2)
         try:
             yield
         except BaseException:
             sink.seek(0)
-            os.write(kept, sink.read())
+            os.write(stderr, sink.read())
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _import(name: str) -> Any:
@@ -47,54 +48,67 @@ def _import(name: str) -> Any:
             warnings.simplefilter("ignore")
             module = import_module(name)
     except ImportError as error:
-        asked = os.environ.get("KERAS_BACKEND", "tensorflow") if name == "keras" else "tensorflow"
-        needs = NEEDED_BY.get(asked, "pip install 'histoedge[lab]'")
+        requested = os.environ.get("KERAS_BACKEND", "tensorflow") if name == "keras" else "tensorflow"
+        command = INSTALL_COMMANDS.get(requested, "pip install 'histoedge[lab]'")
         raise RuntimeUnavailable(
-            f"{name} is not usable here ({error}); training and exporting need: {needs}"
+            f"{name} cannot be imported ({error}); required for training and export: {command}"
         ) from error
-    except ValueError as error:  # of Keras, for a backend that it does not know
+    except ValueError as error:  # raised by Keras for an unknown backend
         raise ConfigError(f"KERAS_BACKEND: {error}; use tensorflow, jax or torch") from error
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return module
 
 
 def keras() -> Any:
-    """Keras 3, with the backend that ``KERAS_BACKEND`` names (TensorFlow without it)."""
+    """Return Keras 3 with the backend in ``KERAS_BACKEND`` (default: TensorFlow)."""
     module = _import("keras")
     if module.backend.backend() == "tensorflow":
         tensorflow()
     return module
 
 
+def set_random_seed(seed: int) -> None:
+    """Set the seeds of Python, NumPy, TensorFlow and the Keras backend."""
+    if find_spec("tensorflow") is not None:
+        _import("tensorflow")  # Keras imports it here on every backend, with log output
+    keras().utils.set_random_seed(seed)
+
+
 def name() -> str:
-    """Which backend Keras computes with: ``tensorflow``, ``jax`` or ``torch``."""
+    """Return the backend of Keras: ``tensorflow``, ``jax`` or ``torch``."""
     return str(keras().backend.backend())
 
 
 def tensorflow() -> Any:
-    """TensorFlow, with deterministic kernels so that the same seed gives the same weights."""
+    """Return TensorFlow with deterministic kernels: the same seed gives the same weights."""
     module = _import("tensorflow")
     module.config.experimental.enable_op_determinism()
     return module
 
 
 def tf_keras() -> Any:
-    """The Keras 2 that the optimisation toolkit wraps."""
+    """Return Keras 2, which the optimisation toolkit wraps."""
     tensorflow()
     return _import("tf_keras")
 
 
 def toolkit() -> Any:
-    """The TensorFlow Model Optimization toolkit."""
+    """Return the TensorFlow Model Optimization toolkit."""
     tf_keras()
     return _import("tensorflow_model_optimization")
 
 
 @dataclass(frozen=True)
 class Devices:
-    """Where Keras computes: ``count`` devices, in ``processes`` processes of which this is number ``process``.
+    """The devices of Keras; several devices divide every batch equally.
 
-    Where there are several, each takes an equal share of every batch (``distribution``); ``summary`` tells it.
+    Attributes:
+        summary: description in one line.
+        kind: ``cpu`` or ``gpu``.
+        count: number of devices in all processes.
+        process: number of this process.
+        processes: number of processes.
+        distribution: Keras' distribution over several devices; None for a single one.
     """
 
     summary: str
@@ -105,24 +119,24 @@ class Devices:
     distribution: Any = None
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Within it, what Keras builds lies on these devices."""
+        """Return a context in which Keras places what it builds on these devices."""
         return nullcontext() if self.distribution is None else self.distribution.scope()  # type: ignore[no-any-return]
 
     @property
     def part(self) -> slice:
-        """The shares of a batch that this process' devices take, of ``count``."""
+        """The shares of a batch, of ``count``, for the devices of this process."""
         share = self.count // self.processes
         return slice(self.process * share, (self.process + 1) * share)
 
     def wait_for_all(self) -> None:
-        """Return when every process has come here."""
+        """Block until every process has called this."""
         if self.processes > 1:
             from jax.experimental import multihost_utils
 
             multihost_utils.sync_global_devices("histoedge")
 
     def split_layout(self, dimensions: int) -> Any:
-        """Keras' layout of an array whose rows are divided among the devices; None for a single one."""
+        """Return Keras' layout of an array with rows divided among the devices; None for a single device."""
         if self.distribution is None:
             return None
         mesh = self.distribution.device_mesh
@@ -130,13 +144,13 @@ class Devices:
 
 
 def use_device(device: Device) -> Devices:
-    """Choose where Keras computes and say what was found; mixed precision where it is a GPU.
+    """Select the devices of Keras and return them; GPUs use mixed precision.
 
-    On JAX all devices share the work; several machines do where Keras' own ``KERAS_DISTRIBUTION_JOB_ADDRESSES``,
-    ``KERAS_DISTRIBUTION_NUM_PROCESSES`` and ``KERAS_DISTRIBUTION_PROCESS_ID`` are set.
+    JAX uses all devices. With Keras' ``KERAS_DISTRIBUTION_JOB_ADDRESSES``, ``KERAS_DISTRIBUTION_NUM_PROCESSES`` and
+    ``KERAS_DISTRIBUTION_PROCESS_ID``, it also uses several machines.
 
     Raises:
-        ConfigError: ``gpu`` was asked for and there is none.
+        ConfigError: ``gpu`` without a GPU.
     """
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -144,15 +158,15 @@ def use_device(device: Device) -> Devices:
     framework = keras()
     backend = framework.backend.backend()
     if backend == "jax":
-        _join(framework)
+        _join_machines(framework)
     gpus = [] if device == "cpu" else _gpus(backend)
     if device == "gpu" and not gpus:
-        raise ConfigError(f"--device gpu: the {backend} backend finds no GPU here; use --device cpu or auto")
+        raise ConfigError(f"--device gpu: the {backend} backend has no GPU; use --device cpu or auto")
     framework.mixed_precision.set_global_policy("mixed_bfloat16" if gpus else "float32")
     names = framework.distribution.list_devices("gpu" if gpus else "cpu") if backend == "jax" else []
     where = f"{max(len(names), 1)} GPU ({gpus[0]}), mixed precision" if gpus else f"CPU, {os.cpu_count()} cores"
     if len(gpus) > 1 and backend != "jax":
-        where += f"; {len(gpus) - 1} more are not used: KERAS_BACKEND=jax trains on all"
+        where += f"; {len(gpus) - 1} more unused, KERAS_BACKEND=jax trains on all"
     if len(names) > 1 and not gpus:
         where += f" as {len(names)} devices"
     summary = f"Keras {framework.__version__} on {backend}: {where}"
@@ -164,12 +178,12 @@ def use_device(device: Device) -> Devices:
     distribution = framework.distribution.DataParallel(devices=names, auto_shard_dataset=False)
     processes = jax.process_count()
     if processes > 1:
-        summary += f", in {processes} processes, this is number {jax.process_index()}"
+        summary += f", process {jax.process_index() + 1} of {processes}"
     return Devices(summary, kind, len(names), jax.process_index(), processes, distribution)
 
 
-def _join(framework: Any) -> None:
-    """Join the other machines, where Keras' settings name them; once in a process."""
+def _join_machines(framework: Any) -> None:
+    """Connect to the other machines if Keras' environment variables name them; once per process."""
     import jax
 
     if "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ and not jax.distributed.is_initialized():
@@ -177,9 +191,9 @@ def _join(framework: Any) -> None:
 
 
 def free_gpu_bytes() -> int:
-    """Memory that the GPUs still have for arrays, all together, as JAX tells."""
-    told = [device.memory_stats() or {} for device in _import("jax").devices() if device.platform == "gpu"]
-    return sum(int(stats.get("bytes_limit", 0)) - int(stats.get("bytes_in_use", 0)) for stats in told)
+    """Return the free memory of all GPUs together, as reported by JAX."""
+    statistics = [device.memory_stats() or {} for device in _import("jax").devices() if device.platform == "gpu"]
+    return sum(int(stats.get("bytes_limit", 0)) - int(stats.get("bytes_in_use", 0)) for stats in statistics)
 
 
 def _gpus(backend: str) -> list[str]:

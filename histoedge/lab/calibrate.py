@@ -1,8 +1,8 @@
-"""From logits on ``valid`` to probabilities and decisions: a temperature, and operating points with what they measured.
+"""Calibration on ``valid``: a temperature, and operating points with their measured sensitivity and specificity.
 
-Decided where the weights are made, so that the checkpoint carries it and an export needs no data. The logits are those
-of the deployed file as simulated there; an int8 file may answer a quantum beside them, which moves a few patches in a
-thousand across a threshold.
+Compression computes the calibration and stores it in the checkpoint: an export needs no data. The logits are simulated
+ones of the deployed file. An int8 file may differ by one quantum, which moves a few patches in a thousand across a
+threshold.
 """
 
 import dataclasses
@@ -22,55 +22,57 @@ from histoedge.lab.architecture import Network
 from histoedge.lab.weights import Arrays
 
 SHARES = (0.95, 0.90)
-"""The sensitivities and specificities for which there is an operating point."""
+"""Sensitivities and specificities with an operating point each."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How to read a network's logits, as decided on ``valid``; the threshold of 0.5 needs no choosing."""
+    """Temperature and operating points of a network, fitted on ``valid``; the threshold 0.5 needs no fit."""
 
     temperature: float
     operating_points: tuple[OperatingPoint, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """A JSON object."""
+        """Return the calibration as a JSON object."""
         return dataclasses.asdict(self)
 
 
 def from_json(document: Mapping[str, Any]) -> Calibration:
-    """What ``as_json`` gave.
+    """Return the calibration from the object that ``as_json`` returned.
 
     Raises:
-        KeyError, TypeError, ValueError: it did not give this.
+        KeyError, TypeError, ValueError: not such an object.
     """
     points = tuple(OperatingPoint(**point) for point in document["operating_points"])
     return Calibration(float(document["temperature"]), points)
 
 
-def calibrated(labels: ArrayLike, logits: ArrayLike) -> Calibration:
-    """The calibration that these patches of ``valid`` ask for.
+def fit_calibration(labels: ArrayLike, logits: ArrayLike) -> Calibration:
+    """Fit the calibration to the patches of ``valid``.
 
     Args:
         labels: (n,), 0 or 1, both present.
-        logits: (n,), finite, as the deployed file answers, rounding included.
+        logits: (n,), finite, of the deployed file, rounding included.
 
     Raises:
-        DataError: labels or logits are not so.
+        DataError: a label other than 0 and 1, a single class, or a logit that is not finite.
     """
     temperature = metrics.temperature(labels, logits)
-    chosen = [(f"sensitivity {share:.2f}", metrics.threshold_of_sensitivity(labels, logits, share)) for share in SHARES]
-    chosen += [
+    thresholds = [
+        (f"sensitivity {share:.2f}", metrics.threshold_of_sensitivity(labels, logits, share)) for share in SHARES
+    ]
+    thresholds += [
         (f"specificity {share:.2f}", metrics.threshold_of_specificity(labels, logits, share)) for share in SHARES
     ]
     points = []
-    for name, threshold in chosen:
+    for name, threshold in thresholds:
         sensitivity, specificity = (
             measure(labels, logits, threshold) for measure in (metrics.sensitivity, metrics.specificity)
         )
         points.append(
             OperatingPoint(
                 name=name,
-                threshold=float(special.expit(_with_room(logits, threshold) / temperature)),
+                threshold=float(special.expit(_between_logits(logits, threshold) / temperature)),
                 sensitivity=sensitivity.value,
                 sensitivity_lo=sensitivity.lo,
                 sensitivity_hi=sensitivity.hi,
@@ -84,21 +86,21 @@ def calibrated(labels: ArrayLike, logits: ArrayLike) -> Calibration:
     return Calibration(temperature, tuple(points))
 
 
-def of_network(network: Network, arrays: Arrays, valid: Split) -> Calibration:
-    """The calibration of a network as trained: weights as of ``network.weights_of``, batch norm included."""
-    return calibrated(valid.labels, _logits(network, arrays, valid))
+def calibrate_network(network: Network, arrays: Arrays, valid: Split) -> Calibration:
+    """Fit the calibration of a network; ``arrays`` as from ``weights.get_weights``, batch norm included."""
+    return fit_calibration(valid.labels, _logits(network, arrays, valid))
 
 
-def centred(network: Network, arrays: Arrays, valid: Split) -> tuple[Arrays, Calibration]:
-    """The network with the offset that ``valid`` asks for added to the head's bias, and its calibration.
+def centre_logits(network: Network, arrays: Arrays, valid: Split) -> tuple[Arrays, Calibration]:
+    """Return the weights with an offset added to the head's bias, and their calibration.
 
-    A temperature sharpens or softens probabilities; it cannot shift them all, as another share of tumour than in the
-    training patches asks for. The offset is that of Platt's (1999) logistic fit. No ranking of patches changes.
+    A temperature cannot correct a shift of all logits, which occurs when the share of tumour differs from that of the
+    training patches. The offset is that of Platt's (1999) logistic fit. The ranking of patches does not change.
     """
     logits = _logits(network, arrays, valid)
     offset = np.float32(metrics.logit_offset(valid.labels, logits))
-    moved = {**arrays, "head/bias": arrays["head/bias"] + offset}
-    return moved, calibrated(valid.labels, logits + offset)
+    shifted = {**arrays, "head/bias": arrays["head/bias"] + offset}
+    return shifted, fit_calibration(valid.labels, logits + offset)
 
 
 def _logits(network: Network, arrays: Arrays, valid: Split) -> np.ndarray:
@@ -107,11 +109,11 @@ def _logits(network: Network, arrays: Arrays, valid: Split) -> np.ndarray:
     return batches.logits_in_batches(model.predict_on_batch, valid)
 
 
-def _with_room(logits: ArrayLike, threshold: float) -> float:
-    """A threshold that decides alike, halfway to the next lower logit (as it is where there is none).
+def _between_logits(logits: ArrayLike, threshold: float) -> float:
+    """Return an equivalent threshold halfway to the next lower logit; unchanged if there is none.
 
-    An int8 file gives the same few logits to many patches. At one of them exactly, the last bit of a runtime's
-    arithmetic would decide over all of these; half a quantum below it decides nothing.
+    An int8 file has few distinct logits, each shared by many patches. With a threshold equal to one of them, the last
+    bit of a runtime's arithmetic would decide the class of all these patches; half a quantum below, it has no effect.
     """
     scores = np.asarray(logits, np.float64)
     lower = scores[scores < threshold]

@@ -1,4 +1,4 @@
-"""A trained or compressed network on disk: weights as data, with the settings and inputs they came from."""
+"""Checkpoints: the weights of a trained or compressed network on disk, with settings and input hashes."""
 
 import json
 from collections.abc import Mapping
@@ -16,17 +16,22 @@ from histoedge.lab.calibrate import Calibration
 from histoedge.lab.weights import Arrays
 
 SUFFIX = ".weights.h5"
-FORMAT = 2  # 2 carries the calibration
+FORMAT = 2  # since 2 with the calibration
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights by ``layer/weight`` name, their network, and what they were made from.
+    """Weights with their network and their inputs.
 
-    ``inputs`` is a JSON object: the settings and the SHA-256 of everything that went in. Weights of the
-    recipe ``fp32`` hold batch norm as trained; those of the other recipes are folded, and ``int8`` ones add
-    ``layer/range`` (minimum, maximum of the activation) for the input and every layer that has one.
-    ``valid_auc`` and ``calibration`` come from the logits on ``valid`` as deployed.
+    Attributes:
+        network: the architecture.
+        recipe: name of the recipe.
+        arrays: weights by ``layer/weight`` name. ``fp32`` contains batch norm as trained; other recipes have it folded
+            in. ``int8`` recipes add ``layer/range``, the minimum and maximum of the activation of the input and of
+            each convolution.
+        inputs: JSON object with the settings and the SHA-256 of all inputs.
+        valid_auc: AUC on ``valid``, from the logits of the deployed form.
+        calibration: calibration on ``valid``, from the same logits.
     """
 
     network: Network
@@ -38,28 +43,28 @@ class Checkpoint:
 
     @property
     def folded(self) -> Arrays:
-        """What is deployed: kernels and biases with batch norm folded in, and the ranges where there are any."""
+        """The deployed form: kernels and biases with batch norm folded in, and the activation ranges of int8."""
         ranges = {name: value for name, value in self.arrays.items() if name.endswith("/range")}
         return weights.fold(self.network, self.arrays) | ranges
 
 
 def path_of(run: Path, recipe: str) -> Path:
-    """``RUN/<recipe>.weights.h5``."""
+    """Return the path ``RUN/<recipe>.weights.h5``."""
     return run / f"{recipe}{SUFFIX}"
 
 
 def recipes_in(run: Path) -> tuple[Recipe, ...]:
-    """The recipes whose weights lie in RUN: in the order of ``RECIPES``, then any others by name."""
-    found = []
+    """Return the recipes with weights in RUN: first those of ``RECIPES`` in this order, then others by name."""
+    recipes = []
     for path in sorted(run.glob(f"*{SUFFIX}")):
-        with suppress(ConfigError):  # weights that somebody else put there
-            found.append(Recipe.parse(path.name.removesuffix(SUFFIX)))
-    listed = dict(zip(RECIPES, range(len(RECIPES)), strict=True))
-    return tuple(sorted(found, key=lambda recipe: listed.get(recipe.name, len(listed))))
+        with suppress(ConfigError):  # weights of another program
+            recipes.append(Recipe.parse(path.name.removesuffix(SUFFIX)))
+    rank = dict(zip(RECIPES, range(len(RECIPES)), strict=True))
+    return tuple(sorted(recipes, key=lambda recipe: rank.get(recipe.name, len(rank))))
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint, whole or not at all; the same content gives the same bytes."""
+    """Write the checkpoint atomically; the same content gives the same bytes."""
     attributes = {
         "format": FORMAT,
         "network": json.dumps(checkpoint.network.as_json(), sort_keys=True),
@@ -72,18 +77,18 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint at ``path``.
+    """Return the checkpoint at ``path``.
 
     Raises:
-        ModelError: missing, not a checkpoint of ours, of an older format, or not fitting its own network.
+        ModelError: missing file, not a checkpoint, older format, or kernels that do not fit the network.
     """
     if not path.is_file():
-        raise ModelError(f"{path}: no such weights; make them with histoedge train or histoedge compress")
+        raise ModelError(f"{path}: no such weights; create them with histoedge train or histoedge compress")
     arrays, attributes = hdf5.read_arrays(path)
     if "format" in attributes and attributes["format"] != FORMAT:
         raise ModelError(
-            f"{path}: weights of format {attributes['format']!r}, expected {FORMAT}, which carries the calibration on "
-            "valid; make them again in another folder"
+            f"{path}: weights of format {attributes['format']!r}, expected {FORMAT}, which includes the calibration; "
+            "train again in another folder"
         )
     try:
         network = architecture.from_json(json.loads(attributes["network"]), where=path)
@@ -91,18 +96,19 @@ def read(path: Path) -> Checkpoint:
         recipe, valid_auc = str(attributes["recipe"]), float(attributes["valid_auc"])
         calibration = calibrate.from_json(attributes["calibration"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: not weights of ours ({error!r} among the attributes)") from error
-    for name, shape in network.kernel_shapes.items():
-        found = arrays[f"{name}/kernel"].shape if f"{name}/kernel" in arrays else "nothing"
-        if found != shape:
-            raise ModelError(f"{path}: {name}/kernel has shape {found}, its network expects {shape}")
+        raise ModelError(f"{path}: not a histoedge weights file ({error!r} among the attributes)") from error
+    for name, expected in network.kernel_shapes.items():
+        if f"{name}/kernel" not in arrays:
+            raise ModelError(f"{path}: {name}/kernel is missing")
+        if (shape := arrays[f"{name}/kernel"].shape) != expected:
+            raise ModelError(f"{path}: {name}/kernel has shape {shape}, expected {expected}")
     return Checkpoint(network, recipe, arrays, inputs, valid_auc, calibration)
 
 
 def is_current(path: Path, inputs: Mapping[str, Any]) -> bool:
-    """Whether ``path`` already holds weights made from exactly these inputs.
+    """Return whether ``path`` contains weights with exactly these inputs.
 
     Raises:
-        ModelError: there is a file, and it cannot be read.
+        ModelError: the file exists and cannot be read.
     """
     return path.is_file() and read(path).inputs == json.loads(json.dumps(inputs))

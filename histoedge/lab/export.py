@@ -1,4 +1,4 @@
-"""Exporting a run's recipes under the file contract: model, golden patches, manifest, in that order."""
+"""Export the recipes of a run: write model, golden patches and manifest, in this order."""
 
 import hashlib
 import importlib.metadata
@@ -17,13 +17,13 @@ from histoedge.edge import Manifest, litert
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
-from histoedge.lab import appearance, checkpoint, promises, readback, saturate, to_onnx, to_tflite
+from histoedge.lab import appearance, checkpoint, constraints, readback, saturate, to_onnx, to_tflite
 from histoedge.lab.architecture import LABEL_PX, PATCH_PX
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.weights import Arrays
 from histoedge.version import __version__
 
-UM_PER_PX = 0.972  # PatchCamelyon: 10x, from slides scanned at 0.243
+UM_PER_PX = 0.972  # PatchCamelyon: 10x, from slides scanned at 0.243 um/px
 GOLDEN_PATCHES = 16
 TOOLS = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "tf2onnx", "onnx", "ai-edge-litert")
 FLOAT_TOLERANCE = {
@@ -36,7 +36,7 @@ Statistics = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Exported:
-    """A model file and whether it was written now or was there already."""
+    """A model file; ``written`` is False if it was current already."""
 
     model: Path
     written: bool
@@ -49,17 +49,17 @@ def export(
     formats: Sequence[str] = FORMATS,
     target_ort: str = to_onnx.DEFAULT_TARGET,
 ) -> list[Exported]:
-    """Write ``RUN/models/<recipe>.<format>`` with its sidecars from ``RUN/<recipe>.weights.h5``.
+    """Write ``RUN/models/<recipe>.<format>`` with manifest and golden patches from ``RUN/<recipe>.weights.h5``.
 
-    A file whose manifest names the same parents and tools is left as it is.
+    Files whose manifest has the same parents, statistics and tools are not written again.
 
     Raises:
-        ModelError: the weights or the statistics of the training pixels are missing or unreadable.
-        ConfigError: ``target_ort`` is no release that can be served.
-        ModelError: also when a file does not hold what the recipe's name promises.
+        ModelError: the weights or the pixel statistics are missing or unreadable, or the kernels in a file violate the
+            recipe's constraint.
+        ConfigError: ``target_ort`` is not a supported release.
     """
-    to_onnx.target(target_ort)
-    packed = recipe.scheme not in ("2of4", "cluster16")  # whose promise is to be seen in every kernel of the file
+    to_onnx.opset_and_ir_version(target_ort)
+    packed = recipe.scheme not in ("2of4", "cluster16")  # a packed stem would hide the constraint of its kernel
     weights = checkpoint.path_of(run, recipe.name)
     saved = checkpoint.read(weights)
     parents = {
@@ -68,15 +68,15 @@ def export(
         **{f"data {name}": value for name, value in saved.inputs["data"].items()},
     }
     statistics = appearance.read_appearance(run, saved.inputs["data"]["train"])
-    made: list[Exported] = []
+    exported: list[Exported] = []
     tflite: bytes | None = None
     for name in formats:
         model = run / "models" / f"{recipe.name}.{name}"
         tools = _tools(target_ort if name == "onnx" else None)
         if _is_current(model, parents, statistics, tools):
-            made.append(Exported(model, written=False))
+            exported.append(Exported(model, written=False))
             continue
-        if tflite is None:  # the golden logits of both formats come from it
+        if tflite is None:  # also for ONNX: the golden logits come from LiteRT
             tflite = to_tflite.convert(saved.network, saved.folded, precision=recipe.precision, packed=packed)
             golden = _golden(tflite)
         content = tflite
@@ -84,28 +84,24 @@ def export(
             content = to_onnx.convert(
                 saved.network, saved.folded, precision=recipe.precision, target_ort=target_ort, packed=packed
             )
-        kernels = readback.kernels(content, name, saved.network)
-        promises.refuse_broken(recipe, saved.network, kernels, where=model.name)
+        kernels = readback.read_kernels(content, name, saved.network)
+        constraints.check_kernels(recipe, saved.network, kernels, where=model.name)
         may_saturate = readback.may_saturate(kernels) if recipe.precision == "int8" else []
-        beside = _packed(_saturated(golden, content) if may_saturate and name == "onnx" else golden)
-        described = _manifest(
+        golden_bytes = _npz(_with_saturated_logits(golden, content) if may_saturate and name == "onnx" else golden)
+        manifest = _manifest(
             saved,
             recipe,
-            name,
-            content=content,
-            kernels=kernels,
-            may_saturate=may_saturate,
-            golden=beside,
+            _Content(name, content, golden_bytes, kernels, may_saturate),
             parents=parents,
             statistics=statistics,
             tools=tools,
         )
         manifests.verdict_path(model).unlink(missing_ok=True)
         files.write_bytes(model, content)
-        files.write_bytes(goldens.golden_path(model), beside)
-        files.write_json(manifests.manifest_path(model), described.as_json())
-        made.append(Exported(model, written=True))
-    return made
+        files.write_bytes(goldens.golden_path(model), golden_bytes)
+        files.write_json(manifests.manifest_path(model), manifest.as_json())
+        exported.append(Exported(model, written=True))
+    return exported
 
 
 def export_all(
@@ -115,48 +111,48 @@ def export_all(
     formats: Sequence[str] = FORMATS,
     target_ort: str = to_onnx.DEFAULT_TARGET,
 ) -> list[Exported]:
-    """``export`` of these recipes; without any, of all whose weights lie in RUN.
+    """Export these recipes or, without any, all recipes with weights in RUN.
 
     Raises:
-        ModelError, ConfigError: as ``export``; there are no weights in RUN.
+        ModelError, ConfigError: see ``export``; also if RUN contains no weights.
     """
-    wanted = recipes or checkpoint.recipes_in(run) or (Recipe.parse("fp32"),)  # of which export says that it is missing
-    return [made for recipe in wanted for made in export(run, recipe, formats=formats, target_ort=target_ort)]
+    selected = recipes or checkpoint.recipes_in(run) or (Recipe.parse("fp32"),)  # without weights, export raises
+    return [item for recipe in selected for item in export(run, recipe, formats=formats, target_ort=target_ort)]
 
 
 def outdated(run: Path) -> tuple[Path, ...]:
-    """The files in ``RUN/models`` that were made from other weights of their recipe than lie in RUN now, by name."""
-    found = []
+    """Return the files in ``RUN/models`` that were exported from earlier weights of their recipe, by name."""
+    models = []
     for weights in (checkpoint.path_of(run, recipe.name) for recipe in checkpoint.recipes_in(run)):
         sha256 = files.sha256(weights)
         for format_ in FORMATS:
             model = run / "models" / f"{weights.name.removesuffix(checkpoint.SUFFIX)}.{format_}"
-            with suppress(ModelError):  # verify tells what is wrong with it
+            with suppress(ModelError):  # verify reports unreadable manifests
                 if model.is_file() and manifests.read(model).parents.get("weights") != sha256:
-                    found.append(model)
-    return tuple(sorted(found))
+                    models.append(model)
+    return tuple(sorted(models))
 
 
-def renew(run: Path) -> list[Exported]:
-    """Write every file that is ``outdated`` again.
+def export_outdated(run: Path) -> list[Exported]:
+    """Export all ``outdated`` files again.
 
     Raises:
-        ModelError: as ``export``.
+        ModelError: see ``export``.
     """
-    made = []
+    exported = []
     for model in outdated(run):
-        made += export(run, Recipe.parse(model.stem), formats=(model.suffix.removeprefix("."),))
-    return made
+        exported += export(run, Recipe.parse(model.stem), formats=(model.suffix.removeprefix("."),))
+    return exported
 
 
 def _is_current(model: Path, parents: dict[str, str], statistics: Statistics, tools: dict[str, str]) -> bool:
     try:
-        held = manifests.read(model)
-        manifests.checked_bytes(model, held)
-        goldens.read_golden(model, held)
+        manifest = manifests.read(model)
+        manifests.checked_bytes(model, manifest)
+        goldens.read_golden(model, manifest)
     except ModelError:
         return False
-    return (held.parents, held.input_statistics, held.tools) == (parents, statistics, tools)
+    return (manifest.parents, manifest.input_statistics, manifest.tools) == (parents, statistics, tools)
 
 
 def _tools(target_ort: str | None) -> dict[str, str]:
@@ -165,32 +161,39 @@ def _tools(target_ort: str | None) -> dict[str, str]:
 
 
 def _golden(tflite: bytes) -> Arrays:
-    """What the golden file holds: synthetic patches, and what LiteRT answers to them."""
+    """Return the arrays of the golden file: synthetic patches, their labels and LiteRT's logits."""
     patches, labels = synthetic.golden(GOLDEN_PATCHES)
     logits = litert.open_litert(tflite).predict(patches).reshape(len(patches))
     return {"patches": patches, "labels": labels, "logits": logits}
 
 
-def _saturated(golden: Arrays, onnx: bytes) -> Arrays:
-    """With what ONNX Runtime answers on x86 CPUs without VNNI, LiteRT's sums being exact everywhere."""
+def _with_saturated_logits(golden: Arrays, onnx: bytes) -> Arrays:
+    """Add the logits of ONNX Runtime on x86 CPUs without VNNI; LiteRT's sums are exact on all CPUs."""
     return {**golden, "saturated": saturate.simulated_logits(onnx, golden["patches"])}
 
 
-def _packed(golden: Arrays) -> bytes:
+def _npz(golden: Arrays) -> bytes:
     content = io.BytesIO()
-    np.savez_compressed(content, **golden)  # type: ignore[arg-type]  # of its other keyword
+    np.savez_compressed(content, **golden)  # type: ignore[arg-type]  # mypy matches arrays with allow_pickle
     return content.getvalue()
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A model file to describe: its format, its bytes and those of its golden file, and its kernels."""
+
+    format: str
+    model: bytes
+    golden: bytes
+    kernels: Arrays
+    may_saturate: list[str]
 
 
 def _manifest(
     saved: Checkpoint,
     recipe: Recipe,
-    format_: str,
+    content: _Content,
     *,
-    content: bytes,
-    kernels: Arrays,
-    may_saturate: list[str],
-    golden: bytes,
     parents: dict[str, str],
     statistics: Statistics,
     tools: dict[str, str],
@@ -204,15 +207,15 @@ def _manifest(
         tolerance, reason = 1.01 * quantum, "one output quantum is rounding, two are a wrong scale"
     return Manifest(
         contract=manifests.CONTRACT,
-        format=format_,
+        format=content.format,
         recipe=recipe.name,
         network=network.name,
         params=network.params,
         macs=network.macs(),
-        sha256=hashlib.sha256(content).hexdigest(),
-        golden_sha256=hashlib.sha256(golden).hexdigest(),
+        sha256=hashlib.sha256(content.model).hexdigest(),
+        golden_sha256=hashlib.sha256(content.golden).hexdigest(),
         parents=parents,
-        fp32=f"fp32.{format_}",
+        fp32=f"fp32.{content.format}",
         stride_px=network.stride_px,
         receptive_field_px=network.receptive_field_px,
         centre_offset_px=PATCH_PX / 2,
@@ -227,8 +230,8 @@ def _manifest(
         tolerance=tolerance,
         tolerance_reason=reason,
         output_quantum=quantum,
-        zeros=readback.zeros(kernels),
-        may_saturate=may_saturate,
+        zeros=readback.zero_share(content.kernels),
+        may_saturate=content.may_saturate,
         input_statistics=statistics,
         tools=tools,
     )

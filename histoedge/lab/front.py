@@ -1,4 +1,4 @@
-"""The Pareto front of a study: the points that no other beats in both AUC and latency, and the files they leave."""
+"""The Pareto front of a study (points that no other point beats in AUC and latency), and its files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,17 @@ from histoedge.lab.architecture import Row
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A trial that came to its end.
+    """A completed trial.
 
-    ``valid_auc`` is the int8 file's; ``p50_ratio`` its median latency over the reference's in the same run,
-    ``int8_p50_us`` the same in microseconds. ``train`` and ``network`` are JSON documents of its settings.
+    Attributes:
+        trial: number of the trial.
+        valid_auc: AUC of the int8 file on valid.
+        p50_ratio: median latency of the int8 file relative to the reference, measured in the same run.
+        int8_p50_us: median latency of the int8 file in microseconds.
+        mmac: million multiply-accumulates per patch.
+        int8_kb: size of the int8 file in kB.
+        train: training settings as JSON.
+        network: architecture as JSON.
     """
 
     trial: int
@@ -29,15 +36,15 @@ class Point:
 
     @property
     def shape(self) -> str:
-        """The rows but the head: channels, ``k`` and the kernel where it is not 3, ``s`` and the stride if not 1."""
-        words = []
+        """The rows except the head: channels, ``k`` with the kernel if it is not 3, ``s`` with the stride if not 1."""
+        parts = []
         for row in self.network["rows"][:-1]:
             kernel = "" if row["kernel"] == 3 else f"k{row['kernel']}"
-            words.append(f"{row['channels']}{kernel}" + ("" if row["stride"] == 1 else f"s{row['stride']}"))
-        return " ".join(words)
+            parts.append(f"{row['channels']}{kernel}" + ("" if row["stride"] == 1 else f"s{row['stride']}"))
+        return " ".join(parts)
 
     def as_row(self) -> dict[str, Any]:
-        """One line for a person."""
+        """Return one row of the table of the front."""
         settings = ("learning_rate", "weight_decay", "batch", "stain_jitter")
         return {
             "trial": self.trial,
@@ -52,30 +59,33 @@ class Point:
 
 
 def write_front(
-    out: Path, points: Sequence[Point], numbers: Sequence[int], *, holds: Mapping[str, Any]
+    out: Path, points: Sequence[Point], numbers: Sequence[int], *, inputs: Mapping[str, Any]
 ) -> tuple[list[Point], Point]:
-    """Write ``best.toml``, ``front.json`` and ``front.png``; the front by latency, and the best of it.
+    """Write ``best.toml``, ``front.json`` and ``front.png``.
 
     Args:
         out: the folder.
-        points: all trials that came to their end.
-        numbers: which of them are the front.
-        holds: what the study holds for, as JSON.
+        points: all completed trials.
+        numbers: numbers of the trials on the front.
+        inputs: settings of the study, as JSON.
+
+    Returns:
+        The front by latency, and its point with the highest AUC.
     """
     front = sorted((point for point in points if point.trial in numbers), key=lambda point: point.p50_ratio)
     best = max(front, key=lambda point: (point.valid_auc, -point.p50_ratio))
-    files.write_text(out / "best.toml", toml(best))
-    document = {"best": best.trial, "front": [asdict(point) for point in front], "holds": holds}
+    files.write_text(out / "best.toml", settings_toml(best))
+    document = {"best": best.trial, "front": [asdict(point) for point in front], "holds": inputs}
     files.write_json(out / "front.json", document)
     _draw(out / "front.png", points, front, best)
     return front, best
 
 
-def toml(point: Point) -> str:
-    """The settings file that trains this point: ``[train]`` and ``[network]``."""
+def settings_toml(point: Point) -> str:
+    """Return the text of a settings file with this point's ``[train]`` and ``[network]``."""
     lines = [
-        f"# Trial {point.trial} of a search: valid AUC {point.valid_auc:.4f} as int8, "
-        f"{point.int8_p50_us:.1f} us, {point.p50_ratio:.3f} x the reference.",
+        f"# Trial {point.trial} of histoedge tune: int8 AUC on valid {point.valid_auc:.4f}, "
+        f"int8 latency {point.int8_p50_us:.1f} us, {point.p50_ratio:.3f} x the reference.",
         "[train]",
         *(f"{name} = {_value(value)}" for name, value in point.train.items() if value is not None),
         "",
@@ -84,15 +94,15 @@ def toml(point: Point) -> str:
         f"symmetric = {_value(point.network['symmetric'])}",
         "rows = [",
     ]
-    plain = {field.name: field.default for field in fields(Row)}
+    defaults = {field.name: field.default for field in fields(Row)}
     for row in point.network["rows"]:
-        said = ", ".join(f"{name} = {_value(value)}" for name, value in row.items() if value != plain[name])
-        lines.append(f"  {{{said}}},")
+        entries = ", ".join(f"{name} = {_value(value)}" for name, value in row.items() if value != defaults[name])
+        lines.append(f"  {{{entries}}},")
     return "\n".join([*lines, "]", ""])
 
 
 def _value(value: Any) -> str:
-    return json.dumps(value)  # strings, numbers, booleans and lists of them are written alike in JSON and TOML
+    return json.dumps(value)  # JSON and TOML have the same syntax for strings, numbers, booleans and lists of them
 
 
 def _draw(path: Path, points: Sequence[Point], front: Sequence[Point], best: Point) -> None:
@@ -103,7 +113,7 @@ def _draw(path: Path, points: Sequence[Point], front: Sequence[Point], best: Poi
     axes.scatter([point.p50_ratio for point in points], [point.valid_auc for point in points], color="0.7", s=18)
     axes.plot([point.p50_ratio for point in front], [point.valid_auc for point in front], "o-", label="front")
     axes.plot(best.p50_ratio, best.valid_auc, "*", markersize=14, label=f"best.toml (trial {best.trial})")
-    axes.set(xlabel="int8 latency, times the reference's", ylabel="AUC on valid, int8", title=f"{len(points)} trials")
+    axes.set(xlabel="int8 latency / reference latency", ylabel="int8 AUC on valid", title=f"{len(points)} trials")
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
     with files.replacing(path) as temporary:

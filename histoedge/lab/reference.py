@@ -1,6 +1,6 @@
-"""The source network as one more runtime: ``python -m histoedge.lab.reference`` answers like any other cell.
+"""The source network as a runtime for benchmarks: ``python -m histoedge.lab.reference`` serves the cell protocol.
 
-Patches in, logits out, through a compiled function (``model.predict`` on one patch is mostly overhead).
+It predicts with a compiled function, because ``model.predict`` on a single patch is mostly overhead.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from histoedge.lab import weights as keras_weights
 
 
 class KerasRunner:
-    """A ``Runner`` over a checkpoint, built in Keras 3 as it was trained, batch norm and all."""
+    """A ``Runner`` for a checkpoint, built in Keras 3 as it was trained, with batch norm."""
 
     runtime = "keras"
 
@@ -26,15 +26,15 @@ class KerasRunner:
         self.kernels = f"{keras.backend.backend()}, compiled"
         model = keras_weights.build(keras, saved.network, field_px=None)
         keras_weights.set_weights(model, saved.arrays, where=str(weights))
-        self._answer = _compiled(keras, model)
+        self._predict = _compile(keras, model)
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
-        """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels."""
+        """Return logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels."""
         pixels = edge.check_patches(patches).astype(np.float32) / np.float32(255)
-        return np.asarray(self._answer(pixels))
+        return np.asarray(self._predict(pixels))
 
 
-def _compiled(keras: Any, model: Any) -> Callable[[np.ndarray], Any]:
+def _compile(keras: Any, model: Any) -> Callable[[np.ndarray], Any]:
     backend_name = keras.backend.backend()
     if backend_name == "tensorflow":
         tf = backend.tensorflow()

@@ -1,8 +1,8 @@
-"""What an int8 ONNX file answers on an x86 CPU without VNNI, whose kernels add two products in saturating int16.
+"""Emulation of int8 ONNX files on x86 CPUs without VNNI, whose kernels add two products in saturating int16.
 
-There ONNX Runtime's kernels multiply uint8 by int8 with ``vpmaddubsw``: the products of two neighbours in the order
-kernel row, kernel column, channel are added in 16 bits, and what is beyond -32768..32767 is cut (MLAS's
-``QgemmU8X8KernelAvx2.asm`` and ``ConvSymKernelAvx2.asm``). Everything else is exact, so numpy can tell the logits.
+On these CPUs, ONNX Runtime multiplies uint8 by int8 with ``vpmaddubsw``: it adds the products of two neighbours, in the
+order kernel row, kernel column, channel, in 16 bits, and clips the sum to -32768..32767 (MLAS's
+``QgemmU8X8KernelAvx2.asm`` and ``ConvSymKernelAvx2.asm``). All other operations are exact, and numpy can emulate them.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ INT16 = np.iinfo(np.int16)
 
 @dataclass(frozen=True)
 class _Codes:
-    """Integers that stand for ``(codes - zero) * scale``; ``scale`` has one value, or one per output channel."""
+    """Codes of the values ``(codes - zero) * scale``; ``scale`` has one value, or one per output channel."""
 
     codes: np.ndarray
     scale: np.ndarray
@@ -26,15 +26,15 @@ class _Codes:
 
 
 def simulated_logits(content: bytes, patches: np.ndarray, *, saturating: bool = True) -> np.ndarray:
-    """Logits float32 (N,) of uint8 (N, 96, 96, 3) patches; without ``saturating`` those of every other CPU.
+    """Return the logits float32 (N,) of a file on a CPU without VNNI.
 
     Args:
-        content: an int8 ``.onnx`` file of ours.
-        patches: raw pixels.
-        saturating: whether sums of two products are cut.
+        content: an int8 ``.onnx`` file that ``export`` wrote.
+        patches: raw pixels, uint8 (N, 96, 96, 3).
+        saturating: clip sums of two products; False emulates all other CPUs.
 
     Raises:
-        ModelError: an operator that our int8 files do not hold.
+        ModelError: an operator that exported int8 files do not contain.
     """
     import onnx
 
@@ -45,26 +45,28 @@ def simulated_logits(content: bytes, patches: np.ndarray, *, saturating: bool = 
         inputs = [values[name] for name in node.input]
         attributes = {entry.name: list(entry.ints) for entry in node.attribute}
         if node.op_type == "Reshape":
-            made: Any = _reshaped(inputs[0], inputs[1])
+            output: Any = _reshape(inputs[0], inputs[1])
         elif node.op_type == "Transpose":
-            made = inputs[0].transpose(attributes["perm"])
+            output = inputs[0].transpose(attributes["perm"])
         elif node.op_type == "DequantizeLinear":
-            made = _Codes(inputs[0], inputs[1], int(np.max(inputs[2])))  # of a kernel all are 0
+            output = _Codes(inputs[0], inputs[1], int(np.max(inputs[2])))  # all zero points of a kernel are 0
         elif node.op_type == "Conv":
-            made = _convolved(*inputs, strides=attributes["strides"], saturating=saturating)
+            output = _convolve(*inputs, strides=attributes["strides"], saturating=saturating)
         elif node.op_type == "QuantizeLinear":
-            made = _requantised(*inputs)
+            output = _requantise(*inputs)
         elif node.op_type == "MaxPool":
-            made = _pooled(inputs[0], attributes)
+            output = _max_pool(inputs[0], attributes)
         else:
-            raise ModelError(f"int8: operator {node.op_type} of {node.name} is not emulated; expected a file of ours")
-        values[node.output[0]] = made
+            raise ModelError(
+                f"int8: operator {node.op_type} of {node.name} is not emulated; expected a file that histoedge exported"
+            )
+        values[node.output[0]] = output
     last = values[graph.output[0].name]
     return np.asarray((last.codes.astype(np.int32) - last.zero) * last.scale, np.float32).reshape(-1)
 
 
-def sums(rows: np.ndarray, columns: np.ndarray, *, saturating: bool) -> np.ndarray:
-    """The product int32 (P, C) of uint8 (P, K) and int8 (K, C), the products of each two neighbours added in int16."""
+def pairwise_sums(rows: np.ndarray, columns: np.ndarray, *, saturating: bool) -> np.ndarray:
+    """Return the product int32 (P, C) of uint8 (P, K) and int8 (K, C), with pairs of products added in int16."""
     if not saturating:
         return np.asarray(np.rint(rows.astype(np.float64) @ columns.astype(np.float64)), np.int32)
     total = np.zeros((len(rows), columns.shape[1]), np.int32)
@@ -75,36 +77,36 @@ def sums(rows: np.ndarray, columns: np.ndarray, *, saturating: bool) -> np.ndarr
     return total
 
 
-def _convolved(
+def _convolve(
     pixels: _Codes, kernel: _Codes, bias: _Codes | None = None, *, strides: list[int], saturating: bool
 ) -> _Codes:
-    """The sums int32 (N, C, h, w) of a valid convolution, bias added, with the scale of each channel."""
+    """Return the sums int32 (N, C, h, w) of a valid convolution with bias, and the scale per channel."""
     channels, _, height, width = kernel.codes.shape
     windows = np.lib.stride_tricks.sliding_window_view(pixels.codes, (height, width), axis=(2, 3))
     windows = windows[:, :, :: strides[0], :: strides[1]]  # (N, in, h, w, height, width)
     count, _, rows, columns = windows.shape[:4]
     flat = windows.transpose(0, 2, 3, 4, 5, 1).reshape(count * rows * columns, -1)
     weights = kernel.codes.transpose(2, 3, 1, 0).reshape(-1, channels)
-    total = sums(flat, weights, saturating=saturating) - pixels.zero * weights.sum(axis=0, dtype=np.int32)
+    total = pairwise_sums(flat, weights, saturating=saturating) - pixels.zero * weights.sum(axis=0, dtype=np.int32)
     if bias is not None:
         total += bias.codes
     return _Codes(total.reshape(count, rows, columns, channels).transpose(0, 3, 1, 2), pixels.scale * kernel.scale)
 
 
-def _requantised(total: _Codes, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
-    """The codes of sums: scaled in float32, rounded to even, cut to what the type holds."""
+def _requantise(total: _Codes, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
+    """Return the codes of sums: scaled in float32, rounded to even, clipped to the range of the type."""
     multiplier = np.reshape(total.scale / scale, (-1, 1, 1)).astype(np.float32)
     limits = np.iinfo(zero.dtype)
     codes = np.rint((total.codes.astype(np.float32) - total.zero) * multiplier) + int(zero)
     return np.asarray(np.clip(codes, limits.min, limits.max), zero.dtype)
 
 
-def _pooled(pixels: _Codes, attributes: Mapping[str, list[int]]) -> _Codes:
+def _max_pool(pixels: _Codes, attributes: Mapping[str, list[int]]) -> _Codes:
     windows = np.lib.stride_tricks.sliding_window_view(pixels.codes, attributes["kernel_shape"], axis=(2, 3))
     down, right = attributes["strides"]
     return _Codes(windows[:, :, ::down, ::right].max(axis=(4, 5)), pixels.scale, pixels.zero)
 
 
-def _reshaped(tensor: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """As ONNX does: 0 keeps a side."""
+def _reshape(tensor: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Reshape as in ONNX: 0 keeps the side of the input."""
     return tensor.reshape([side or tensor.shape[place] for place, side in enumerate(shape.tolist())])

@@ -1,4 +1,4 @@
-"""What ``tune`` searches: the settings of the training, and networks of three stages of 3 x 3 convolutions."""
+"""The search space of ``tune``: training settings, and networks of three stages of 3 x 3 convolutions."""
 
 import dataclasses
 from pathlib import Path
@@ -21,36 +21,38 @@ SPACE: dict[str, Any] = {
     "symmetric": (False, True),
     "stem_kernel": (3, 5, 7),
     "stem_stride": (2, 4),
-    "rows": ((0, 2), (1, 3), (0, 3)),  # of 3 x 3 per stage; the second and third stage begin with stride 2
-    "widest": {"nano": 64, "edge": 96, "accurate": 160, "tuned": 160},  # channels, by the network's name
+    "rows": ((0, 2), (1, 3), (0, 3)),  # 3 x 3 convolutions per stage; the second and third stage start with stride 2
+    "widest": {"nano": 64, "edge": 96, "accurate": 160, "tuned": 160},  # largest channel count by network name
 }
 
 
-def settings(file: Path | None, *, family: str | None, epochs: int | None, seed: int | None) -> TrainConfig:
-    """What all trials share, from the file's ``[train]`` and the options; its network is the family, or ``tuned``.
+def base_settings(file: Path | None, *, family: str | None, epochs: int | None, seed: int | None) -> TrainConfig:
+    """Return the settings common to all trials, from the file's ``[train]`` and the options.
+
+    ``network`` is the name of the family, or ``tuned`` without one.
 
     Raises:
-        ConfigError: no such family, or the file holds a network of its own.
+        ConfigError: unknown family, or a table ``[network]`` in the file.
     """
     if family is not None and family not in BUDGETS:
         raise config.unknown_name("network family", family, BUDGETS)
     if file is not None and "network" in config.read_toml(file):
-        raise ConfigError(f"{file}: tune makes up the network itself; take [network] out, or use histoedge train")
+        raise ConfigError(f"{file}: tune searches the network; remove [network], or use histoedge train")
     options = {"network": family or "tuned", "epochs": epochs, "seed": seed}
     return config.resolve(TrainConfig, file=file, options=options)
 
 
 def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
-    """The settings and the network of a trial: always one of the contract, but maybe over its budget.
+    """Return the settings and the network of a trial. The network is valid, but may exceed its budget.
 
-    A 3 x 3 row that no longer fits into what the rows before leave is left out; the head takes the rest. In a
-    symmetric network a kernel grows until its windows reach both edges.
+    3 x 3 rows are skipped when the output of the previous row is too small; the head covers the remaining output. In a
+    symmetric network, kernels are enlarged until their windows reach both edges.
     """
     rate = trial.suggest_float("learning_rate", *SPACE["learning_rate"], log=True)
     decay = trial.suggest_float("weight_decay", *SPACE["weight_decay"], log=True)
-    chosen = dataclasses.replace(
+    settings = dataclasses.replace(
         base,
-        learning_rate=float(f"{rate:.3g}"),  # as it is written down, so that the file trains what the trial trained
+        learning_rate=float(f"{rate:.3g}"),  # rounded as in best.toml, which then repeats the trial's training
         weight_decay=float(f"{decay:.3g}"),
         batch=trial.suggest_categorical("batch", SPACE["batch"]),
         stain_jitter=round(trial.suggest_float("stain_jitter", *SPACE["stain_jitter"], step=0.05), 2),
@@ -74,12 +76,12 @@ def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
         trial.suggest_categorical("stem_kernel", SPACE["stem_kernel"]),
         trial.suggest_categorical("stem_stride", SPACE["stem_stride"]),
     )
-    for stage, (fewest, most) in enumerate(SPACE["rows"], start=1):
-        count = trial.suggest_int(f"rows_{stage}", fewest, most)
+    for stage, (minimum, maximum) in enumerate(SPACE["rows"], start=1):
+        count = trial.suggest_int(f"rows_{stage}", minimum, maximum)
         channels = trial.suggest_int(f"channels_{stage}", 8, widest, step=8)
         for number in range(count):
             stride = 2 if stage > 1 and number == 0 else 1
             if size >= 4:
                 add(channels, 3, stride)
     rows.append(Row(kind="head", channels=1, kernel=size, bias=True))
-    return chosen, Network(base.network, tuple(rows), symmetric)
+    return settings, Network(base.network, tuple(rows), symmetric)

@@ -1,9 +1,9 @@
-"""The first convolution over blocks of pixels: the same sums in a layout that integer kernels are fast at.
+"""Packing of the first convolution over blocks of pixels: the same integer sums in a faster layout.
 
-Integer kernels take the channels of one tap at a time, padded to 4, 8 or 64 codes, so three colours waste most of
-each step. Blocks of ``stride`` pixels have more channels and need fewer taps; the weights that a block has beyond
-the kernel are 0, so every sum is the same integer. Float kernels gain nothing by it. The field's sides must be
-multiples of the stride.
+Integer kernels process the channels of one tap at a time, padded to 4, 8 or 64 codes; three colours waste most of
+this. A block of ``stride`` pixels has more channels and needs fewer taps. Weights of a block outside the kernel are
+0, which keeps every sum the same integer. Float kernels gain no speed. The sides of the field must be multiples of
+the stride.
 """
 
 import math
@@ -14,30 +14,35 @@ from histoedge.lab.architecture import Network
 
 
 def packs(network: Network) -> bool:
-    """Whether the network's first convolution has a stride to make blocks of."""
+    """Return whether the network's first convolution has a stride above 1, the condition for packing."""
     return network.rows[0].stride > 1
 
 
 def pack(kernel: np.ndarray, stride: int, *, rows: bool) -> np.ndarray:
-    """A kernel (height, width, in, out) for blocks of ``stride`` columns, and of ``stride`` rows if asked.
+    """Return the packed kernel for blocks of ``stride`` columns or, with ``rows``, of ``stride`` rows and columns.
+
+    Args:
+        kernel: (height, width, in, out).
+        stride: stride of the convolution.
+        rows: pack rows as well as columns.
 
     Returns:
-        (height, width / stride, stride x in, out), with ``rows`` (height / stride, width / stride, stride x stride x
-        in, out); the channel counts rows of a block slowest, then columns, then colours, as SPACE_TO_DEPTH does.
+        (height, width / stride, stride x in, out); with ``rows`` (height / stride, width / stride, stride x stride x
+        in, out). Sides are rounded up. Channel order as in SPACE_TO_DEPTH: row of the block, column, colour.
     """
     height, width, inputs, outputs = kernel.shape
     down = stride if rows else 1
     blocks = math.ceil(height / down), math.ceil(width / stride)
     padded = np.zeros((blocks[0] * down, blocks[1] * stride, inputs, outputs), kernel.dtype)
     padded[:height, :width] = kernel
-    parted = padded.reshape(blocks[0], down, blocks[1], stride, inputs, outputs).transpose(0, 2, 1, 3, 4, 5)
-    return parted.reshape(*blocks, down * stride * inputs, outputs)
+    split = padded.reshape(blocks[0], down, blocks[1], stride, inputs, outputs).transpose(0, 2, 1, 3, 4, 5)
+    return split.reshape(*blocks, down * stride * inputs, outputs)
 
 
 def unpack(packed: np.ndarray, shape: tuple[int, int, int, int], stride: int, *, rows: bool) -> np.ndarray:
-    """The kernel of that shape (height, width, in, out) which ``pack`` packed."""
+    """Return the kernel of this shape (height, width, in, out) from its packed form: inverse of ``pack``."""
     height, width, inputs, outputs = shape
     down = stride if rows else 1
     blocks = packed.shape[:2]
-    parted = packed.reshape(*blocks, down, stride, inputs, outputs).transpose(0, 2, 1, 3, 4, 5)
-    return parted.reshape(blocks[0] * down, blocks[1] * stride, inputs, outputs)[:height, :width]
+    split = packed.reshape(*blocks, down, stride, inputs, outputs).transpose(0, 2, 1, 3, 4, 5)
+    return split.reshape(blocks[0] * down, blocks[1] * stride, inputs, outputs)[:height, :width]

@@ -1,7 +1,7 @@
-"""A network to the bytes of an ONNX file, by way of its TFLite file, so that both hold the same numbers.
+"""Convert a network to an ONNX file by way of its TFLite file: both contain the same numbers.
 
-``tf2onnx.convert.from_keras`` would fold quantised weights back to floats; ``from_tflite`` keeps int8 weights
-and every scale. What it leaves to clean up is done here by small passes over the graph.
+``tf2onnx.convert.from_keras`` would fold quantised weights back to floats; ``from_tflite`` keeps int8 weights and all
+scales. Small passes over the graph then clean up its result.
 """
 
 import tempfile
@@ -21,15 +21,15 @@ from histoedge.lab.architecture import Network
 
 OPSET, IR_VERSION = 17, 8
 DEFAULT_TARGET = "1.15"  # the oldest ONNX Runtime wheel for Python 3.11
-# The newest opset and IR version that a release of ONNX Runtime reads (its "versioning" page), up to what we write.
+# Newest opset and IR version that each release of ONNX Runtime reads (its "versioning" page), up to the ones used here.
 _READS = {(1, 7): (13, 7), (1, 8): (14, 7), (1, 9): (15, 8), (1, 10): (15, 8), (1, 11): (16, 8), (1, 12): (17, 8)}
 
 
-def target(ort_version: str) -> tuple[int, int]:
-    """The opset and IR version for an ONNX Runtime release ``X.Y``.
+def opset_and_ir_version(ort_version: str) -> tuple[int, int]:
+    """Return the opset and IR version for an ONNX Runtime release ``X.Y``.
 
     Raises:
-        ConfigError: not a release number, or one older than 1.7, which has no per-channel quantisation.
+        ConfigError: not a release number, or a release before 1.7, which does not support per-channel quantisation.
     """
     try:
         major, minor = (int(part) for part in ort_version.split(".")[:2])
@@ -37,7 +37,7 @@ def target(ort_version: str) -> tuple[int, int]:
         raise ConfigError(f"--target-ort expects a release like {DEFAULT_TARGET}, got {ort_version!r}") from None
     if (major, minor) < min(_READS):
         raise ConfigError(
-            f"--target-ort {ort_version}: releases before 1.7 do not read per-channel int8; use 1.7 or newer"
+            f"--target-ort {ort_version}: releases before 1.7 do not support per-channel int8; use 1.7 or newer"
         )
     return _READS.get((major, minor), (OPSET, IR_VERSION))
 
@@ -50,12 +50,17 @@ def convert(
     target_ort: str = DEFAULT_TARGET,
     packed: bool = True,
 ) -> bytes:
-    """The file for folded weights (for int8 with ranges); batch, height and width are free. Same input, same bytes.
+    """Return the bytes of the ONNX file, with variable batch, height and width; the same input gives the same bytes.
 
-    ``packed`` is as for ``to_tflite.convert``.
+    Args:
+        network: the architecture.
+        arrays: folded weights, see ``to_tflite.convert``.
+        precision: see ``to_tflite.convert``.
+        target_ort: oldest ONNX Runtime release that must read the file.
+        packed: see ``to_tflite.convert``.
     """
-    opset, ir_version = target(target_ort)
-    # a second TFLite of the same weights: a fixed field would leave Reshapes that refuse other sizes
+    opset, ir_version = opset_and_ir_version(target_ort)
+    # not the TFLite file that is exported: with a fixed field, its Reshapes would fail on other sizes
     model = _from_tflite(to_tflite.convert(network, arrays, precision=precision, field_px=None), opset)
     for clean in PASSES:
         clean(model.graph)
@@ -64,8 +69,8 @@ def convert(
     if precision == "fp16":
         store_half_precision(model.graph)
     if precision == "int8":
-        refuse_floats(model.graph)
-    model = canonical(model, ir_version=ir_version)
+        check_integer_only(model.graph)
+    model = canonicalise(model, ir_version=ir_version)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -76,7 +81,7 @@ def _from_tflite(content: bytes, opset: int) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         import tf2onnx
 
-        tf2onnx.utils.INTERNAL_NAME = 1  # it counts on from model to model, and what it makes depends on the count
+        tf2onnx.utils.INTERNAL_NAME = 1  # a counter over all models, on which the result depends
         path = Path(folder) / "model.tflite"
         path.write_bytes(content)
         model: onnx.ModelProto
@@ -84,13 +89,13 @@ def _from_tflite(content: bytes, opset: int) -> onnx.ModelProto:
     return model
 
 
-# ---- passes: each changes the graph in place and leaves alone what it does not recognise -------------------------
+# ---- passes: each changes the graph in place and skips patterns that it does not recognise -----------------------
 
 
 def absorb_clipping(graph: onnx.GraphProto) -> None:
-    """Drop a Relu or Clip whose only consumer quantises to a range within its bounds: the quantisation clips as well.
+    """Remove a Relu or Clip if its only consumer quantises to a range within its bounds: the quantisation also clips.
 
-    One that the quantisation does not enforce stays (and ``refuse_floats`` refuses the graph).
+    Others stay; ``check_integer_only`` then fails.
     """
     for clip in [node for node in graph.node if node.op_type in ("Relu", "Clip")]:
         consumers = _consumers(graph, clip.output[0])
@@ -108,7 +113,7 @@ def absorb_clipping(graph: onnx.GraphProto) -> None:
 
 
 def _bounds(graph: onnx.GraphProto, clip: onnx.NodeProto) -> tuple[float, float]:
-    """What a Relu or Clip lets through; nothing (inf, -inf) where a bound of a Clip is no constant."""
+    """Return the output range of a Relu or Clip; the empty range (inf, -inf) if a bound is not constant."""
     if clip.op_type == "Relu":
         return 0.0, np.inf
     bounds = []
@@ -122,9 +127,9 @@ def _bounds(graph: onnx.GraphProto, clip: onnx.NodeProto) -> tuple[float, float]
 
 
 def activations_to_uint8(graph: onnx.GraphProto) -> None:
-    """Turn int8 activations into uint8 by adding 128 to codes and zero points; weights stay int8.
+    """Convert int8 activations to uint8: add 128 to codes and zero points; weights stay int8.
 
-    ONNX Runtime's x86 kernels are u8 x s8; int8 activations keep it from fusing.
+    ONNX Runtime's x86 kernels are uint8 x int8; it does not fuse int8 activations.
     """
     for node in graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 3:
@@ -143,7 +148,7 @@ def drop_requantisation(graph: onnx.GraphProto) -> None:
         if dequantize is None or dequantize.op_type != "DequantizeLinear":
             continue
         pairs = zip(dequantize.input[1:3], quantize.input[1:3], strict=True)
-        constants = [(_constant(graph, ours), _constant(graph, theirs)) for ours, theirs in pairs]
+        constants = [(_constant(graph, first), _constant(graph, second)) for first, second in pairs]
         if all(a is not None and b is not None and a.dtype == b.dtype and np.array_equal(a, b) for a, b in constants):
             for consumer in _consumers(graph, quantize.output[0]):
                 consumer.input[:] = [
@@ -155,11 +160,11 @@ def drop_requantisation(graph: onnx.GraphProto) -> None:
 
 
 def transpose_at_the_end(graph: onnx.GraphProto) -> None:
-    """Move the one channel of the logit last by a Transpose, which takes any batch, instead of Reshape and Squeeze.
+    """Move the channel of the logit last with a Transpose, which supports any batch, instead of Reshape and Squeeze.
 
-    tf2onnx moves it by a Reshape for batch 1 and a Squeeze, with the dequantisation before, between or behind; for
-    some values of its name counter it even loses the Squeeze, and the model its rank. Whatever is there is replaced:
-    first the Transpose, then the dequantisation.
+    tf2onnx uses a Reshape for batch 1 and a Squeeze, with the dequantisation before, between or after them. For some
+    values of its name counter it drops the Squeeze, and the output has the wrong rank. All of this is replaced by the
+    Transpose followed by the dequantisation.
     """
     producers = {output: node for node in graph.node for output in node.output}
     result = source = graph.output[0].name
@@ -172,10 +177,10 @@ def transpose_at_the_end(graph: onnx.GraphProto) -> None:
     for node in tail:
         graph.node.remove(node)
     dequantise = [node for node in tail if node.op_type == "DequantizeLinear"]
-    moved = f"{result}_channel_last" if dequantise else result
-    graph.node.append(helper.make_node("Transpose", [source], [moved], perm=[0, 2, 3, 1]))
-    for node in dequantise:  # at most one: there is one logit
-        graph.node.append(helper.make_node("DequantizeLinear", [moved, *node.input[1:]], [result]))
+    transposed = f"{result}_channel_last" if dequantise else result
+    graph.node.append(helper.make_node("Transpose", [source], [transposed], perm=[0, 2, 3, 1]))
+    for node in dequantise:  # at most one, for the logit
+        graph.node.append(helper.make_node("DequantizeLinear", [transposed, *node.input[1:]], [result]))
 
 
 PASSES: tuple[Callable[[onnx.GraphProto], None], ...] = (
@@ -187,9 +192,9 @@ PASSES: tuple[Callable[[onnx.GraphProto], None], ...] = (
 
 
 def pack_stem(graph: onnx.GraphProto) -> None:
-    """Let a first convolution with a stride read blocks of columns, which a Reshape of the pixels gives for nothing.
+    """Change a first convolution with a stride to read blocks of columns (see ``stem``): a free Reshape of the pixels.
 
-    See ``stem``. It must read the transposed and dequantised input and have int8 weights; else it stays.
+    The convolution must read the transposed and dequantised input and have int8 weights; others stay.
     """
     producers = {output: node for node in graph.node for output in node.output}
     convolution = next((node for node in graph.node if node.op_type == "Conv"), None)
@@ -221,11 +226,11 @@ MOVES = ("Transpose", "Reshape")
 IN_INTEGERS = ("Conv", "MaxPool", *MOVES)  # between DequantizeLinear and QuantizeLinear
 
 
-def refuse_floats(graph: onnx.GraphProto) -> None:
-    """Pass a graph in which every operator stands between quantised values, so that a runtime computes in integers.
+def check_integer_only(graph: onnx.GraphProto) -> None:
+    """Check that all operators have quantised inputs and outputs: runtimes then compute in integers.
 
     Raises:
-        ModelError: an operator that the integer path does not support, or one with a float input or output; named.
+        ModelError: an operator without integer support, or with a float input or output; the message states it.
     """
     producers = {output: node for node in graph.node for output in node.output}
     for node in graph.node:
@@ -233,20 +238,20 @@ def refuse_floats(graph: onnx.GraphProto) -> None:
             continue
         if node.op_type not in IN_INTEGERS:
             raise ModelError(
-                f"int8: operator {node.op_type} (layer {node.name or node.output[0]}) does not run in integers; "
-                f"build the network of convolutions with ReLU and max-pools, or export it as fp32"
+                f"int8: operator {node.op_type} (layer {node.name or node.output[0]}) has no integer support; "
+                "use only convolutions with ReLU and max-pools, or export as fp32"
             )
         quantised = [producers[name].op_type == "DequantizeLinear" for name in node.input if name in producers]
         read = [consumer.op_type == "QuantizeLinear" for consumer in _consumers(graph, node.output[0])]
         if node.op_type not in MOVES and not (quantised and all(quantised) and read and all(read)):
             raise ModelError(
-                f"int8: operator {node.op_type} (layer {node.name or node.output[0]}) reads or gives floats; "
-                "its activation needs a range of its own, set by calibration"
+                f"int8: operator {node.op_type} (layer {node.name or node.output[0]}) has a float input or output; "
+                "its activation requires a range of its own from calibration"
             )
 
 
 def store_half_precision(graph: onnx.GraphProto) -> None:
-    """Store float32 kernels and biases as float16 with a Cast back, which a runtime does once when it loads."""
+    """Store float32 kernels and biases as float16 with a Cast, which runtimes compute once when they load the file."""
     for node in [node for node in graph.node if node.op_type == "Conv"]:
         for position in range(1, len(node.input)):
             value = _constant(graph, node.input[position])
@@ -258,10 +263,10 @@ def store_half_precision(graph: onnx.GraphProto) -> None:
             node.input[position] = cast.output[0]
 
 
-def canonical(model: onnx.ModelProto, *, ir_version: int) -> onnx.ModelProto:
-    """The same model with nodes in the order in which the output needs them, and names made from that order.
+def canonicalise(model: onnx.ModelProto, *, ir_version: int) -> onnx.ModelProto:
+    """Return the same model with nodes in topological order from the output, and names derived from that order.
 
-    tf2onnx numbers names with counters and orders nodes by chance; this form depends on the content alone.
+    tf2onnx numbers names with counters and its node order varies; this form depends only on the content.
     """
     graph = model.graph
     producers = {output: node for node in graph.node for output in node.output}
@@ -274,23 +279,21 @@ def canonical(model: onnx.ModelProto, *, ir_version: int) -> onnx.ModelProto:
         if value in names or value in constants:
             return
         node = producers[value]
-        for needed in node.input:
-            visit(needed)
+        for name in node.input:
+            visit(name)
         label = f"{node.op_type}_{len(nodes)}"
         inputs = []
-        for position, needed in enumerate(node.input):
-            if needed in constants:  # every use gets a copy of its own: what was shared is an accident
-                copied = onnx.TensorProto()
-                copied.CopyFrom(
-                    numpy_helper.from_array(numpy_helper.to_array(constants[needed]), f"{label}_{position}")
-                )
-                initializers.append(copied)
-                inputs.append(copied.name)
+        for position, name in enumerate(node.input):
+            if name in constants:  # a copy per use: which constants tf2onnx shares varies
+                tensor = onnx.TensorProto()
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constants[name]), f"{label}_{position}"))
+                initializers.append(tensor)
+                inputs.append(tensor.name)
             else:
-                inputs.append(names[needed])
-        fresh = helper.make_node(node.op_type, inputs, [label], name=label)
-        fresh.attribute.extend(sorted(node.attribute, key=lambda attribute: attribute.name))
-        nodes.append(fresh)
+                inputs.append(names[name])
+        renamed = helper.make_node(node.op_type, inputs, [label], name=label)
+        renamed.attribute.extend(sorted(node.attribute, key=lambda attribute: attribute.name))
+        nodes.append(renamed)
         names[value] = label
 
     output = graph.output[0].name

@@ -1,4 +1,4 @@
-"""A network to the bytes of a TFLite file: uint8 raw pixels in, float32 tumour logits out."""
+"""Convert a network to a TFLite file with uint8 raw pixels as input and float32 tumour logits as output."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,17 +21,17 @@ def convert(
     field_px: int | None = PATCH_PX,
     packed: bool = True,
 ) -> bytes:
-    """The file for folded weights; the same input gives the same bytes.
+    """Return the bytes of the TFLite file; the same input gives the same bytes.
 
     Args:
         network: the architecture.
-        arrays: ``layer/kernel`` and ``layer/bias``; for int8 also ``layer/range``.
-        precision: ``fp32``; ``fp16`` stores the weights as 16-bit floats and computes in 32; ``int8``.
-        field_px: side of the input; None leaves it open (only for a conversion to ONNX: an interpreter cannot
-            allocate it).
-        packed: int8 with the first convolution over blocks of pixels, where it has a stride (see ``stem``).
+        arrays: ``layer/kernel`` and ``layer/bias``, folded; for int8 also ``layer/range``.
+        precision: ``fp32``, ``int8``, or ``fp16``: weights stored as 16-bit floats, arithmetic in 32-bit floats.
+        field_px: side of the input; None for a variable side, only for conversion to ONNX: an interpreter cannot
+            allocate it.
+        packed: for int8, compute a first convolution with a stride over blocks of pixels (see ``stem``).
     """
-    backend.tf_keras().backend.clear_session()  # layer names count up from one conversion to the next otherwise
+    backend.tf_keras().backend.clear_session()  # resets the counters in layer names
     if precision == "int8":
         return _integers(network, arrays, field_px=field_px, packed=packed and stem.packs(network))
     tf = backend.tensorflow()
@@ -40,11 +40,11 @@ def convert(
     if precision == "fp16":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
-    return _converted(converter)
+    return _convert(converter)
 
 
 def _integers(network: Network, arrays: Mapping[str, np.ndarray], *, field_px: int | None, packed: bool) -> bytes:
-    """The integer file: as it is deployed, or for a conversion to ONNX in the plain layout that this starts from."""
+    """Return the integer file: the deployed one, or with ``field_px=None`` the plain layout for conversion to ONNX."""
     tf = backend.tensorflow()
     deployed = field_px is not None
 
@@ -54,10 +54,10 @@ def _integers(network: Network, arrays: Mapping[str, np.ndarray], *, field_px: i
     converter = _converter(answer, tf.float32, field_px, tf.Module())
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if deployed:
-        return _from_codes(_converted(converter))
+        return _with_raw_input(_convert(converter))
     converter.inference_input_type = tf.uint8
     converter.inference_output_type = tf.float32
-    return _converted(converter)
+    return _convert(converter)
 
 
 def _converter(answer: Callable[[Any], Any], dtype: Any, field_px: int | None, owner: Any) -> Any:
@@ -67,18 +67,18 @@ def _converter(answer: Callable[[Any], Any], dtype: Any, field_px: int | None, o
     return tf.lite.TFLiteConverter.from_concrete_functions([concrete], owner)
 
 
-def _converted(converter: Any) -> bytes:
+def _convert(converter: Any) -> bytes:
     with backend.quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return bytes(converter.convert())
 
 
-def _from_codes(content: bytes) -> bytes:
-    """The file with a float input of pixels in 0..1 behind a DEQUANTIZE of uint8 codes, scale 1/255: raw pixels.
+def _with_raw_input(content: bytes) -> bytes:
+    """Return the file with raw uint8 pixels as input and a DEQUANTIZE with scale 1/255 before its float input.
 
-    The converter would put a QUANTIZE from uint8 to int8 there, which XNNPACK does not take and LiteRT computes one
-    value at a time on x86, longer than any convolution of a small network takes. DEQUANTIZE and the QUANTIZE behind
-    it are XNNPACK's, and give the same codes.
+    The converter would insert a QUANTIZE from uint8 to int8. XNNPACK does not support it, and LiteRT computes it one
+    value at a time on x86, which takes longer than any convolution of a small network. XNNPACK supports DEQUANTIZE
+    and the QUANTIZE after it, and the codes are the same.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
@@ -96,23 +96,23 @@ def _from_codes(content: bytes) -> bytes:
     model.buffers.append(schema.BufferT())
     graph.tensors[pixels].name = b"pixels"
     graph.tensors.append(codes)
-    place = len(graph.tensors) - 1
+    index = len(graph.tensors) - 1
     kinds = [code.builtinCode for code in model.operatorCodes]
     dequantise = schema.OperatorT()
     dequantise.opcodeIndex = kinds.index(schema.BuiltinOperator.DEQUANTIZE)  # the logit's
-    dequantise.inputs, dequantise.outputs = np.array([place], np.int32), np.array([pixels], np.int32)
+    dequantise.inputs, dequantise.outputs = np.array([index], np.int32), np.array([pixels], np.int32)
     graph.operators.insert(0, dequantise)
-    graph.inputs = np.array([place], np.int32)
+    graph.inputs = np.array([index], np.int32)
     for signature in model.signatureDefs or ():
         for entry in signature.inputs:
-            entry.tensorIndex = place
+            entry.tensorIndex = index
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
 def _on_raw_pixels(network: Network, arrays: Mapping[str, np.ndarray], *, field_px: int | None) -> Any:
-    """The folded network with the division by 255 inside the stem's kernel, on uint8 pixels."""
+    """Return the folded network on uint8 pixels, with the division by 255 in the stem's kernel."""
     keras, tf = backend.tf_keras(), backend.tensorflow()
     folded = weights.build(keras, network, folded=True, field_px=field_px)
     scaled = {**arrays, "stem/kernel": (arrays["stem/kernel"] / np.float32(255)).astype(np.float32)}

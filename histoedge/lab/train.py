@@ -1,4 +1,4 @@
-"""Training the source network in Keras 3, on any backend, so that it can be killed at any moment."""
+"""Train the source network in Keras 3, on any backend; a killed training resumes after its last complete epoch."""
 
 import dataclasses
 import json
@@ -14,66 +14,14 @@ from histoedge.cell import peak_rss_bytes
 from histoedge.config import Device, PatchesOn, TrainConfig
 from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import appearance, architecture, backend, calibrate, catalogue, checkpoint, placement, watching
+from histoedge.lab import appearance, architecture, backend, calibrate, callbacks, catalogue, checkpoint, placement
 from histoedge.lab.architecture import Network
-from histoedge.lab.backend import Devices
+from histoedge.lab.callbacks import EpochCallback
 from histoedge.lab.checkpoint import Checkpoint
-from histoedge.lab.trainee import Teacher, Trained, Trainee, log
-from histoedge.lab.watching import Watch
-from histoedge.lab.weights import Arrays
+from histoedge.lab.trainee import Teacher, Trainee, TrainingJob, TrainingState, log
 from histoedge.progress import Progress, silent
 
 STATE = ".train.state.h5"
-
-
-def train_inputs(
-    config: TrainConfig, splits: Mapping[str, Split], network: Network, teacher: Path | None = None
-) -> dict[str, Any]:
-    """Everything that decides the weights: settings, architecture, data, the teacher's bytes."""
-    return {
-        "train": dataclasses.asdict(config),
-        "network": network.as_json(),
-        "data": {name: splits[name].content_hash for name in ("train", "valid")},
-        "teacher": None if teacher is None else files.sha256(checkpoint.path_of(teacher, "fp32")),
-    }
-
-
-def refuse_other_settings(run: Path, inputs: Mapping[str, Any]) -> None:
-    """Pass a folder that is empty, not there, or a run with these settings.
-
-    Raises:
-        ConfigError: the folder holds other settings, or files that are no run of ours.
-    """
-    path = run / "network.json"
-    if path.is_file():
-        held = architecture.read_json(path)
-        for table in ("train", "data"):
-            was, asked = held.get(table, {}), json.loads(json.dumps(inputs[table]))
-            for key in sorted(was.keys() | asked.keys()):
-                if (table, key) == ("train", "epochs") and was.get(key) != asked.get(key):
-                    raise ConfigError(_another_length(run, was.get(key), asked[key]))
-                if was.get(key) != asked.get(key):
-                    raise ConfigError(
-                        f"{run} holds a run with other settings: {table}.{key} is {was.get(key)!r} there and "
-                        f"{asked.get(key)!r} now; give the same settings or another --out"
-                    )
-        if held.get("teacher") != inputs["teacher"]:
-            raise ConfigError(
-                f"{run} holds a run with another teacher or none; give the same --teacher or another --out"
-            )
-        if held.get("network") != json.loads(json.dumps(inputs["network"])):
-            raise ConfigError(f"{run} holds a run of another network of that name; give another --out")
-        return
-    if run.is_dir() and any(not entry.name.startswith(".") for entry in run.iterdir()):
-        raise ConfigError(f"{run} is not empty and holds no run of histoedge; give another --out")
-
-
-def _another_length(run: Path, was: Any, asked: int) -> str:
-    taught = f"; with --teacher {run} it learns from this one" if checkpoint.path_of(run, "fp32").is_file() else ""
-    return (
-        f"{run} holds a training of {was} epochs, and {asked} are asked for: its learning rate falls to 0 along one "
-        f"cosine over all {was}, so more or fewer are another training; give --epochs {was}, or another --out{taught}"
-    )
 
 
 def train(
@@ -85,137 +33,175 @@ def train(
     teacher: Path | None = None,
     device: Device = "auto",
     patches_on: PatchesOn = "auto",
-    watches: Sequence[Watch] = (),
+    epoch_callbacks: Sequence[EpochCallback] = (),
     progress: Progress = silent,
 ) -> Checkpoint:
-    """Train a network on the training split and write ``OUT/fp32.weights.h5``, best epoch by validation AUC.
+    """Train a network and write the weights of the best epoch by validation AUC to ``OUT/fp32.weights.h5``.
 
-    Killed and called again it goes on after the last whole epoch. After each epoch it writes ``history.json`` and
-    ``curves.png``, and a line to ``train.log``.
+    After a kill, the next call resumes after the last complete epoch. Each epoch updates ``history.json`` and
+    ``curves.png`` and adds a line to ``train.log``.
 
     Args:
         splits: ``train`` and ``valid``.
-        config: how to train.
-        out: the folder of the run.
-        network: what is trained; without it, the one that ``config`` names.
-        teacher: another run, whose fp32 network this one learns from beside the labels.
-        device: where Keras computes.
-        patches_on: where the training patches lie; the weights are the same.
-        watches: called with the history after each epoch, such as ``watching.to_tensorboard`` makes.
-        progress: told of every step and epoch.
+        config: training settings.
+        out: folder of the run.
+        network: network to train; default: the one that ``config`` names.
+        teacher: another run, whose fp32 network is the teacher of a distillation.
+        device: device of Keras.
+        patches_on: where to store the training patches; no effect on the weights.
+        epoch_callbacks: called after each epoch, see ``callbacks.make_callbacks``.
+        progress: called after each step and epoch.
 
     Raises:
-        ConfigError: ``out`` holds a run with other settings, ``device`` is not there, the network cannot be trained
-            so, memory does not suffice, or the teacher learnt from other data.
+        ConfigError: ``out`` contains a run with other settings, the device is missing, the network cannot be trained
+            in symmetric form, there is too little memory, or the teacher was trained on other data.
         ModelError: the teacher's weights are missing or unreadable.
     """
     network = network or catalogue.get_network(config.network)
-    master = None if teacher is None else _teacher(teacher, splits, config)
+    loaded_teacher = None if teacher is None else _load_teacher(teacher, splits, config)
     inputs = train_inputs(config, splits, network, teacher)
-    refuse_other_settings(out, inputs)
+    check_same_settings(out, inputs)
     path = checkpoint.path_of(out, "fp32")
     if not checkpoint.is_current(path, inputs):
-        placement.refuse_too_little()
+        placement.check_minimum_memory()
         devices = backend.use_device(device)
         where = placement.choose(patches_on, splits["train"], network, batch=config.batch, devices=devices)
         settings = {name: inputs[name] for name in ("train", "data", "teacher")}
         if devices.process == 0:
             catalogue.write_network(out, network, settings)
-        with watching.logged(out / watching.LOG, enabled=devices.process == 0):
+        with callbacks.log_to(out / callbacks.LOG, enabled=devices.process == 0):
             log.info("%s", devices.summary)
-            watching.say(where.why, progress)
-            trained = fit(
-                network,
-                splits,
-                config,
+            callbacks.announce(where.why, progress)
+            result = fit(
+                TrainingJob(
+                    network=network,
+                    splits=splits,
+                    config=config,
+                    devices=devices,
+                    patches_on=where.on,
+                    teacher=loaded_teacher,
+                ),
                 state=out / STATE,
                 inputs=inputs,
-                teacher=master,
-                devices=devices,
-                patches_on=where.on,
-                watches=[watching.history(out), *watches],
+                epoch_callbacks=[callbacks.history_writer(out), *epoch_callbacks],
                 progress=progress,
             )
         if devices.process == 0:
-            write_source(out, network, trained, inputs, splits)
+            write_source(out, network, result, inputs, splits)
             (out / STATE).unlink(missing_ok=True)
         devices.wait_for_all()
     return checkpoint.read(path)
 
 
-def _teacher(run: Path, splits: Mapping[str, Split], config: TrainConfig) -> Teacher:
-    held = checkpoint.read(checkpoint.path_of(run, "fp32"))
-    for name in ("train", "valid"):  # what is valid here may be training data there, and would flatter this network
-        if held.inputs["data"][name] != splits[name].content_hash:
-            raise ConfigError(f"{run}: this teacher learnt from another {name} split; train it on this --data")
-    return Teacher(held.network, held.folded, config.teacher_share)
+def train_inputs(
+    config: TrainConfig, splits: Mapping[str, Split], network: Network, teacher: Path | None = None
+) -> dict[str, Any]:
+    """Return everything that determines the weights: settings, architecture, and hashes of data and teacher."""
+    return {
+        "train": dataclasses.asdict(config),
+        "network": network.as_json(),
+        "data": {name: splits[name].content_hash for name in ("train", "valid")},
+        "teacher": None if teacher is None else files.sha256(checkpoint.path_of(teacher, "fp32")),
+    }
+
+
+def check_same_settings(run: Path, inputs: Mapping[str, Any]) -> None:
+    """Check that the folder is missing, is empty, or contains a run with these inputs.
+
+    Raises:
+        ConfigError: the folder contains a run with other inputs, or other files.
+    """
+    path = run / "network.json"
+    if path.is_file():
+        existing = architecture.read_json(path)
+        for table in ("train", "data"):
+            old, new = existing.get(table, {}), json.loads(json.dumps(inputs[table]))
+            for key in sorted(old.keys() | new.keys()):
+                if (table, key) == ("train", "epochs") and old.get(key) != new.get(key):
+                    raise ConfigError(_epochs_message(run, old.get(key), new[key]))
+                if old.get(key) != new.get(key):
+                    raise ConfigError(
+                        f"{run}: contains a run with other settings: {table}.{key} is {old.get(key)!r} there and "
+                        f"{new.get(key)!r} now; use the same settings or another --out"
+                    )
+        if existing.get("teacher") != inputs["teacher"]:
+            raise ConfigError(
+                f"{run}: contains a run with another teacher or none; use the same --teacher or another --out"
+            )
+        if existing.get("network") != json.loads(json.dumps(inputs["network"])):
+            raise ConfigError(f"{run}: contains a run of another network with the same name; use another --out")
+        return
+    if run.is_dir() and any(not entry.name.startswith(".") for entry in run.iterdir()):
+        raise ConfigError(f"{run}: not empty and not a run of histoedge; use another --out")
+
+
+def _epochs_message(run: Path, old: Any, new: int) -> str:
+    has_weights = checkpoint.path_of(run, "fp32").is_file()
+    hint = f"; --teacher {run} uses the existing network as teacher" if has_weights else ""
+    return (
+        f"{run}: contains a training of {old} epochs, {new} are requested; the cosine schedule of the learning rate "
+        f"covers all {old} epochs and cannot be extended; use --epochs {old} or another --out{hint}"
+    )
+
+
+def _load_teacher(run: Path, splits: Mapping[str, Split], config: TrainConfig) -> Teacher:
+    saved = checkpoint.read(checkpoint.path_of(run, "fp32"))
+    for name in ("train", "valid"):  # a teacher trained on this valid split would make its AUC too high
+        if saved.inputs["data"][name] != splits[name].content_hash:
+            raise ConfigError(f"{run}: this teacher was trained on another {name} split; train it on this --data")
+    return Teacher(saved.network, saved.folded, config.teacher_share)
 
 
 def fit(
-    network: Network,
-    splits: Mapping[str, Split],
-    config: TrainConfig,
+    job: TrainingJob,
     *,
     state: Path,
     inputs: Mapping[str, Any],
-    start: Arrays | None = None,
-    teacher: Teacher | None = None,
-    devices: Devices,
-    patches_on: str = "device",
-    watches: Sequence[Watch] = (),
+    epoch_callbacks: Sequence[EpochCallback] = (),
     progress: Progress = silent,
-) -> Trained:
-    """Train a network, from ``start`` or from random weights; killed and called again it goes on from ``state``.
+) -> TrainingState:
+    """Train a network; after a kill, the next call resumes from ``state``.
 
     Args:
-        network: what to train; ``config.network`` is not looked at.
-        splits: ``train`` to learn from, ``valid`` to choose the epoch by.
-        config: length, learning rate, augmentation, seed.
-        state: where the state after each epoch is kept; the caller removes it once the result is safe.
-        inputs: what decides the result; a state of other inputs is refused.
-        start: weights as of ``network.weights_of``, batch norm included.
-        teacher: sees the same augmented pixels.
-        devices: where Keras computes.
-        patches_on: ``device`` or ``disk``, as ``placement.choose`` says.
-        watches: called after each epoch with what is known; may raise to end the training.
+        job: network, data, settings and devices.
+        state: file for the state after each epoch; the caller removes it when the result is on disk.
+        inputs: everything that determines the result; a state with other inputs is an error.
+        epoch_callbacks: called after each epoch; may raise to end the training.
         progress: called after each step and each epoch.
 
     Raises:
-        ConfigError: ``state`` holds an unfinished training with other inputs.
-        DataError: patches cannot be read any more.
+        ConfigError: ``state`` contains an unfinished training with other inputs.
+        DataError: a patch cannot be read.
     """
-    keras = backend.keras()
-    keras.utils.set_random_seed(config.seed)
-    told: dict[str, Any] = {"devices": devices, "patches_on": patches_on, "progress": progress}
+    keras, config, devices = backend.keras(), job.config, job.devices
+    backend.set_random_seed(config.seed)
     with devices.scope():
-        trainee = Trainee(keras, network, config, splits["train"], teacher=teacher, **told)
-    if start is not None:
-        trainee.set_weights(start, where=network.name)
-    trained = trainee.restored(state, inputs)
+        trainee = Trainee(keras, job, progress=progress)
+    result = trainee.restore(state, inputs)
     seconds: list[float] = []
-    for epoch in range(len(trained.history), config.epochs):
+    for epoch in range(len(result.history), config.epochs):
         started = time.monotonic()
         with devices.scope():
             loss = trainee.epoch(epoch, progress=progress)
-        stepped = time.monotonic()
-        trained = trainee.after_epoch(trained, *_judged(trainee, splits["valid"], loss, stepped - started, progress))
+        trained_s = time.monotonic() - started
+        result = trainee.after_epoch(result, *_evaluate(trainee, job.splits["valid"], loss, trained_s, progress))
         if devices.process == 0:
-            trainee.save(state, trained, inputs)
+            trainee.save(state, result, inputs)
         seconds.append(time.monotonic() - started)
         left = (config.epochs - epoch - 1) * float(np.median(seconds))
-        note = f"{watching.summary(trained.history[-1])} (best {trained.best_auc:.4f}), about {left:.0f} s left"
+        note = f"{callbacks.summary(result.history[-1])} (best {result.best_auc:.4f}), about {left:.0f} s left"
         log.info("epoch %d of %d: %s", epoch + 1, config.epochs, note)
-        progress(f"train {network.name}, epochs", epoch + 1, config.epochs, note)
+        progress(f"train {job.network.name}, epochs", epoch + 1, config.epochs, note)
         if devices.process == 0:
-            for watch in watches:
-                watch(trained)
-    return trained
+            for callback in epoch_callbacks:
+                callback(result)
+    return result
 
 
-def _judged(
+def _evaluate(
     trainee: Trainee, valid: Split, loss: float, seconds: float, progress: Progress
 ) -> tuple[dict[str, float], float]:
-    """The row of history of an epoch, and the AUC on valid unrounded."""
+    """Return the history row of an epoch, and the AUC on valid without rounding."""
     logits = trainee.logits(valid, progress=progress)
     auc = metrics.auc(valid.labels, logits)
     row = {
@@ -229,13 +215,13 @@ def _judged(
 
 
 def write_source(
-    out: Path, network: Network, trained: Trained, inputs: Mapping[str, Any], splits: Mapping[str, Split]
+    out: Path, network: Network, result: TrainingState, inputs: Mapping[str, Any], splits: Mapping[str, Split]
 ) -> None:
-    """Write the best weights as ``OUT/fp32.weights.h5``, the head's bias and the calibration set by the split valid.
+    """Write ``OUT/appearance.json`` and the best weights as ``OUT/fp32.weights.h5``.
 
-    What the training patches look like is written before them.
+    The offset of the head's bias and the calibration are fitted on the split valid.
     """
-    appearance.keep_appearance(out, splits["train"])
-    arrays, calibration = calibrate.centred(network, trained.best, splits["valid"])
-    best = Checkpoint(network, "fp32", arrays, inputs, trained.best_auc, calibration)
+    appearance.write_appearance(out, splits["train"])
+    arrays, calibration = calibrate.centre_logits(network, result.best, splits["valid"])
+    best = Checkpoint(network, "fp32", arrays, inputs, result.best_auc, calibration)
     checkpoint.write(checkpoint.path_of(out, "fp32"), best)

@@ -57,7 +57,7 @@ def test_a_folder_that_holds_something_else_is_not_written_to(tmp_path: Path) ->
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
     result = invoke("train", "--data", "synthetic", "--out", tmp_path / "run")
-    assert_one_line(result, "holds no run of histoedge")
+    assert_one_line(result, "not a run of histoedge")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 

@@ -16,7 +16,7 @@ LOGITS = np.r_[np.arange(20), np.arange(10, 30)].astype(np.float32)  # positives
 
 
 def test_the_four_points_of_forty_patches_by_hand() -> None:
-    found = calibrate.calibrated(LABELS, LOGITS)
+    found = calibrate.fit_calibration(LABELS, LOGITS)
     rows = {point.name: point for point in found.operating_points}
     assert list(rows) == ["sensitivity 0.95", "sensitivity 0.90", "specificity 0.95", "specificity 0.90"]
     between = {
@@ -40,7 +40,7 @@ def test_the_probability_at_the_threshold_decides_as_was_measured() -> None:
     for quantum in (1e-6, 0.25, 2.0):
         labels = random.integers(0, 2, 300)
         logits = (np.round(random.normal(2.0 * labels - 1, 1.0) / quantum) * quantum).astype(np.float32)
-        found = calibrate.calibrated(labels, logits)
+        found = calibrate.fit_calibration(labels, logits)
         for point in found.operating_points:
             called = probability(logits, found.temperature) >= point.threshold
             assert called[labels == 1].mean() == point.sensitivity
@@ -50,19 +50,19 @@ def test_the_probability_at_the_threshold_decides_as_was_measured() -> None:
 def test_separated_classes_keep_thresholds_that_tell_them_apart() -> None:
     labels = np.repeat([0, 1], 50)
     logits = np.r_[np.linspace(-9, -4, 50), np.linspace(4, 9, 50)].astype(np.float32)
-    found = calibrate.calibrated(labels, logits)
+    found = calibrate.fit_calibration(labels, logits)
     for point, positives in zip(found.operating_points, (48, 45, 52, 55), strict=True):
         assert 0 < point.threshold < 1
         assert np.count_nonzero(probability(logits, found.temperature) >= point.threshold) == positives
 
 
 def test_where_no_score_is_high_enough_nothing_is_positive() -> None:
-    point = calibrate.calibrated([1, 0, 0], [0.0, 1.0, 2.0]).operating_points[2]
+    point = calibrate.fit_calibration([1, 0, 0], [0.0, 1.0, 2.0]).operating_points[2]
     assert (point.threshold, point.sensitivity, point.specificity) == (1.0, 0.0, 1.0)
 
 
 def test_what_is_written_can_be_read() -> None:
-    found = calibrate.calibrated(LABELS, LOGITS)
+    found = calibrate.fit_calibration(LABELS, LOGITS)
     assert calibrate.from_json(json.loads(json.dumps(found.as_json()))) == found
     with pytest.raises(TypeError):
         calibrate.from_json({"temperature": 1.0, "operating_points": [{"name": "sensitivity 0.95"}]})
@@ -70,4 +70,4 @@ def test_what_is_written_can_be_read() -> None:
 
 def test_one_class_cannot_be_calibrated() -> None:
     with pytest.raises(DataError, match="both classes"):
-        calibrate.calibrated([1, 1], [0.0, 1.0])
+        calibrate.fit_calibration([1, 1], [0.0, 1.0])

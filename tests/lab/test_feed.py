@@ -16,7 +16,7 @@ from histoedge.config import TrainConfig
 from histoedge.edge.errors import DataError
 from histoedge.lab import backend, feed, train
 from histoedge.lab.architecture import Network, Row
-from histoedge.lab.trainee import Trainee
+from histoedge.lab.trainee import Trainee, TrainingJob
 
 pytestmark = pytest.mark.lab
 
@@ -32,8 +32,8 @@ import jax
 from histoedge import data
 from histoedge.config import TrainConfig
 from histoedge.lab import backend, train
-from histoedge.lab.network import Network, Row
-from histoedge.lab.trainee import Trainee
+from histoedge.lab.architecture import Network, Row
+from histoedge.lab.trainee import Trainee, TrainingJob
 
 source, patches_on, count = sys.argv[1:]
 devices = backend.use_device("auto")
@@ -46,7 +46,8 @@ keras = backend.keras()
 keras.utils.set_random_seed(0)
 with devices.scope():
     config = TrainConfig(epochs=2, batch=16, focus=0.0)
-    trainee = Trainee(keras, network, config, split, devices=devices, patches_on=patches_on)
+    job = TrainingJob(network=network, splits={"train": split}, config=config, devices=devices, patches_on=patches_on)
+    trainee = Trainee(keras, job)
     losses = [trainee.epoch(epoch) for epoch in range(2)]
 held, seen = {}, set()
 for array in jax.live_arrays():
@@ -83,13 +84,13 @@ def test_held_and_streamed_patches_give_the_same_bytes(splits, tmp_path: Path) -
         train.train(splits, SETTINGS, run, network=SMALL, patches_on=run.name)
     assert len({(run / "fp32.weights.h5").read_bytes() for run in runs}) == 1
     for run in runs:
-        told = "are held in memory" if run.name == "device" else "are read from disk"
+        told = "are stored in memory" if run.name == "device" else "are read from disk"
         assert told in (run / "train.log").read_text()
 
 
 def test_what_is_held_is_what_the_split_holds(splits) -> None:
     keras = backend.keras()
-    layer = feed.layer_of(keras, splits["train"], devices=backend.use_device("cpu"))
+    layer = feed.patches_layer(keras, splits["train"], devices=backend.use_device("cpu"))
     chosen = np.array([3, 0, 191, 3])
     np.testing.assert_array_equal(layer(chosen), splits["train"].patches[:][chosen])
 
@@ -104,7 +105,8 @@ def test_patches_that_are_cut_off_in_the_middle_of_an_epoch_are_named(tiny_data:
         offset = whole["x"].id.get_offset()
     keras = backend.keras()
     devices = backend.use_device("cpu")
-    trainee = Trainee(keras, SMALL, SETTINGS, splits["train"], devices=devices, patches_on="disk")
+    job = TrainingJob(network=SMALL, splits=splits, config=SETTINGS, devices=devices, patches_on="disk")
+    trainee = Trainee(keras, job)
     os.truncate(x, offset + 100 * 27_648)
     with pytest.raises(DataError, match=r"camelyonpatch_level_2_split_train_x.h5.*patch 1\d\d"):
         trainee.epoch(0)

@@ -18,7 +18,7 @@ from histoedge.data import synthetic
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, ModelError, RuntimeUnavailable
-from histoedge.lab import backend, calibrate, checkpoint, compress, export, layers, quantise
+from histoedge.lab import backend, calibrate, checkpoint, export, finetune, layers, quantise
 from histoedge.lab import weights as keras_weights
 from histoedge.lab.architecture import Network, Row
 
@@ -92,7 +92,7 @@ def test_a_run_tells_the_layers_of_its_int8_files_in_order_on_valid_patches(
     found = {file.model: file for file in benchmark.read_results(finished_run / "bench.json").layers}
     assert sorted(found) == ["int8.onnx", "int8.tflite", "prune50_int8.onnx", "prune50_int8.tflite"]
     for name in ("int8.onnx", "prune50_int8.tflite"):
-        told, errors = found[name], layers.in_order(finished_run / "models" / name, layers.sample(valid))
+        told, errors = found[name], layers.errors_in_order(finished_run / "models" / name, layers.sample(valid))
         assert (told.reason, told.runtime) == (None, "onnxruntime" if name.endswith("onnx") else "litert")
         assert told.n_patches == min(len(valid.labels), 256)
         expected = [(error.layer, error.channels, pytest.approx(error.relative_rms)) for error in errors]
@@ -106,7 +106,7 @@ def test_the_simulation_is_the_quantisation_aware_network(finished_run: Path) ->
     pixels = golden_of(model).patches.astype(np.float32) / 255
     folded = keras_weights.build(backend.tf_keras(), saved.network, folded=True)
     keras_weights.set_weights(folded, saved.folded, where="test")
-    quantised = compress.simulated(saved.network, saved.folded, Recipe.parse("int8"))
+    quantised = finetune.simulate(saved.network, saved.folded, Recipe.parse("int8"))
     difference = quantised(pixels) - folded.predict_on_batch(pixels)
     quantum = manifests.read(model).output_quantum
     assert quantum is not None
@@ -145,7 +145,7 @@ def test_pools_between_convolutions_keep_names_and_activations_together(tmp_path
     keras.utils.set_random_seed(7)
     folded = keras_weights.build(keras, network, folded=True)
     pixels = synthetic.golden(16)[0].astype(np.float32) / 255
-    arrays = keras_weights.weights_of(folded) | quantise.calibrate(folded, network, [pixels])
+    arrays = keras_weights.get_weights(folded) | quantise.calibrate(folded, network, [pixels])
     arrays[quantise.KERNEL_CODES] = np.array([-127, 127])
     files.write_json(tmp_path / "appearance.json", {"data": "none", "statistics": {}})
     inputs = {"data": {"train": "none"}}

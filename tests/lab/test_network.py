@@ -90,7 +90,9 @@ def test_a_network_over_the_budget_of_its_name_is_one_line(
 
 @pytest.mark.parametrize("recipe", ["int8", "slim50_int8"])
 def test_the_estimated_size_of_the_int8_file_is_right(every_run: Path, recipe: str) -> None:
-    network = catalogue.get_network("edge") if recipe == "int8" else slim.smaller(catalogue.get_network("edge"), 50)
+    network = (
+        catalogue.get_network("edge") if recipe == "int8" else slim.slim_network(catalogue.get_network("edge"), 50)
+    )
     measured_kb = (every_run / "models" / f"{recipe}.tflite").stat().st_size / 1000
     assert network.int8_kb == pytest.approx(measured_kb, rel=0.06)  # the file has fixed parts too
 
@@ -125,7 +127,7 @@ def test_folding_batch_norm_does_not_change_the_logits(name: str) -> None:
     network = catalogue.get_network(name)
     model = weights.build(keras, network)
     random = np.random.default_rng(0)
-    arrays = weights.weights_of(model)
+    arrays = weights.get_weights(model)
     for key in arrays:
         if key.endswith(("gamma", "moving_variance")):
             arrays[key] = random.uniform(0.5, 2, arrays[key].shape).astype(np.float32)
@@ -153,7 +155,7 @@ def test_a_stride_that_does_not_divide_the_label_square_is_refused() -> None:
 def test_weights_of_another_network_are_refused() -> None:
     keras = backend.keras()
     model = weights.build(keras, catalogue.get_network("edge"), folded=True)
-    arrays = weights.weights_of(model)
+    arrays = weights.get_weights(model)
     arrays["stem/kernel"] = arrays["stem/kernel"][:, :, :, :8]
     with pytest.raises(ModelError, match="stem/kernel"):
         weights.set_weights(model, arrays, where="somewhere.h5")

@@ -191,9 +191,9 @@ def test_another_number_of_epochs_is_another_training(
     result = invoke("train", "--data", tiny_data, "--out", finished_run, "--config", settings, "--epochs", epochs)
     assert result.exit_code == 1
     assert result.stderr == (
-        f"histoedge: {finished_run} holds a training of 6 epochs, and {epochs} are asked for: its learning rate falls "
-        "to 0 along one cosine over all 6, so more or fewer are another training; give --epochs 6, or another --out; "
-        f"with --teacher {finished_run} it learns from this one\n"
+        f"histoedge: {finished_run}: contains a training of 6 epochs, {epochs} are requested; the cosine schedule of "
+        "the learning rate covers all 6 epochs and cannot be extended; use --epochs 6 or another --out; "
+        f"--teacher {finished_run} uses the existing network as teacher\n"
     )
 
 

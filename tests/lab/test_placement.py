@@ -59,7 +59,8 @@ def test_what_is_asked_for_is_done_or_refused_with_the_figures(with_memory) -> N
     assert placement.choose("disk", split(100), NANO, batch=128, devices=CPU).on == "disk"
     with_memory(4)
     with pytest.raises(
-        ConfigError, match=r"--patches-on device does not fit: 7.2 GB of patches and 1.\d GB to train, 3.6 GB of"
+        ConfigError,
+        match=r"--patches-on device does not fit: 7.2 GB of patches and 1.\d GB for training, 3.6 GB available",
     ):
         placement.choose("device", split(262_144), NANO, batch=128, devices=CPU)
 
@@ -68,22 +69,22 @@ def test_what_cannot_be_filled_in_its_place_is_read_from_disk(with_memory) -> No
     with_memory(24)
     gpu = Devices("a GPU", "gpu")
     assert (
-        "tensorflow on a GPU cannot hold patches"
+        "tensorflow on a GPU cannot store patches"
         in placement.choose("auto", split(100), NANO, batch=128, devices=gpu).why
     )
-    with pytest.raises(ConfigError, match="--patches-on device does not fit: tensorflow on a GPU cannot hold patches"):
+    with pytest.raises(ConfigError, match="--patches-on device does not fit: tensorflow on a GPU cannot store patches"):
         placement.choose("device", split(100), NANO, batch=128, devices=gpu)
 
 
 @pytest.mark.parametrize("asked", ["auto", "device", "disk"])
 def test_memory_that_holds_not_even_a_batch_is_refused(with_memory, asked) -> None:
     with_memory(0.9)
-    with pytest.raises(ConfigError, match=r"training nano takes about 1.\d GB .* 0.8 GB may be taken here .* smaller"):
+    with pytest.raises(ConfigError, match=r"training nano needs about 1.\d GB .* 0.8 GB is available .* smaller"):
         placement.choose(asked, split(100), NANO, batch=128, devices=CPU)
-    with pytest.raises(ConfigError, match=r"training takes at least 1.3 GB and 0.8 GB may be taken here"):
-        placement.refuse_too_little()
+    with pytest.raises(ConfigError, match=r"training needs at least 1.3 GB of memory, 0.8 GB is available"):
+        placement.check_minimum_memory()
     with_memory(24)
-    placement.refuse_too_little()
+    placement.check_minimum_memory()
     with pytest.raises(ConfigError, match="for a batch of 65536"):
         placement.choose(asked, split(100), NANO, batch=65_536, devices=CPU)
 

@@ -18,7 +18,7 @@ PIXELS = PATCHES.astype(np.float32) / 255
 def random_weights(network: Network) -> Arrays:
     keras = backend.tf_keras()
     keras.utils.set_random_seed(7)
-    arrays = weights.weights_of(weights.build(keras, network, folded=True))
+    arrays = weights.get_weights(weights.build(keras, network, folded=True))
     random = np.random.default_rng(7)
     for name in network.convolutions:
         arrays[f"{name}/bias"] = random.normal(0, 0.05, arrays[f"{name}/bias"].shape).astype(np.float32)
@@ -78,7 +78,7 @@ def test_training_sees_the_grid_that_is_deployed(largest_code: int) -> None:
     trained = quantise.wrap(folded, network, largest_code=largest_code)
     quantise.set_ranges(trained, network, arrays)
     trained(PIXELS, training=True)  # the toolkit takes kernel ranges anew from the weights
-    quantise.hold_ranges(trained, network, arrays)
+    quantise.restore_activation_ranges(trained, network, arrays)
     differences = np.abs(trained.predict_on_batch(PIXELS) - quantise.simulate(network, arrays, PIXELS).numpy())
     low, high = arrays["head/range"]
     assert np.median(differences) < 1e-6

@@ -8,7 +8,7 @@ import pytest
 from histoedge.config import FORMATS, Recipe
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
-from histoedge.lab import catalogue, checkpoint, export, promises, quantise, readback
+from histoedge.lab import catalogue, checkpoint, constraints, export, quantise, readback
 
 pytestmark = pytest.mark.lab
 
@@ -17,7 +17,7 @@ EDGE = catalogue.get_network("edge")
 
 def kernels_of(run: Path, recipe: str, format_: str) -> dict[str, np.ndarray]:
     network = checkpoint.read(checkpoint.path_of(run, recipe)).network
-    return readback.kernels((run / "models" / f"{recipe}.{format_}").read_bytes(), format_, network)
+    return readback.read_kernels((run / "models" / f"{recipe}.{format_}").read_bytes(), format_, network)
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -48,9 +48,9 @@ def test_both_formats_hold_the_same_codes_and_the_manifest_says_what_they_can_do
 def test_files_hold_what_their_names_promise(every_run: Path, format_: str) -> None:
     for recipe in ("prune50", "prune50_int8", "2of4_int8", "cluster16_int8"):
         codes = kernels_of(every_run, recipe, format_)
-        promises.refuse_broken(Recipe.parse(recipe), EDGE, codes, where=recipe)
+        constraints.check_kernels(Recipe.parse(recipe), EDGE, codes, where=recipe)
         manifest = manifests.read(every_run / "models" / f"{recipe}.{format_}")
-        assert manifest.zeros == readback.zeros(codes)
+        assert manifest.zeros == readback.zero_share(codes)
         assert manifest.zeros > 0.45 or recipe == "cluster16_int8"
 
 
@@ -98,7 +98,7 @@ def test_two_codes_of_one_sign_must_fit_16_bits(codes: list[int], saturates: boo
 def test_a_file_of_another_network_is_refused(every_run: Path) -> None:
     content = (every_run / "models" / "int8.tflite").read_bytes()
     with pytest.raises(ModelError, match="its network expects"):
-        readback.kernels(content, "tflite", catalogue.get_network("baseline"))
+        readback.read_kernels(content, "tflite", catalogue.get_network("baseline"))
 
 
 def test_a_recipe_that_breaks_its_promise_is_not_exported(every_run: Path, tmp_path: Path) -> None:

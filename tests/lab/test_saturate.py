@@ -20,14 +20,14 @@ def test_products_of_neighbours_are_cut_at_16_bits() -> None:
     rows = np.array([[255, 255, 255, 255], [255, 0, 0, 255], [100, 100, 0, 0]], np.uint8)
     columns = np.array([[127, -128], [127, -128], [127, 127], [-127, 127]], np.int8)
     exact = [[2 * 255 * 127, -2 * 255 * 128 + 2 * 255 * 127], [0, -255], [25400, -25600]]
-    assert saturate.sums(rows, columns, saturating=False).tolist() == exact
+    assert saturate.pairwise_sums(rows, columns, saturating=False).tolist() == exact
     cut = [[32767, -32768 + 32767], [0, -255], [25400, -25600]]  # the third and fourth codes cancel in one pair
-    assert saturate.sums(rows, columns, saturating=True).tolist() == cut
+    assert saturate.pairwise_sums(rows, columns, saturating=True).tolist() == cut
 
 
 def test_an_odd_product_stands_alone() -> None:
     rows, columns = np.full((1, 3), 255, np.uint8), np.full((3, 1), 127, np.int8)
-    assert saturate.sums(rows, columns, saturating=True).tolist() == [[32767 + 255 * 127]]
+    assert saturate.pairwise_sums(rows, columns, saturating=True).tolist() == [[32767 + 255 * 127]]
 
 
 def test_without_saturation_it_is_the_integer_network(mean_red_int8: Path) -> None:

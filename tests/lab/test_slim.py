@@ -12,7 +12,7 @@ PIXELS = synthetic.golden(16)[0].astype(np.float32) / 255
 @pytest.mark.parametrize("name", list(catalogue.NETWORKS))
 def test_a_slim_network_has_smaller_numbers_and_nothing_else(name: str) -> None:
     network = catalogue.get_network(name)
-    slimmed = slim.smaller(network, 50)
+    slimmed = slim.slim_network(network, 50)
     assert slimmed.name == f"{name}-slim50"
     for row, whole in zip(slimmed.rows, network.rows, strict=True):
         assert (row.kind, row.kernel, row.stride) == (whole.kind, whole.kernel, whole.stride)
@@ -28,15 +28,15 @@ def test_channels_that_say_nothing_go_first_and_cost_nothing(name: str) -> None:
     keras = backend.keras()
     keras.utils.set_random_seed(3)
     model = weights.build(keras, network)
-    arrays = weights.weights_of(model)
+    arrays = weights.get_weights(model)
     for layer in network.convolutions[:-1]:
         for weight in ("gamma", "beta"):
             arrays[f"{layer}_norm/{weight}"][1::2] = 0
     weights.set_weights(model, arrays, where="test")
-    target = slim.smaller(network, 50)
-    ranking = slim.importance(keras, network, weights.fold(network, arrays), [PIXELS[:8], PIXELS[8:]])
+    target = slim.slim_network(network, 50)
+    ranking = slim.channel_importance(keras, network, weights.fold(network, arrays), [PIXELS[:8], PIXELS[8:]])
     small = weights.build(keras, target)
-    weights.set_weights(small, slim.sliced(network, target, arrays, ranking), where="test")
+    weights.set_weights(small, slim.slice_weights(network, target, arrays, ranking), where="test")
     expected = model.predict_on_batch(PIXELS)
     np.testing.assert_allclose(small.predict_on_batch(PIXELS), expected, atol=1e-4 * np.abs(expected).max())
 
@@ -45,8 +45,8 @@ def test_the_ranking_weighs_what_is_read() -> None:
     network = catalogue.get_network("edge")
     keras = backend.keras()
     keras.utils.set_random_seed(3)
-    folded = weights.weights_of(weights.build(keras, network, folded=True))
+    folded = weights.get_weights(weights.build(keras, network, folded=True))
     folded["conv3/kernel"][:, :, 5] = 0  # nobody reads channel 5 of conv2
-    ranking = slim.importance(keras, network, folded, [PIXELS])
+    ranking = slim.channel_importance(keras, network, folded, [PIXELS])
     assert set(ranking) == set(network.convolutions[:-1])
     assert ranking["conv2"][5] == 0

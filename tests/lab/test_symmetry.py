@@ -34,7 +34,7 @@ def model() -> Any:
     keras.utils.set_random_seed(1)
     model = symmetry.build(keras, SMALL)
     random = np.random.default_rng(0)
-    arrays = weights.weights_of(model)
+    arrays = weights.get_weights(model)
     for key, value in arrays.items():
         low, high = (0.5, 1.5) if key.endswith(("gamma", "variance")) else (-0.5, 0.5)
         if not key.endswith("kernel"):
@@ -57,20 +57,20 @@ def test_all_orientations_of_a_patch_get_one_answer(model: Any, pixels: np.ndarr
 
 def test_the_plain_network_answers_as_its_symmetric_form(model: Any, pixels: np.ndarray) -> None:
     plain = weights.build(backend.keras(), SMALL)
-    weights.set_weights(plain, symmetry.expanded(SMALL, weights.weights_of(model)), where="test")
+    weights.set_weights(plain, symmetry.expand(SMALL, weights.get_weights(model)), where="test")
     np.testing.assert_allclose(np.asarray(plain(pixels)), np.asarray(model(pixels)), atol=1e-5)
 
 
 def test_the_first_block_gives_back_the_shared_weights(model: Any) -> None:
-    arrays = weights.weights_of(model)
-    back = symmetry.shared(SMALL, symmetry.expanded(SMALL, arrays))
+    arrays = weights.get_weights(model)
+    back = symmetry.first_block(SMALL, symmetry.expand(SMALL, arrays))
     assert back.keys() == arrays.keys()
     for name, value in arrays.items():
         np.testing.assert_array_equal(back[name], value)
 
 
 def test_an_eighth_of_the_parameters_is_trained(model: Any) -> None:
-    kernels = {name: value.size for name, value in weights.weights_of(model).items() if name.endswith("kernel")}
+    kernels = {name: value.size for name, value in weights.get_weights(model).items() if name.endswith("kernel")}
     for name, shape in SMALL.kernel_shapes.items():
         assert 8 * kernels[f"{name}/kernel"] == np.prod(shape)
 
@@ -84,9 +84,9 @@ def changed(row: int, **values: Any) -> Network:
 @pytest.mark.parametrize(
     ("network", "complaint"),
     [
-        (changed(1, channels=12), "layer conv2: .* multiple of 8 channels, found 12"),
-        (changed(1, bias=True), "layer conv2: .* no bias"),
-        (changed(0, kernel=5), "layer stem: .* leave 3 of 96 px over"),
+        (changed(1, channels=12), "layer conv2: .* multiple of 8 channels, got 12"),
+        (changed(1, bias=True), "layer conv2: .* does not support a bias"),
+        (changed(0, kernel=5), "layer stem: .* leaves 3 of 96 px unused"),
     ],
 )
 def test_a_row_that_cannot_hold_the_orientations_is_named(network: Network, complaint: str) -> None:

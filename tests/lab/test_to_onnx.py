@@ -92,13 +92,13 @@ def quantised_chain(operator: str, **settings: object) -> onnx.GraphProto:
 
 
 def test_a_graph_between_quantised_values_passes() -> None:
-    to_onnx.refuse_floats(quantised_chain("MaxPool", kernel_shape=[2, 2]))
+    to_onnx.check_integer_only(quantised_chain("MaxPool", kernel_shape=[2, 2]))
 
 
 @pytest.mark.parametrize("operator", ["Relu", "Sigmoid", "AveragePool", "Resize"])
 def test_an_operator_that_does_not_run_in_integers_is_refused_by_name(operator: str) -> None:
     with pytest.raises(ModelError, match=f"operator {operator} .layer conv3. does not run in integers; build"):
-        to_onnx.refuse_floats(quantised_chain(operator))
+        to_onnx.check_integer_only(quantised_chain(operator))
 
 
 @pytest.mark.parametrize("cut", [0, 2])
@@ -107,10 +107,10 @@ def test_an_operator_that_reads_or_gives_floats_is_refused_by_name(cut: int) -> 
     graph.node[cut].op_type = "Cast"
     graph.node[cut].input[:] = graph.node[cut].input[:1]
     with pytest.raises(ModelError, match=r"Cast|operator MaxPool .layer conv3. reads or gives floats"):
-        to_onnx.refuse_floats(graph)
+        to_onnx.check_integer_only(graph)
     del graph.node[cut]
     with pytest.raises(ModelError, match=r"operator MaxPool .layer conv3. reads or gives floats"):
-        to_onnx.refuse_floats(graph)
+        to_onnx.check_integer_only(graph)
 
 
 def test_int8_activations_become_uint8_with_the_same_answers() -> None:
@@ -144,12 +144,12 @@ def test_only_a_requantisation_to_the_same_scale_is_dropped(scale: float, left: 
 
 
 def test_the_opset_follows_the_oldest_runtime_to_serve() -> None:
-    assert to_onnx.target("1.15") == (17, 8)
-    assert to_onnx.target("1.8") == (14, 7)
+    assert to_onnx.opset_and_ir_version("1.15") == (17, 8)
+    assert to_onnx.opset_and_ir_version("1.8") == (14, 7)
     with pytest.raises(ConfigError, match="1.7 or newer"):
-        to_onnx.target("1.2")
+        to_onnx.opset_and_ir_version("1.2")
     with pytest.raises(ConfigError, match="expects a release"):
-        to_onnx.target("new")
+        to_onnx.opset_and_ir_version("new")
 
 
 TAILS = [
@@ -197,7 +197,7 @@ def test_the_counter_of_tf2onnx_does_not_change_the_file() -> None:
 
     network = catalogue.get_network("edge")
     backend.tf_keras().utils.set_random_seed(7)
-    arrays = weights.weights_of(weights.build(backend.tf_keras(), network, folded=True))
+    arrays = weights.get_weights(weights.build(backend.tf_keras(), network, folded=True))
     made = []
     for count in (1, 75, 970):  # 75 lost the Squeeze of this network's float file
         tf2onnx.utils.INTERNAL_NAME = count

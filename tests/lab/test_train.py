@@ -12,7 +12,7 @@ from histoedge.cli import main
 from histoedge.config import CompressConfig, Recipe, TrainConfig
 from histoedge.data import hdf5
 from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.lab import backend, batches, checkpoint, compress, train, trainee
+from histoedge.lab import backend, batches, checkpoint, compress, finetune, train, trainee
 from histoedge.lab.architecture import Network, Row
 
 pytestmark = pytest.mark.lab
@@ -39,9 +39,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(splits: dict[str, Any], 
     expected = train.train(splits, SETTINGS, whole)
     with pytest.raises(Stopped):
         train.train(splits, SETTINGS, halves, progress=stop_after_first_epoch)
-    _, described = hdf5.read_arrays(halves / train.STATE)
-    assert len(json.loads(described["history"])) == 1
-    with pytest.raises(ConfigError, match="one cosine over all 2, .+; give --epochs 2, or another --out$"):
+    _, attributes = hdf5.read_arrays(halves / train.STATE)
+    assert len(json.loads(attributes["history"])) == 1
+    with pytest.raises(ConfigError, match="covers all 2 epochs .+; use --epochs 2 or another --out"):
         train.train(splits, dataclasses.replace(SETTINGS, epochs=3), halves)
     found = train.train(splits, SETTINGS, halves)
     for name, value in expected.arrays.items():
@@ -98,7 +98,7 @@ def teacher(splits: dict[str, Any], tmp_path: Path) -> Path:
 
 def test_a_teacher_makes_up_its_share_of_the_target() -> None:
     keras = backend.keras()
-    loss = trainee._taught(keras, keras.losses.BinaryCrossentropy(from_logits=True), share=0.25)
+    loss = trainee._distillation_loss(keras, keras.losses.BinaryCrossentropy(from_logits=True), share=0.25)
     student, taught = 0.3, 2.0
     target = 0.25 / (1 + np.exp(-taught)) + 0.75 * 1.0
     expected = np.log1p(np.exp(student)) - target * student
@@ -112,7 +112,7 @@ def test_a_teacher_changes_what_is_learnt_and_belongs_to_the_run(
     alone = train.train(splits, settings, tmp_path / "alone")
     taught = train.train(splits, settings, tmp_path / "taught", teacher=teacher)
     assert not np.array_equal(alone.arrays["head/kernel"], taught.arrays["head/kernel"])
-    with pytest.raises(ConfigError, match="another teacher or none; give the same --teacher"):
+    with pytest.raises(ConfigError, match="another teacher or none; use the same --teacher"):
         train.train(splits, settings, tmp_path / "taught")
 
 
@@ -120,7 +120,7 @@ def test_a_teacher_of_other_data_or_without_weights_is_refused(
     splits: dict[str, Any], teacher: Path, tmp_path: Path
 ) -> None:
     swapped = {"train": splits["valid"], "valid": splits["train"]}
-    with pytest.raises(ConfigError, match="this teacher learnt from another train split"):
+    with pytest.raises(ConfigError, match="this teacher was trained on another train split"):
         train.train(swapped, SETTINGS, tmp_path / "run", teacher=teacher)
     with pytest.raises(ModelError, match="no such weights"):
         train.train(splits, SETTINGS, tmp_path / "run", teacher=tmp_path / "nowhere")
@@ -154,7 +154,7 @@ def test_a_symmetric_training_resumes_and_is_deployed_as_a_plain_network(
     quantised, slimmed = (compress.compress(tmp_path / "whole", recipe, splits, short) for recipe in recipes)
     patches = splits["test"].patches[:32].astype(np.float32) / 255
     for made in (quantised, slimmed):
-        answer = compress.simulated(made.network, made.folded, recipes[0] if made is quantised else recipes[1])
+        answer = finetune.simulate(made.network, made.folded, recipes[0] if made is quantised else recipes[1])
         turned = np.ascontiguousarray(np.rot90(patches, axes=(1, 2)))
         low, high = made.folded.get("head/range", (0, 1e-4 * 255))
         tolerance = 1.01 * (high - low) / 255  # the simulation's floats add up in another order: a quantum at most

@@ -55,7 +55,7 @@ def test_every_point_of_the_space_is_a_network_and_some_keep_the_budget(family: 
         assert {row.channels % 8 for row in network.rows[:-1]} == {0}
         assert {row.kernel for row in network.rows[1:-1]} <= ({3, 4} if network.symmetric else {3})
         if network.symmetric:
-            symmetry.require(network)
+            symmetry.check_network(network)
     assert {network.symmetric for _, network in made} == {False, True}
     assert family not in catalogue.BUDGETS or any(catalogue.over_budget(one, family) is None for _, one in made)
 
@@ -115,7 +115,7 @@ def test_the_function_is_the_command(searched: Path, tiny_data: Path, settings: 
 
 
 def test_a_stopped_search_keeps_its_finished_trials(tiny_data: Path, tmp_path: Path) -> None:
-    base = space.settings(None, family=None, epochs=1, seed=0)
+    base = space.base_settings(None, family=None, epochs=1, seed=0)
     told = {"compress_config": CompressConfig(calibration_patches=64), "plan": BenchPlan(rounds=2, runs_per_round=3)}
     splits = data.load(str(tiny_data), splits=("train", "valid"))
 
@@ -142,10 +142,10 @@ def test_a_trial_with_a_dead_layer_is_given_up_and_counts(
     monkeypatch.setattr(tune.compress, "compress", broken)
     splits, notes = data.load(str(tiny_data), splits=("train", "valid")), []
     told = {"compress_config": CompressConfig(calibration_patches=64), "plan": BenchPlan(rounds=1)}
-    base = space.settings(None, family=None, epochs=1, seed=0)
-    with pytest.raises(ModelError, match="none of 1 trials came to its end"):
+    base = space.base_settings(None, family=None, epochs=1, seed=0)
+    with pytest.raises(ModelError, match="none of 1 trials was completed"):
         tune.tune(splits, base, tmp_path, trials=1, patches=64, progress=lambda *said: notes.append(said[-1]), **told)
-    assert notes[-1] == "trial 0: given up: layer conv2 is dead"
+    assert notes[-1] == "trial 0: pruned: layer conv2 is dead"
     assert [path.name for path in tmp_path.iterdir()] == [study.JOURNAL]
 
 
@@ -173,7 +173,7 @@ def test_another_study_is_refused_in_one_line(
 def test_another_search_space_is_refused(tmp_path: Path) -> None:
     study.open_study(tmp_path, {"search": {"space": {"batch": (32, 64)}}})
     study.open_study(tmp_path, {"search": {"space": {"batch": (32, 64)}}})
-    with pytest.raises(ConfigError, match="search.space is another one"):
+    with pytest.raises(ConfigError, match="search.space differs"):
         study.open_study(tmp_path, {"search": {"space": {"batch": (32,)}}})
 
 
@@ -187,8 +187,8 @@ def test_what_is_no_study_is_one_line(tiny_data: Path, settings: Path, tmp_path:
 def test_a_file_with_a_network_of_its_own_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('[network]\nname = "nano"\nrows = []\n')
-    with pytest.raises(ConfigError, match=r"mine\.toml: tune makes up the network itself"):
-        space.settings(file, family="nano", epochs=None, seed=None)
+    with pytest.raises(ConfigError, match=r"mine\.toml: tune searches the network"):
+        space.base_settings(file, family="nano", epochs=None, seed=None)
 
 
 def with_rungs(*rungs: tuple[float, int]) -> Any:
@@ -201,7 +201,7 @@ def with_rungs(*rungs: tuple[float, int]) -> Any:
 
 def at_rung(held: Any, auc: float) -> None:
     edge = catalogue.get_network("edge")
-    rung = study.Rung(held.ask(), TrainConfig(epochs=6), edge)
+    rung = study.MedianPruner(held.ask(), TrainConfig(epochs=6), edge)
     for epoch in (1, 2, 3):
         rung(SimpleNamespace(history=(None,) * epoch, best_auc=auc))  # type: ignore[arg-type]
 
@@ -221,9 +221,9 @@ def test_a_trial_is_not_judged_by_larger_networks_or_by_few() -> None:
 def test_trials_of_processes_that_are_gone_are_failed_and_cleared(tmp_path: Path) -> None:
     held = optuna.create_study(directions=DIRECTIONS)
     alive, killed = held.ask(), held.ask()
-    alive.set_user_attr("process", study.process(os.getpid()))
+    alive.set_user_attr("process", study.process_identity(os.getpid()))
     killed.set_user_attr("process", (os.getpid(), 1.0))  # its number is in use again
-    study.folder_of(tmp_path, killed.number).mkdir()
-    study.bury(held, tmp_path)
+    study.trial_folder(tmp_path, killed.number).mkdir()
+    study.fail_dead_trials(held, tmp_path)
     assert [trial.state.name for trial in held.trials] == ["RUNNING", "FAIL"]
     assert list(tmp_path.iterdir()) == []

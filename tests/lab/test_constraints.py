@@ -3,7 +3,7 @@ import pytest
 
 from histoedge.config import Recipe
 from histoedge.edge.errors import ModelError
-from histoedge.lab import catalogue, promises
+from histoedge.lab import catalogue, constraints
 from histoedge.lab.weights import Arrays
 
 pytestmark = pytest.mark.lab
@@ -36,20 +36,20 @@ def half_zero(arrays: Arrays) -> Arrays:
 
 def test_clustering_leaves_16_values_near_the_old_ones() -> None:
     kernel = random_kernels()["conv3/kernel"]
-    clustered = promises.clustered(kernel)
-    assert max(len(np.unique(column)) for column in clustered.reshape(-1, kernel.shape[-1]).T) == promises.CLUSTERS
+    clustered = constraints.cluster_kernel(kernel)
+    assert max(len(np.unique(column)) for column in clustered.reshape(-1, kernel.shape[-1]).T) == constraints.CLUSTERS
     # 16 levels of a normal variable, placed as well as can be, leave 0.0095 of its variance (Max 1960, table I)
     assert 0.0085 < np.mean((clustered - kernel) ** 2) / np.var(kernel) < 0.012
 
 
 def test_a_channel_of_few_values_is_left_alone() -> None:
     kernel = np.tile(np.array([0, 0.5, -0.25, 1], np.float32)[:, None], (1, 3)).reshape(2, 2, 1, 3)
-    np.testing.assert_array_equal(promises.clustered(kernel), kernel)
+    np.testing.assert_array_equal(constraints.cluster_kernel(kernel), kernel)
 
 
 def test_ties_hold_while_their_values_move() -> None:
-    arrays = {name: promises.clustered(value) for name, value in random_kernels().items()}
-    project = promises.projections(CLUSTER, EDGE, arrays)
+    arrays = {name: constraints.cluster_kernel(value) for name, value in random_kernels().items()}
+    project = constraints.projections(CLUSTER, EDGE, arrays)
     assert set(project) == set(EDGE.convolutions)
     noise = np.random.default_rng(1).normal(0, 0.01, arrays["conv2/kernel"].shape).astype(np.float32)
     moved = project["conv2"](arrays["conv2/kernel"] + noise)
@@ -63,7 +63,7 @@ def test_ties_hold_while_their_values_move() -> None:
 def test_zeros_stay_zero_where_the_recipe_put_them() -> None:
     arrays = half_zero(random_kernels())
     for recipe, layers in ((FOURS, EDGE.prunable_2of4), (HALF, EDGE.prunable)):
-        project = promises.projections(recipe, EDGE, arrays)
+        project = constraints.projections(recipe, EDGE, arrays)
         assert tuple(project) == layers
         for name in layers:
             kernel = arrays[f"{name}/kernel"]
@@ -72,9 +72,9 @@ def test_zeros_stay_zero_where_the_recipe_put_them() -> None:
 
 def test_kernels_that_keep_the_promise_pass() -> None:
     for recipe in (FOURS, HALF):
-        promises.refuse_broken(recipe, EDGE, by_layer(half_zero(random_kernels())), where="test")
-    clustered = {name: promises.clustered(value) for name, value in by_layer(random_kernels()).items()}
-    promises.refuse_broken(CLUSTER, EDGE, clustered, where="test")
+        constraints.check_kernels(recipe, EDGE, by_layer(half_zero(random_kernels())), where="test")
+    clustered = {name: constraints.cluster_kernel(value) for name, value in by_layer(random_kernels()).items()}
+    constraints.check_kernels(CLUSTER, EDGE, clustered, where="test")
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_kernels_that_keep_the_promise_pass() -> None:
 )
 def test_kernels_that_break_the_promise_are_refused_by_layer(recipe: Recipe, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        promises.refuse_broken(recipe, EDGE, by_layer(random_kernels()), where="test")
+        constraints.check_kernels(recipe, EDGE, by_layer(random_kernels()), where="test")

@@ -1,4 +1,4 @@
-"""Watching a training: a log, the history and its curves in the folder of the run, TensorBoard and MLflow."""
+"""Records of a training: the log, the history and its curves in the run's folder, TensorBoard and MLflow."""
 
 import dataclasses
 import logging
@@ -11,19 +11,19 @@ from typing import Any
 from histoedge import files
 from histoedge.config import TrainConfig
 from histoedge.edge.errors import RuntimeUnavailable
-from histoedge.lab.trainee import Trained, log
+from histoedge.lab.trainee import TrainingState, log
 from histoedge.progress import Progress
 
 LOG = "train.log"
 NOT_METRICS = ("epoch",)
 
-Watch = Callable[[Trained], None]
-"""Called after each epoch with what is known by then."""
+EpochCallback = Callable[[TrainingState], None]
+"""Called after each epoch with the history and the best weights."""
 
 
 @contextmanager
-def logged(path: Path, *, enabled: bool = True) -> Iterator[None]:
-    """Within it, what is logged of the training is also added to the file, with the time (UTC) before each line."""
+def log_to(path: Path, *, enabled: bool = True) -> Iterator[None]:
+    """Append the log of the training to a file inside the ``with`` block; each line starts with the time in UTC."""
     if not enabled:
         yield
         return
@@ -42,42 +42,50 @@ def logged(path: Path, *, enabled: bool = True) -> Iterator[None]:
         handler.close()
 
 
-def say(line: str, progress: Progress) -> None:
-    """A line for the log and for whoever watches."""
+def announce(line: str, progress: Progress) -> None:
+    """Write a line to the log and to the progress display."""
     log.info("%s", line, extra={"shown": True})
     progress(line, 0, 0)
 
 
 def summary(row: Mapping[str, float]) -> str:
-    """A row of history in a few words."""
+    """Return a row of the history as short text."""
     return (
         f"loss {row['loss']:.4f}, valid loss {row['valid_loss']:.4f}, valid AUC {row['valid_auc']:.4f}, "
         f"{row['patches_per_s']:,.0f} patches/s"
     )
 
 
-def history(run: Path) -> Watch:
-    """Writes ``history.json`` and ``curves.png`` of the run."""
+def history_writer(run: Path) -> EpochCallback:
+    """Return a callback that writes ``history.json`` and ``curves.png`` of the run."""
 
-    def written(trained: Trained) -> None:
-        files.write_json(run / "history.json", list(trained.history))
-        _draw(run / "curves.png", trained.history)
+    def write(state: TrainingState) -> None:
+        files.write_json(run / "history.json", list(state.history))
+        _draw(run / "curves.png", state.history)
 
-    return written
+    return write
 
 
-def chosen(run: str, config: TrainConfig, *, tensorboard: Path | None, mlflow: str | None) -> list[Watch]:
-    """The watches that were asked for; ``run`` is its name there.
+def make_callbacks(
+    run: str, config: TrainConfig, *, tensorboard: Path | None, mlflow: str | None
+) -> list[EpochCallback]:
+    """Return the callbacks for the requested services.
+
+    Args:
+        run: name of the run in TensorBoard and MLflow.
+        config: settings to log.
+        tensorboard: folder of the event files, or None.
+        mlflow: URI of the server or folder, or None.
 
     Raises:
-        RuntimeUnavailable: what one of them needs is not installed.
+        RuntimeUnavailable: the package of a requested service is not installed.
     """
-    found = [] if tensorboard is None else [to_tensorboard(tensorboard, run)]
-    return found if mlflow is None else [*found, to_mlflow(mlflow, run, dataclasses.asdict(config))]
+    callbacks = [] if tensorboard is None else [to_tensorboard(tensorboard, run)]
+    return callbacks if mlflow is None else [*callbacks, to_mlflow(mlflow, run, dataclasses.asdict(config))]
 
 
-def to_tensorboard(folder: Path, run: str) -> Watch:
-    """Writes event files for TensorBoard below ``folder``, under the run's name, a scalar for each figure.
+def to_tensorboard(folder: Path, run: str) -> EpochCallback:
+    """Return a callback that writes TensorBoard event files to ``folder/run``, one scalar per figure.
 
     Raises:
         RuntimeUnavailable: TensorBoard is not installed.
@@ -88,17 +96,17 @@ def to_tensorboard(folder: Path, run: str) -> Watch:
         raise RuntimeUnavailable(f"--tensorboard: {error}; pip install 'histoedge[tensorboard]'") from error
     writer = Writer(str(folder / run))
 
-    def written(trained: Trained) -> None:
-        row = trained.history[-1]
+    def write(state: TrainingState) -> None:
+        row = state.history[-1]
         for name, value in _metrics(row).items():
             writer.add_scalar(name, value, step=int(row["epoch"]))
         writer.flush()
 
-    return written
+    return write
 
 
-def to_mlflow(uri: str, run: str, settings: Mapping[str, Any]) -> Watch:
-    """Logs settings and each epoch's figures to the MLflow server or folder at ``uri``, experiment ``histoedge``.
+def to_mlflow(uri: str, run: str, settings: Mapping[str, Any]) -> EpochCallback:
+    """Return a callback that logs settings and figures to MLflow at ``uri``, in the experiment ``histoedge``.
 
     Raises:
         RuntimeUnavailable: MLflow is not installed.
@@ -108,21 +116,21 @@ def to_mlflow(uri: str, run: str, settings: Mapping[str, Any]) -> Watch:
     except ImportError as error:
         raise RuntimeUnavailable(f"--mlflow: {error}; pip install 'histoedge[mlflow]'") from error
     client = MlflowClient(uri)
-    held = client.get_experiment_by_name("histoedge")
-    experiment = held.experiment_id if held else client.create_experiment("histoedge")
+    existing = client.get_experiment_by_name("histoedge")
+    experiment = existing.experiment_id if existing else client.create_experiment("histoedge")
     number = client.create_run(experiment, run_name=run).info.run_id
     for name, value in settings.items():
         client.log_param(number, name, value)
     logged_epochs = 0
 
-    def written(trained: Trained) -> None:
+    def write(state: TrainingState) -> None:
         nonlocal logged_epochs
-        for row in trained.history[logged_epochs:]:  # a training that goes on logs its first epochs too
+        for row in state.history[logged_epochs:]:  # a resumed training logs its earlier epochs, too
             for name, value in _metrics(row).items():
                 client.log_metric(number, name, value, step=int(row["epoch"]))
-        logged_epochs = len(trained.history)
+        logged_epochs = len(state.history)
 
-    return written
+    return write
 
 
 def _metrics(row: Mapping[str, float]) -> dict[str, float]:

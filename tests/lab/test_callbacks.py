@@ -11,13 +11,13 @@ from click.testing import CliRunner
 
 from histoedge.cli import main
 from histoedge.config import TrainConfig
-from histoedge.lab import watching
-from histoedge.lab.trainee import Trained
+from histoedge.lab import callbacks
+from histoedge.lab.trainee import TrainingState
 
 pytestmark = pytest.mark.lab
 
 ROW = {"loss": 0.5, "valid_loss": 0.4, "valid_auc": 0.9, "patches_per_s": 100.0, "peak_rss_bytes": 10**9}
-TRAINED = Trained(({"epoch": 1, **ROW}, {"epoch": 2, **ROW, "loss": 0.25}), {}, 0.9)
+TRAINED = TrainingState(({"epoch": 1, **ROW}, {"epoch": 2, **ROW, "loss": 0.25}), {}, 0.9)
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +51,11 @@ def test_the_log_tells_device_placement_and_epochs_with_the_time(watched) -> Non
     lines = (watched[0] / "train.log").read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S", line) for line in lines)
     assert [line.split(" ", 1)[1][:19] for line in lines] == [
-        *("Keras 3.15.1 on ten", "patches are held in", "epoch 1 of 2: first", "epoch 1 of 2: loss "),
+        *("Keras 3.15.1 on ten", "training patches ar", "epoch 1 of 2: first", "epoch 1 of 2: loss "),
         *("epoch 2 of 2: first", "epoch 2 of 2: loss "),
     ]
     assert "epoch 2 of 2: loss" in watched[2]  # -v
-    assert watched[2].count("patches are held") == 1
+    assert watched[2].count("training patches are stored") == 1
 
 
 def test_tensorboard_reads_the_figures_of_every_epoch(watched) -> None:
@@ -73,7 +73,7 @@ def test_tensorboard_reads_the_figures_of_every_epoch(watched) -> None:
 def test_mlflow_holds_settings_and_figures_of_every_epoch(tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    watching.to_mlflow(uri, "run", {"epochs": 2})(TRAINED)
+    callbacks.to_mlflow(uri, "run", {"epochs": 2})(TRAINED)
     client = mlflow.MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name("histoedge").experiment_id])
     assert run.data.params == {"epochs": "2"}
@@ -86,11 +86,11 @@ def test_what_is_not_installed_is_named_before_any_work(tmp_path: Path, monkeypa
     for module, option in (("tensorboard.summary", "tensorboard"), ("mlflow", "mlflow")):
         monkeypatch.setitem(sys.modules, module, None)
         asked = {"tensorboard": None, "mlflow": None, option: tmp_path if option == "tensorboard" else str(tmp_path)}
-        with pytest.raises(watching.RuntimeUnavailable, match=rf"--{option}: .* pip install 'histoedge\[{option}\]'"):
-            watching.chosen("run", TrainConfig(), **asked)
+        with pytest.raises(callbacks.RuntimeUnavailable, match=rf"--{option}: .* pip install 'histoedge\[{option}\]'"):
+            callbacks.make_callbacks("run", TrainConfig(), **asked)
 
 
 def test_a_training_that_is_stopped_says_so_in_its_log(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), watching.logged(tmp_path / "train.log"):
+    with pytest.raises(KeyboardInterrupt), callbacks.log_to(tmp_path / "train.log"):
         raise KeyboardInterrupt
     assert (tmp_path / "train.log").read_text().endswith("stopped: KeyboardInterrupt\n")

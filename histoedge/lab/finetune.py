@@ -1,0 +1,267 @@
+"""Compute compressed weights: half precision, pruning, clustering, slimming, quantisation-aware training.
+
+All recipes start from the source network with batch norm folded in, which makes the integer model equal to the
+simulated one. The exception is slimming, which trains a smaller network with batch norm from the most important
+channels.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histoedge import metrics
+from histoedge.config import CompressConfig, Recipe, TrainConfig
+from histoedge.data import Split
+from histoedge.lab import augment, backend, batches, calibrate, constraints, quantise, slim, symmetry, train, weights
+from histoedge.lab.architecture import PATCH_PX, Network
+from histoedge.lab.backend import Devices
+from histoedge.lab.checkpoint import Checkpoint
+from histoedge.lab.trainee import Teacher, TrainingJob
+from histoedge.lab.weights import Arrays
+from histoedge.progress import Progress
+
+LARGEST_AUC_LOSS = 0.001  # on valid: kernels that cannot saturate are used if they lose no more than this
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompressJob:
+    """The compression of one recipe.
+
+    Attributes:
+        recipe: the recipe.
+        source: the trained network.
+        parent: the weights to start from.
+        splits: ``train`` and ``valid``.
+        config: settings.
+        devices: devices of Keras.
+        patches_on: ``device`` or ``disk``, see ``placement.choose``.
+        progress: called after each step.
+    """
+
+    recipe: Recipe
+    source: Checkpoint
+    parent: Checkpoint
+    splits: Mapping[str, Split]
+    config: CompressConfig
+    devices: Devices
+    patches_on: str
+    progress: Progress
+
+    @property
+    def augmentation(self) -> TrainConfig:
+        """The source network's training settings with this job's seed."""
+        return dataclasses.replace(TrainConfig(**self.source.inputs["train"]), seed=self.config.seed)
+
+    def calibration_pixels(self) -> Iterator[np.ndarray]:
+        """Yield batches of random training patches without augmentation, float32 (n, 96, 96, 3) in 0..1."""
+        split = self.splits["train"]
+        count = min(self.config.calibration_patches, len(split.labels))
+        rows = np.sort(batches.order(len(split.labels), seed=self.config.seed, epoch=0)[:count])
+        for start in range(0, count, 256):
+            yield split.patches[rows[start : start + 256]].astype(np.float32) / 255.0
+
+    def checkpoint(self, arrays: Arrays) -> Checkpoint:
+        """Return the parent's network with these weights, and the AUC and calibration of its deployed form on valid."""
+        valid = self.splits["valid"]
+        logits = batches.logits_in_batches(simulate(self.parent.network, arrays, self.recipe), valid)
+        auc, calibration = metrics.auc(valid.labels, logits), calibrate.fit_calibration(valid.labels, logits)
+        return Checkpoint(self.parent.network, self.recipe.name, arrays, {}, auc, calibration)
+
+
+def compressed_checkpoint(job: CompressJob, *, state: Path, inputs: Mapping[str, Any]) -> Checkpoint:
+    """Compute the weights of a recipe.
+
+    Args:
+        job: the compression.
+        state: file for the state of slimming after each epoch, from which the next call resumes.
+        inputs: everything that determines the result, see ``train.fit``.
+
+    Returns:
+        The checkpoint, with empty ``inputs``.
+    """
+    if job.recipe.precision == "int8":
+        return _quantise(job)
+    if job.recipe.scheme == "slim":
+        return _slim(job, state, inputs)
+    return job.checkpoint(_float_weights(job))
+
+
+def simulate(network: Network, arrays: Arrays, recipe: Recipe) -> Callable[[np.ndarray], Any]:
+    """Return a function from pixels in 0..1 to the logits of the recipe's exported file, rounding included."""
+    if recipe.precision == "int8":
+        tf = backend.tensorflow()
+        return tf.function(  # type: ignore[no-any-return]
+            lambda pixels: quantise.simulate(network, arrays, pixels),
+            input_signature=[tf.TensorSpec((None, PATCH_PX, PATCH_PX, 3), tf.float32)],
+        )
+    model = weights.build(backend.tf_keras(), network, folded=True)
+    weights.set_weights(model, arrays, where=recipe.name)
+    return model.predict_on_batch  # type: ignore[no-any-return]
+
+
+# ---- floats --------------------------------------------------------------------------------------------------
+
+
+def _float_weights(job: CompressJob) -> Arrays:
+    folded = job.source.folded
+    if job.recipe.precision == "fp16":
+        return {name: value.astype(np.float16).astype(np.float32) for name, value in folded.items()}
+    if job.recipe.scheme == "cluster16":  # quantisation-aware training tunes the 16 values later
+        return {
+            name: constraints.cluster_kernel(value) if name.endswith("/kernel") else value
+            for name, value in folded.items()
+        }
+    return _prune(job)
+
+
+def _prune(job: CompressJob) -> Arrays:
+    """Return weights after magnitude pruning.
+
+    ``prune`` follows a polynomial schedule (Zhu and Gupta 2017); ``2of4`` (Mishra et al. 2021) prunes from the start.
+    """
+    recipe, config, network = job.recipe, job.config, job.source.network
+    sparsity, keras = backend.toolkit().sparsity.keras, backend.tf_keras()
+    steps = max(config.prune_steps, 1)
+    frequency = max(steps // 60, 1)
+    if recipe.scheme == "2of4":
+        schedule = sparsity.ConstantSparsity(0.5, 0, frequency=frequency)
+        settings = {"pruning_schedule": schedule, "sparsity_m_by_n": (2, 4)}
+    else:
+        end = max(2 * steps // 3, 1)
+        schedule = sparsity.PolynomialDecay(0.0, recipe.percent / 100, begin_step=0, end_step=end, frequency=frequency)
+        settings = {"pruning_schedule": schedule}
+    layers = network.prunable_2of4 if recipe.scheme == "2of4" else network.prunable
+
+    def wrap(layer: Any) -> Any:
+        if layer.name not in layers:
+            return layer.__class__.from_config(layer.get_config())
+        return sparsity.prune_low_magnitude(layer, **settings)
+
+    model = keras.models.clone_model(weights.build(keras, network, folded=True), clone_function=wrap)
+    _copy_weights(model, job.source.folded)
+    _compile(model, "entropy", learning_rate=config.prune_learning_rate, steps=steps)
+    update = sparsity.UpdatePruningStep()
+    update.set_model(model)
+    update.on_train_begin()
+    share = np.float32(config.teacher_share)
+    for step, (pixels, labels, logits) in enumerate(_FineTuningData(job, job.source).steps(steps)):
+        update.on_train_batch_begin(step)
+        loss = model.train_on_batch(pixels, share / (1 + np.exp(-logits)) + (1 - share) * labels)
+        job.progress(recipe.name, step + 1, steps, f"loss {loss:.4f}")
+    update.on_epoch_end(0)
+    return weights.get_weights(sparsity.strip_pruning(model))
+
+
+def _copy_weights(model: Any, arrays: Arrays) -> None:
+    """Copy kernels and biases into a model with layers wrapped for pruning."""
+    for layer in model.layers:
+        name = layer.name.removeprefix("prune_low_magnitude_")
+        for variable in layer.weights:
+            key = f"{name}/{variable.name.split('/')[-1].split(':')[0]}"
+            if key in arrays:
+                variable.assign(arrays[key])
+
+
+class _FineTuningData:
+    """Augmented training patches with their labels and the teacher's logits."""
+
+    def __init__(self, job: CompressJob, teacher: Checkpoint) -> None:
+        self.keras, self.config, self.split = backend.keras(), job.config, job.splits["train"]
+        backend.set_random_seed(job.config.seed)
+        backend.tf_keras().utils.set_random_seed(job.config.seed)
+        self._augment = augment.layer(self.keras, job.augmentation)
+        self._teacher = weights.build(self.keras, teacher.network, folded=True)
+        weights.set_weights(self._teacher, teacher.folded, where="teacher")
+
+    def steps(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield ``count`` batches: pixels (n, 96, 96, 3) in 0..1, labels and logits (n, 1, 1, 1), all float32."""
+        per_epoch = math.ceil(len(self.split.labels) / self.config.batch)
+        for epoch in range(math.ceil(count / per_epoch)):
+            self._augment.reseed(epoch)
+            data = batches.dataset(
+                self.keras,
+                lambda rows: self.split.patches[rows],
+                self.split.labels,
+                batch=self.config.batch,
+                seed=self.config.seed + 1,
+                epoch=epoch,
+            )
+            for number in range(min(per_epoch, count - epoch * per_epoch)):
+                patches, labels = data[number]
+                pixels = np.asarray(self.keras.ops.convert_to_numpy(self._augment(patches, training=True)))
+                logits = np.asarray(self._teacher.predict_on_batch(pixels), np.float32)
+                yield pixels, labels[:, :, None, None], logits
+
+
+def _compile(model: Any, loss: str, *, learning_rate: float, steps: int) -> None:
+    keras = backend.tf_keras()
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, max(steps, 1))
+    losses = {"entropy": keras.losses.BinaryCrossentropy(from_logits=True), "square": keras.losses.MeanSquaredError()}
+    model.compile(keras.optimizers.Adam(schedule), losses[loss])
+
+
+# ---- fewer channels ------------------------------------------------------------------------------------------
+
+
+def _slim(job: CompressJob, state: Path, inputs: Mapping[str, Any]) -> Checkpoint:
+    """Return the network with its most important channels after training with the source network as teacher."""
+    source, config = job.source, job.config
+    network = slim.slim_network(source.network, job.recipe.percent)
+    ranking = slim.channel_importance(backend.keras(), source.network, source.folded, job.calibration_pixels())
+    if source.network.symmetric:
+        ranking = symmetry.average_orientations(ranking)
+    training = TrainingJob(
+        network=network,
+        splits=job.splits,
+        config=dataclasses.replace(
+            job.augmentation,
+            epochs=config.slim_epochs,
+            batch=config.batch,
+            learning_rate=config.slim_learning_rate,
+        ),
+        devices=job.devices,
+        patches_on=job.patches_on,
+        start=slim.slice_weights(source.network, network, source.arrays, ranking),
+        teacher=Teacher(source.network, source.folded, config.teacher_share),
+    )
+    result = train.fit(training, state=state, inputs=inputs, progress=job.progress)
+    calibration = calibrate.calibrate_network(network, result.best, job.splits["valid"])
+    return Checkpoint(network, job.recipe.name, result.best, {}, result.best_auc, calibration)
+
+
+# ---- integers ------------------------------------------------------------------------------------------------
+
+
+def _quantise(job: CompressJob) -> Checkpoint:
+    """Return a network with kernel codes that cannot saturate, or with the finer grid if those lose too much AUC."""
+    safe, fine = quantise.LARGEST_CODES
+    limited = job.checkpoint(_quantised_weights(job, safe))
+    if limited.valid_auc >= job.parent.valid_auc - LARGEST_AUC_LOSS:
+        return limited
+    unlimited = job.checkpoint(_quantised_weights(job, fine))
+    return limited if limited.valid_auc >= unlimited.valid_auc - LARGEST_AUC_LOSS else unlimited
+
+
+def _quantised_weights(job: CompressJob, largest_code: int) -> Arrays:
+    """Calibrate the ranges, then train towards the logits of the parent network."""
+    recipe, config, network = job.recipe, job.config, job.parent.network
+    folded = weights.build(backend.tf_keras(), network, folded=True)
+    weights.set_weights(folded, job.parent.folded, where=recipe.name)
+    arrays = quantise.calibrate(folded, network, job.calibration_pixels())
+    arrays[quantise.KERNEL_CODES] = np.array([-largest_code, largest_code])
+    model = quantise.wrap(folded, network, largest_code=largest_code)
+    quantise.set_ranges(model, network, arrays)
+    steps = config.quantise_steps if recipe.trained else 0
+    _compile(model, "square", learning_rate=config.quantise_learning_rate, steps=steps)
+    projections = constraints.projections(recipe, network, job.parent.folded)
+    data = _FineTuningData(job, job.parent)
+    for step, (pixels, _labels, logits) in enumerate(data.steps(steps)):
+        loss = model.train_on_batch(pixels, logits)
+        quantise.restore_activation_ranges(model, network, arrays)
+        quantise.project_kernels(model, projections)
+        job.progress(recipe.name, step + 1, steps, f"loss {loss:.4f}")
+    return quantise.quantised_weights(model, network, arrays)

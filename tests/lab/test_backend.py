@@ -1,4 +1,4 @@
-"""What is said where Keras cannot compute with the backend that was asked for."""
+"""Keras backends: missing ones are reported in one line, and log lines of TensorFlow are suppressed."""
 
 import os
 import subprocess
@@ -12,22 +12,36 @@ TRAIN = "; from histoedge.cli import main; main(['train', '--data', sys.argv[1],
 
 
 @pytest.mark.parametrize(
-    ("asked", "before", "told"),
+    ("backend", "before", "message"),
     [
         ("jax", "sys.modules['jax'] = None", "pip install 'histoedge[lab,jax]'"),
         ("abacus", "pass", "use tensorflow, jax or torch"),
     ],
 )
-def test_a_backend_that_is_not_there_is_one_line_with_what_to_install(asked, before, told, tiny_data, tmp_path) -> None:
+def test_a_missing_backend_is_one_line_with_the_install_command(backend, before, message, tiny_data, tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; {before}{TRAIN}", tiny_data],
-        env={**os.environ, "KERAS_BACKEND": asked},
+        env={**os.environ, "KERAS_BACKEND": backend},
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert told in done.stderr.splitlines()[-1]
+    assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_on_jax_the_log_lines_of_tensorflow_are_suppressed() -> None:
+    pytest.importorskip("jax")
+    code = "from histoedge.lab import backend; backend.keras(); backend.set_random_seed(0)"
+    variables = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; import sys; print('tensorflow' in sys.modules)"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "True", "")

@@ -16,7 +16,7 @@ from histoedge.lab import catalogue, checkpoint
 from histoedge.lab.architecture import Network, Row
 from histoedge.lab.calibrate import Calibration
 from histoedge.lab.checkpoint import Checkpoint
-from histoedge.lab.gradcam import GradCam, places
+from histoedge.lab.gradcam import GradCam, nearest_positions
 from histoedge.lab.reference import KerasRunner
 from histoedge.lab.weights import Arrays
 
@@ -67,10 +67,10 @@ def test_grad_cam_finds_the_cells_that_speak_for_tumour(red_cells: Path) -> None
 
 
 def test_pixels_belong_to_the_place_centred_nearest() -> None:
-    found = places(53, 8, 6)  # the last convolution of the network edge
+    found = nearest_positions(53, 8, 6)  # the last convolution of the network edge
     assert np.flatnonzero(found >= 0).tolist() == list(range(22, 70))
     assert [np.flatnonzero(found == place)[0] for place in range(6)] == [22, 30, 38, 46, 54, 62]
-    assert places(8, 8, 12).tolist() == [pixel // 8 for pixel in range(96)]
+    assert nearest_positions(8, 8, 12).tolist() == [pixel // 8 for pixel in range(96)]
 
 
 def test_the_convolution_that_stands_for_a_dense_layer_is_passed_over(tmp_path: Path) -> None:

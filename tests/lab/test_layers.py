@@ -164,17 +164,17 @@ def test_without_its_twin_a_file_is_compared_alone(copied: Path) -> None:
 
 
 def test_files_that_are_not_int8_are_refused(finished_run: Path) -> None:
-    with pytest.raises(ConfigError, match="int8 files, this one is fp16"):
+    with pytest.raises(ConfigError, match="recipe fp16, expected an int8 recipe"):
         layers.errors_by_layer(finished_run / "models" / "fp16.onnx")
 
 
 def test_missing_and_other_weights_are_refused(copied: Path) -> None:
     weights, model = checkpoint.path_of(copied, "int8"), copied / "models" / "int8.onnx"
     shutil.copy(copied / "fp32.weights.h5", weights)
-    with pytest.raises(ModelError, match="not the weights that int8.onnx was made from"):
+    with pytest.raises(ModelError, match="but int8.onnx was exported from"):
         layers.errors_by_layer(model)
     weights.unlink()
-    with pytest.raises(ModelError, match="int8.weights.h5: missing; layers are compared with these weights"):
+    with pytest.raises(ModelError, match="int8.weights.h5: missing; comparing layers requires these weights"):
         layers.errors_by_layer(model)
 
 

@@ -54,12 +54,12 @@ def test_calibration_patches_of_one_colour_are_refused() -> None:
         ranges(network, random_weights(network), np.ones_like(PIXELS) * np.float32([0.2, 0.4, 1.0]))
 
 
-@pytest.mark.parametrize(("layer", "spoil", "found"), [("conv3", -1e6, r"0 \.\. 0"), ("head", np.inf, r"0 \.\. inf")])
-def test_a_layer_without_a_range_is_refused_by_name(layer: str, spoil: float, found: str) -> None:
+@pytest.mark.parametrize(("layer", "spoil", "values"), [("conv3", -1e6, r"0 \.\. 0"), ("head", np.inf, r"0 \.\. inf")])
+def test_a_layer_without_a_range_is_refused_by_name(layer: str, spoil: float, values: str) -> None:
     network = catalogue.get_network("edge")
     arrays = random_weights(network)
     arrays[f"{layer}/bias"][:] = spoil
-    with pytest.raises(ModelError, match=f"outputs of layer {layer} lie in {found} on the calibration patches"):
+    with pytest.raises(ModelError, match=f"outputs of layer {layer} are in {values} on the calibration patches"):
         ranges(network, arrays)
 
 

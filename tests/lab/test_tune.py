@@ -152,9 +152,9 @@ def test_a_trial_with_a_dead_layer_is_given_up_and_counts(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--epochs", 3), "holds another study: train.epochs is 1 there and 3 now"),
-        (("--epochs", 1, "--seed", 5), "holds another study: train.seed is 0 there and 5 now"),
-        (("--epochs", 1, "--patches", 100), "holds another study: data.train is '"),
+        (("--epochs", 3), "contains another study: train.epochs is 1 there and 3 now"),
+        (("--epochs", 1, "--seed", 5), "contains another study: train.seed is 0 there and 5 now"),
+        (("--epochs", 1, "--patches", 100), "contains another study: data.train is '"),
         (("--epochs", 1, "--network", "edge"), "train.network is 'nano' there and 'edge' now"),
         (("--epochs", 1, "--network", "nao"), "unknown network family 'nao'; did you mean nano?"),
     ],
@@ -179,7 +179,7 @@ def test_another_search_space_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_study_is_one_line(tiny_data: Path, settings: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    assert "holds no study of histoedge" in search(tiny_data, tmp_path, settings).stderr
+    assert "not a study of histoedge" in search(tiny_data, tmp_path, settings).stderr
     (tmp_path / study.JOURNAL).write_text("mine\ntoo\n")
     assert "not a readable journal of a study" in search(tiny_data, tmp_path, settings).stderr
 

@@ -11,6 +11,7 @@ from typing import Any
 from histoedge import files
 from histoedge.config import TrainConfig
 from histoedge.edge.errors import RuntimeUnavailable
+from histoedge.lab import backend
 from histoedge.lab.trainee import TrainingState, log
 from histoedge.progress import Progress
 
@@ -91,10 +92,12 @@ def to_tensorboard(folder: Path, run: str) -> EpochCallback:
         RuntimeUnavailable: TensorBoard is not installed.
     """
     try:
-        from tensorboard.summary import Writer
+        with backend.quiet():  # TensorBoard imports TensorFlow
+            from tensorboard.summary import Writer
+
+            writer = Writer(str(folder / run))
     except ImportError as error:
         raise RuntimeUnavailable(f"--tensorboard: {error}; pip install 'histoedge[tensorboard]'") from error
-    writer = Writer(str(folder / run))
 
     def write(state: TrainingState) -> None:
         row = state.history[-1]

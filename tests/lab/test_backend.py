@@ -33,13 +33,20 @@ def test_a_missing_backend_is_one_line_with_the_install_command(backend, before,
     assert not list(tmp_path.iterdir())
 
 
-def test_on_jax_the_log_lines_of_tensorflow_are_suppressed() -> None:
-    pytest.importorskip("jax")
-    code = "from histoedge.lab import backend; backend.keras(); backend.set_random_seed(0)"
-    variables = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
+@pytest.mark.parametrize(
+    ("package", "code"),
+    [
+        ("jax", "from histoedge.lab import backend; backend.keras(); backend.set_random_seed(0)"),
+        ("tensorboard", "from histoedge.lab import callbacks; callbacks.to_tensorboard(Path(sys.argv[1]), 'run')"),
+    ],
+)
+def test_log_lines_of_tensorflow_are_suppressed_when_another_package_imports_it(package, code, tmp_path) -> None:
+    pytest.importorskip(package)
+    backend = {"KERAS_BACKEND": "jax"} if package == "jax" else {}
+    statements = f"import sys; from pathlib import Path; {code}; print('tensorflow' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}; import sys; print('tensorflow' in sys.modules)"],
-        env={**os.environ, **variables},
+        [sys.executable, "-c", statements, tmp_path],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1", **backend},
         capture_output=True,
         text=True,
         check=False,

@@ -48,7 +48,7 @@ def test_another_network_than_the_files_is_one_line_before_any_work(tmp_path: Pa
     file = tmp_path / "mine.toml"
     file.write_text('[network]\nname = "mine"\nrows = [{kind = "head", channels = 1, kernel = 96}]\n')
     arguments = ("train", "--data", "synthetic", "--out", tmp_path / "run", "--config", file)
-    assert_one_line(invoke(*arguments, "--network", "edge"), "holds the network 'mine', but 'edge' is asked for")
+    assert_one_line(invoke(*arguments, "--network", "edge"), "defines 'mine', but 'edge' is requested")
     assert_one_line(invoke(*arguments), f"{file}: network mine: the first row must be a conv")
 
 
@@ -92,7 +92,7 @@ def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     assert invoke("data", "synth", data, "--patches", 32).exit_code == 0
     result = invoke("train", "--data", data, "--out", out, "--device", "gpu", "--epochs", 1)
     assert result.exit_code == 1
-    assert "finds no GPU here" in result.stderr
+    assert "backend has no GPU" in result.stderr
     assert not out.exists()
 
 

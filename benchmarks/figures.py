@@ -8,8 +8,9 @@ from committed import ResultsFile
 from record import Row
 from sections import against_base, choices
 
-from histoedge.benchmark.results import Measurement
-from histoedge.reporting.tables import interval, micros_between
+from histoedge.benchmark import Measurement
+from histoedge.metrics import value_of
+from histoedge.reporting.tables import interval, micros_with_bounds, with_bounds
 
 Figure = tuple[str, str]
 """What was measured, and the value with its interval."""
@@ -64,9 +65,9 @@ def quantisation_settings(file: ResultsFile) -> Iterator[Figure]:
 def int8_speed(file: ResultsFile) -> Iterator[Figure]:
     """Yield p50 of each network's fastest int8 file, and its ratio to fp32 on the same runtime."""
     for network, rows in _int8_rows(file).items():
-        row = min(rows, key=lambda each: each.p50_ms or float("inf"))
-        ratio = interval(row.p50_ratio, row.p50_ratio_lo, row.p50_ratio_hi, digits=3)
-        value = f"{micros_between(row.p50_ms, row.p50_lo, row.p50_hi)} us, {ratio} of fp32"
+        row = min(rows, key=lambda each: value_of(each.p50_ms) or float("inf"))
+        ratio = with_bounds(row.p50_ratio, digits=3)
+        value = f"{micros_with_bounds(row.p50_ms)} us, {ratio} of fp32"
         yield f"p50 of `{network}` int8 on its fastest runtime", f"{value} ({row.runtime} {row.runtime_version})"
 
 
@@ -80,13 +81,13 @@ def int8_quality(file: ResultsFile) -> Iterator[Figure]:
     """Yield the difference in AUC between int8 and fp32, and between runtimes."""
     for network, rows in _int8_rows(file).items():
         row = max(rows, key=lambda each: each.flips or 0)
-        d_auc = interval(row.d_auc, row.d_auc_lo, row.d_auc_hi, sign="+")
+        d_auc = with_bounds(row.d_auc, sign="+")
         value = f"{d_auc}, {row.flips} of {row.n_patches:,} decisions differ ({row.runtime})"
         yield f"dAUC on test, `{network}` int8 against fp32, on the runtime with the most different decisions", value
     areas: dict[str, list[float]] = defaultdict(list)
     for row in _single_patches(file):
         if row.recipe == "fp32" and row.auc is not None:
-            areas[row.network or ""].append(row.auc)
+            areas[row.network or ""].append(row.auc.value)
     for network, values in areas.items():
         name = f"AUC on test, `{network}` fp32: largest minus smallest over files and runtimes"
         yield name, f"{max(values) - min(values):.6f} ({len(values)} files on runtimes)"

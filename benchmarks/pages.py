@@ -18,7 +18,8 @@ from questions import QUESTIONS, question_parts
 from sections import SECTIONS, section
 
 from histoedge import files
-from histoedge.reporting.tables import interval, kilobytes, micros
+from histoedge.metrics import value_of
+from histoedge.reporting.tables import fixed, kilobytes, micros, with_bounds
 
 BEGIN, END = "<!-- released: make tables -->", "<!-- end -->"  # in the project's README
 
@@ -86,9 +87,9 @@ def released() -> str:
         rows = {(row.model, row.runtime): row for row in file.bench.measurements}
         int8, fp32 = (rows[f"{recipe}.onnx", "onnxruntime"] for recipe in ("int8", "fp32"))
         cells = [f"`{folder.name}`", f"{(int8.macs or 0) / 1e6:.1f}", kilobytes(int8.size_bytes)]
-        cells += [interval(row.auc, row.auc_lo, row.auc_hi) for row in (int8, fp32)]
+        cells += [with_bounds(row.auc) for row in (int8, fp32)]
         for key in (("int8.tflite", "litert"), ("int8.onnx", "onnxruntime")):
-            cells.append(f"{micros(rows[key].p50_ms)}, {rows[key].p50_ratio:.2f} of fp32")
+            cells.append(f"{micros(value_of(rows[key].p50_ms))}, {fixed(value_of(rows[key].p50_ratio), 2)} of fp32")
         lines.append([*cells, f"`benchmarks/{file.place}`"])
     return markdown_table(head, lines, text=("network", "AUC on test, int8", "fp32", *head[5:]))
 

@@ -11,7 +11,8 @@ from committed import ResultsFile
 from figures import Figure
 from markdown_table import markdown_table
 
-from histoedge.reporting.tables import interval, kilobytes, micros_between
+from histoedge.metrics import value_of
+from histoedge.reporting.tables import kilobytes, micros_with_bounds, with_bounds
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,10 @@ def networks_parts(results: Sequence[ResultsFile]) -> list[str]:
             files = [row for row in rows if row.recipe == recipe]
             if not files:
                 continue
-            row = min(files, key=lambda each: each.p50_ms or float("inf"))
+            row = min(files, key=lambda each: value_of(each.p50_ms) or float("inf"))
             cells = [row.network or "", f"{(row.macs or 0) / 1e6:.1f}", row.model, kilobytes(row.size_bytes)]
-            cells += [f"{row.runtime} {row.runtime_version}", micros_between(row.p50_ms, row.p50_lo, row.p50_hi)]
-            cells += [interval(row.auc, row.auc_lo, row.auc_hi), file.section, f"`{file.command}`"]
+            cells += [f"{row.runtime} {row.runtime_version}", micros_with_bounds(row.p50_ms)]
+            cells += [with_bounds(row.auc), file.section, f"`{file.command}`"]
             lines.append(cells)
     text = ("network", "file", "runtime", "machine", "command")
     return [markdown_table(head, lines, text=text), *_seeds_parts(results)]
@@ -173,7 +174,7 @@ def _seeds_parts(results: Sequence[ResultsFile]) -> list[str]:
             continue
         for row in file.bench.measurements:
             if row.model == "int8.onnx" and row.runtime == "onnxruntime" and row.auc is not None:
-                areas.setdefault(file.settings, []).append(row.auc)
+                areas.setdefault(file.settings, []).append(row.auc.value)
     lines = [
         f"- `{name}`, {len(values)} seeds: mean AUC of int8.onnx on test {statistics.mean(values):.4f}, from "
         f"{min(values):.4f} to {max(values):.4f}."

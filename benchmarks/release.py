@@ -15,13 +15,13 @@ from committed import HERE, ResultsFile, committed_results, run_command
 from record import run_script
 
 from histoedge import config, files
-from histoedge.benchmark.results import Measurement
+from histoedge.benchmark import Measurement
 from histoedge.edge import Manifest
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
 from histoedge.lab import catalogue
-from histoedge.reporting.tables import interval, kilobytes, micros
+from histoedge.reporting.tables import interval, kilobytes, micros, with_bounds
 
 RECIPES = ("fp32", "int8")
 SIDECARS = (manifests.manifest_path, goldens.golden_path, manifests.verdict_path)
@@ -41,13 +41,13 @@ def model_card(name: str, file: ResultsFile, manifest: Manifest) -> str:
         interval=interval,
         kilobytes=kilobytes,
         micros=micros,
+        with_bounds=with_bounds,
         sensitivity=_sensitivity,
     )
 
 
 def _sensitivity(row: Measurement) -> str:
-    low, high = row.sensitivity_at_95_specificity_lo, row.sensitivity_at_95_specificity_hi
-    return interval(row.sensitivity_at_95_specificity, low, high, digits=3)
+    return with_bounds(row.sensitivity_at_95_specificity, digits=3)
 
 
 def model_files(folder: Path) -> list[Path]:

@@ -49,7 +49,8 @@ def suite_command() -> None:
     with on_terminal() as show:
         split = data.load(arguments.data, splits=("test",))["test"]
         out = results_path(arguments.results, split)
-        benchmark.bench_to(out, models, plan=plan, split=split, reference=reference, progress=show)
+        job = benchmark.BenchJob(models=models, plan=plan, split=split, reference=reference)
+        benchmark.bench_to(out, job, progress=show)
     sys.stdout.write(f"{out}\n")
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from markdown_table import markdown_table
 
-from histoedge.benchmark.results import Measurement
+from histoedge.benchmark import Measurement
 from histoedge.config import SCENARIOS
 from histoedge.data import PATCH_PX
 from histoedge.reporting.notes import UNSETTLED_MARK
-from histoedge.reporting.tables import interval, kilobytes, micros_between, per_second
+from histoedge.reporting.tables import kilobytes, micros_with_bounds, per_second, with_bounds
 
 FIGURES = {"p90_ms": "p90 us", "p99_ms": "p99 us", "patches_per_s": "patches/s"}
 NOTE = (
@@ -45,7 +45,7 @@ def _files(rows: Sequence[Measurement]) -> str:
         cells += ["" if value is None else f"{value:,.1f}" for value in (row.load_ms, row.first_ms)]
         cells.append("" if row.rss_over_empty_bytes is None else f"{row.rss_over_empty_bytes / 1e6:,.0f}")
         cells.append("" if row.peak_share is None else f"{row.peak_share:.0%}")
-        cells += [interval(row.auc, row.auc_lo, row.auc_hi), interval(row.d_auc, row.d_auc_lo, row.d_auc_hi, sign="+")]
+        cells += [with_bounds(row.auc), with_bounds(row.d_auc, sign="+")]
         lines.append(cells)
     return markdown_table(head, lines, text=head[:2])
 
@@ -77,14 +77,12 @@ def _speed(row: Measurement | None, figure: str) -> list[str]:
         return ["", "", ""]
     mark = UNSETTLED_MARK if row.status == "unsettled" else ""
     if figure == "patches_per_s":
-        bounds = [row.patches_per_s_lo, row.patches_per_s_hi]
-        shown = per_second(row) + ("" if None in bounds else f" [{bounds[0]:,.0f}, {bounds[1]:,.0f}]")
+        rate = row.patches_per_s
+        shown = "" if rate is None else f"{per_second(row)} [{rate.lo:,.0f}, {rate.hi:,.0f}]"
     else:
-        quantile = figure.removesuffix("_ms")
-        bounds = [getattr(row, f"{quantile}_lo"), getattr(row, f"{quantile}_hi")]
-        shown = micros_between(getattr(row, figure), *bounds)
-    ratio = interval(row.p50_ratio, row.p50_ratio_lo, row.p50_ratio_hi, digits=3)
-    return [micros_between(row.p50_ms, row.p50_lo, row.p50_hi) + mark, shown, ratio]
+        shown = micros_with_bounds(getattr(row, figure))
+    ratio = with_bounds(row.p50_ratio, digits=3)
+    return [micros_with_bounds(row.p50_ms) + mark, shown, ratio]
 
 
 def _notes(rows: Sequence[Measurement]) -> str:

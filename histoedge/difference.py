@@ -1,4 +1,4 @@
-"""What changed from one exported file to another, for change control: and does it ask for a new validation?"""
+"""Differences between two exported files, for change control, and whether they require a new validation."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +15,9 @@ from histoedge.edge.golden import Golden
 from histoedge.edge.manifest import Manifest, OperatingPoint
 
 if TYPE_CHECKING:
+    from histoedge.benchmark import Measurement, Results
     from histoedge.benchmark.compare import Change
-    from histoedge.benchmark.results import Measurement, Results
+    from histoedge.metrics import Interval
 
 FORMAT = 1  # of the JSON document
 HASH_SHOWN = 12
@@ -33,14 +34,14 @@ GROUPS = {
     "input statistics": ("input_statistics",),
     "tools": ("golden_runtime", "tools"),
 }
-"""The manifest's keys by what they speak of."""
+"""The manifest's keys by group."""
 
 ANSWERS = {
     *("contract", "network", "recipe", "source", "weights", "may_saturate"),
     *GROUPS["geometry"],
     *GROUPS["decision"],
 }
-"""What cannot change without other answers or verdicts: keys of the manifest and of its ``parents``."""
+"""Keys of the manifest and of its ``parents`` whose change can change answers or verdicts."""
 
 FIGURES = ("status", "auc", "auc_lo", "auc_hi", "n_patches", "p50_ms", "p50_lo", "p50_hi")
 SHAPE = ("runtime", "threads", "batch", "field_px", "scenario")
@@ -50,7 +51,7 @@ Need = Literal["nothing", "self-test", "validation"]
 
 @dataclass(frozen=True, kw_only=True)
 class FieldChange:
-    """One thing that both manifests tell, or one of them (the other is None). ``key`` is the manifest's or its own."""
+    """An entry of both manifests; None if one lacks it. ``key`` is the key in the manifest or in ``parents``."""
 
     group: str
     key: str
@@ -60,15 +61,16 @@ class FieldChange:
 
     @property
     def changed(self) -> bool:
-        """Whether they tell it differently."""
+        """Whether the values differ."""
         return bool(self.a != self.b)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenChange:
-    """B's golden logits less A's, of the same patches.
+    """B's golden logits minus A's, on the same patches.
 
-    ``flips`` counts verdicts that differ, each at its own threshold; ``allowed`` is what rounding may explain.
+    ``flips`` counts verdicts that differ, each at its own threshold. ``allowed`` is the largest
+    difference that rounding can explain.
     """
 
     n_patches: int
@@ -80,7 +82,7 @@ class GoldenChange:
 
 @dataclass(frozen=True)
 class Measured:
-    """One shape on one runtime in the results of A and of B, None where it is not there; ``change`` if in both."""
+    """One shape on one runtime in the results of A and of B, None if missing; ``change`` only if both have it."""
 
     a: "Measurement | None"
     b: "Measurement | None"
@@ -88,7 +90,7 @@ class Measured:
 
     @property
     def cell(self) -> str:
-        """Such as ``onnxruntime, 2 threads``."""
+        """A name such as ``onnxruntime, 2 threads``."""
         from histoedge.benchmark import compare
 
         row = self.b or self.a
@@ -98,11 +100,11 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Diff:
-    """All that two files and their results tell.
+    """The comparison of two files and of their results.
 
-    ``golden`` is None where the golden patches are not the same. ``need``: ``nothing``, when no byte of the model and
-    nothing of its manifest changed; ``self-test`` on each device, when what made the file or its format changed and
-    the answers stay; ``validation``, when other answers or verdicts must be expected, for the ``reasons``.
+    ``golden`` is None if the golden patches differ. ``need``: ``nothing`` if neither the model nor its manifest
+    changed; ``self-test`` (on each device) if only tools or the format of the file changed and the answers stay the
+    same; ``validation`` if other answers or verdicts must be expected, for the ``reasons``.
     """
 
     rows: tuple[FieldChange, ...]
@@ -112,23 +114,29 @@ class Diff:
     reasons: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The JSON document; unchanged rows too."""
+        """Return the JSON document, with unchanged rows."""
         measured = [
             {
-                "cell": one.cell,
-                "a": _figures(one.a),
-                "b": _figures(one.b),
-                "change": None if one.change is None else dataclasses.asdict(one.change),
+                "cell": pair.cell,
+                "a": _figures(pair.a),
+                "b": _figures(pair.b),
+                "change": None if pair.change is None else dataclasses.asdict(pair.change),
             }
-            for one in self.measured
+            for pair in self.measured
         ]
         rows = [{**dataclasses.asdict(row), "changed": row.changed} for row in self.rows]
         golden = None if self.golden is None else dataclasses.asdict(self.golden)
-        told = {"golden": golden, "measured": measured, "need": self.need, "reasons": self.reasons}
-        return {"format": FORMAT, "rows": rows, **told}
+        return {
+            "format": FORMAT,
+            "rows": rows,
+            "golden": golden,
+            "measured": measured,
+            "need": self.need,
+            "reasons": self.reasons,
+        }
 
     def table(self) -> list[dict[str, Any]]:
-        """What changed, for people: a row each."""
+        """Return the changed entries as a table: group, name, values."""
         return [
             {"of": row.group, "what": row.name, "A": shown(row.a), "B": shown(row.b)}
             for row in self.rows
@@ -136,51 +144,56 @@ class Diff:
         ]
 
     def measured_table(self) -> list[dict[str, Any]]:
-        """What was measured, for people: a row per shape and runtime."""
+        """Return the measured figures as a table: a row for each shape and runtime."""
         return [
             {
-                "measured on": one.cell,
-                "AUC A": _interval(one.a, "auc", 1, 4),
-                "AUC B": _interval(one.b, "auc", 1, 4),
-                "AUC": None if one.change is None else one.change.auc_verdict,
-                "p50 us A": _interval(one.a, "p50", 1e3, 1),
-                "p50 us B": _interval(one.b, "p50", 1e3, 1),
-                "p50": None if one.change is None else one.change.p50_verdict,
+                "measured on": pair.cell,
+                "AUC A": _auc(pair.a),
+                "AUC B": _auc(pair.b),
+                "AUC": None if pair.change is None else pair.change.auc_verdict,
+                "p50 us A": _p50(pair.a),
+                "p50 us B": _p50(pair.b),
+                "p50": None if pair.change is None else pair.change.p50_verdict,
             }
-            for one in self.measured
+            for pair in self.measured
         ]
 
     def lines(self) -> Iterator[str]:
-        """What to say below the tables; the last line tells what is needed."""
+        """Yield the lines below the tables; the last one states what is needed."""
         changed = list(dict.fromkeys(row.group for row in self.rows if row.changed))
         same = [group for group in GROUPS if group not in changed]
         if same:
             yield f"unchanged: {', '.join(same)}"
         if self.golden is None:
-            yield "golden logits: of other patches, they do not compare"
+            yield "golden logits: not compared, because the golden patches differ"
         else:
+            golden = self.golden
             yield (
-                f"golden logits: largest difference {self.golden.largest:.4g} ({self.golden.allowed:.4g} is rounding), "
-                f"rms {self.golden.rms:.4g}, verdicts that differ {self.golden.flips} of {self.golden.n_patches}"
+                f"golden logits: largest difference {golden.largest:.4g} (rounding: up to {golden.allowed:.4g}), "
+                f"rms {golden.rms:.4g}, different verdicts {golden.flips} of {golden.n_patches}"
             )
         if self.measured:
-            yield "measured: 95 % intervals; verdicts from A to B at the 1 % level"
-        words = {
+            yield "measured: 95 % intervals; changes from A to B at the 1 % level"
+        conclusions = {
             "nothing": "no: nothing changed",
-            "self-test": f"no, but the self-test on each device: {', '.join(changed)} changed, the answers did not",
+            "self-test": f"no, but run the self-test on each device: {', '.join(changed)} changed, the answers did not",
             "validation": f"yes: {'; '.join(self.reasons)}",
         }
-        yield f"new validation needed? {words[self.need]}"
+        yield f"new validation needed? {conclusions[self.need]}"
 
 
 def diff(a: Path, b: Path, *, results: tuple[Path, Path] | None = None) -> Diff:
-    """Compare what two exported files, checked against their hashes, and their results files say.
+    """Compare two exported files, after a check of their hashes, and optionally their results.
 
-    ``results`` are those of A and of B, of ``histoedge bench``; they may be one file. Their rows are found by SHA-256.
+    Args:
+        a: the old model file.
+        b: the new model file.
+        results: results files of ``histoedge bench`` for A and for B, which may be the same file. The rows of a model
+            are selected by its SHA-256.
 
     Raises:
         ModelError: a file or sidecar is missing, unreadable or altered.
-        DataError: results that cannot be read, or that hold no measured row of their model.
+        DataError: a results file cannot be read, or contains no measured row of its model.
     """
     manifest_a, golden_a = _read(a)
     manifest_b, golden_b = _read(b)
@@ -193,7 +206,7 @@ def diff(a: Path, b: Path, *, results: tuple[Path, Path] | None = None) -> Diff:
 
 
 def shown(value: Any) -> str:
-    """A value on one line."""
+    """Return a value on one line."""
     if value is None:
         return "-"
     if isinstance(value, OperatingPoint):
@@ -216,18 +229,18 @@ def _read(model: Path) -> tuple[Manifest, Golden]:
 def _rows(a: Manifest, b: Manifest) -> Iterator[FieldChange]:
     for group, keys in GROUPS.items():
         for key in keys:
-            one, other = (_parts(getattr(manifest, key)) for manifest in (a, b))
-            for part in dict.fromkeys((*one, *other)):
+            in_a, in_b = (_parts(getattr(manifest, key)) for manifest in (a, b))
+            for part in dict.fromkeys((*in_a, *in_b)):
                 name = key if part is None else f"{part}" if key in ("parents", "tools") else f"{_SHORT[key]} {part}"
                 of_parents = part if key == "parents" else None
-                yield FieldChange(group=group, key=of_parents or key, name=name, a=one.get(part), b=other.get(part))
+                yield FieldChange(group=group, key=of_parents or key, name=name, a=in_a.get(part), b=in_b.get(part))
 
 
 _SHORT = {"operating_points": "at", "input_statistics": "p01 p50 p99 of"}
 
 
 def _parts(value: Any) -> Mapping[str | None, Any]:
-    """A value of several parts by their names; any other under None."""
+    """Return the parts of a value by their names; a single value under None."""
     if isinstance(value, dict):
         return value
     if isinstance(value, tuple):
@@ -252,19 +265,19 @@ def _golden_change(a: Manifest, golden_a: Golden, b: Manifest, golden_b: Golden)
 
 
 def _reasons(rows: Sequence[FieldChange], golden: GoldenChange | None, measured: Sequence[Measured]) -> Iterator[str]:
-    """Why other answers or verdicts must be expected; nothing where they need not be."""
+    """Yield why other answers or verdicts must be expected."""
     for group in GROUPS:
-        names = [row.name for row in rows if row.group == group and row.changed and _tells_answers(row)]
+        names = [row.name for row in rows if row.group == group and row.changed and _can_change_answers(row)]
         if names:
             yield f"{group} changed ({', '.join(names)})"
     if golden is not None and (golden.largest > golden.allowed or golden.flips):
         yield f"golden logits changed (by up to {golden.largest:.4g}, verdicts {golden.flips})"
-    lower = [one.cell for one in measured if one.change is not None and one.change.auc_verdict == "lower"]
+    lower = [pair.cell for pair in measured if pair.change is not None and pair.change.auc_verdict == "lower"]
     if lower:
         yield f"AUC is lower by more than noise on {', '.join(lower)}"
 
 
-def _tells_answers(row: FieldChange) -> bool:
+def _can_change_answers(row: FieldChange) -> bool:
     return row.key in ANSWERS or row.key.startswith("data ")
 
 
@@ -272,32 +285,45 @@ def _measured(a: Manifest, b: Manifest, results_a: Path, results_b: Path) -> Ite
     from histoedge.benchmark import compare, noise  # scipy, which a comparison without results does not need
 
     old, new = compare.read_comparable(results_a), compare.read_comparable(results_b)
-    elsewhere = bool(noise.other_machine(old.environment, new.environment))
-    ones, others = _of_model(old, results_a, a), _of_model(new, results_b, b)
-    for shape in dict.fromkeys((*ones, *others)):
-        one, other = ones.get(shape), others.get(shape)
-        both = one is not None and other is not None
-        yield Measured(one, other, compare.change(old, one, new, other, elsewhere=elsewhere) if both else None)
+    other_machine = bool(noise.other_machine(old.environment, new.environment))
+    rows_a, rows_b = _rows_of_model(old, results_a, a), _rows_of_model(new, results_b, b)
+    for shape in dict.fromkeys((*rows_a, *rows_b)):
+        row_a, row_b = rows_a.get(shape), rows_b.get(shape)
+        change = None
+        if row_a is not None and row_b is not None:
+            change = compare.change(old, row_a, new, row_b, other_machine=other_machine)
+        yield Measured(row_a, row_b, change)
 
 
-def _of_model(results: "Results", path: Path, manifest: Manifest) -> dict[tuple[Any, ...], "Measurement"]:
-    """The measured rows of exactly this file by their shape."""
-    found = [row for row in results.measurements if row.sha256 == manifest.sha256 and row.measured]
-    if not found:
+def _rows_of_model(results: "Results", path: Path, manifest: Manifest) -> dict[tuple[Any, ...], "Measurement"]:
+    """Return the measured rows of this file by their shape."""
+    rows = [row for row in results.measurements if row.sha256 == manifest.sha256 and row.measured]
+    if not rows:
         wanted = f"{manifest.network} {manifest.recipe}.{manifest.format}, SHA-256 {manifest.sha256[:HASH_SHOWN]}"
         raise DataError(f"{path}: no measured row of {wanted}; measure it with histoedge bench")
-    return {tuple(getattr(row, name) for name in SHAPE): row for row in found}
+    return {tuple(getattr(row, name) for name in SHAPE): row for row in rows}
 
 
 def _figures(row: "Measurement | None") -> dict[str, Any] | None:
-    return None if row is None else {name: getattr(row, name) for name in FIGURES}
+    from histoedge.benchmark import columns
 
-
-def _interval(row: "Measurement | None", name: str, scale: float, digits: int) -> str | None:
-    """Such as ``0.9351 [0.9340, 0.9362]``; None where it was not measured."""
     if row is None:
         return None
-    value, lo, hi = (getattr(row, key) for key in ({"p50": "p50_ms"}.get(name, name), f"{name}_lo", f"{name}_hi"))
-    if value is None or lo is None or hi is None:
+    values = columns.as_columns(row)
+    return {name: values[name] for name in FIGURES}
+
+
+def _auc(row: "Measurement | None") -> str | None:
+    return None if row is None else _interval_text(row.auc, scale=1, digits=4)
+
+
+def _p50(row: "Measurement | None") -> str | None:
+    return None if row is None else _interval_text(row.p50_ms, scale=1e3, digits=1)
+
+
+def _interval_text(interval: "Interval | None", *, scale: float, digits: int) -> str | None:
+    """Return text such as ``0.9351 [0.9340, 0.9362]``; None if not measured."""
+    if interval is None:
         return None
-    return f"{value * scale:.{digits}f} [{lo * scale:.{digits}f}, {hi * scale:.{digits}f}]"
+    value, lo, hi = (f"{scale * number:.{digits}f}" for number in (interval.value, interval.lo, interval.hi))
+    return f"{value} [{lo}, {hi}]"

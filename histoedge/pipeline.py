@@ -101,11 +101,11 @@ def run(
             failed.append(model.name)
         progress("verify, files", done, len(to_verify), model.name)
     results = out / "bench.json"
-    reference = out / SOURCE
-    test, valid = splits["test"], splits["valid"]
-    inputs = benchmark.bench_inputs(models, plan=plan, split=test, reference=reference)
-    if not benchmark.results_are_current(results, inputs):
-        benchmark.bench_to(results, models, plan=plan, split=test, reference=reference, valid=valid, progress=progress)
+    job = benchmark.BenchJob(
+        models=models, plan=plan, split=splits["test"], reference=out / SOURCE, valid=splits["valid"]
+    )
+    if not benchmark.results_are_current(results, benchmark.bench_inputs(job)):
+        benchmark.bench_to(results, job, progress=progress)
     page = out / "report.html"
     files.write_text(page, reporting.html(benchmark.read_results(results)))
     if failed:

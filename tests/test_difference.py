@@ -1,4 +1,4 @@
-"""What changed between two models, and whether that asks for a new validation."""
+"""Differences between two models, and whether they require a new validation."""
 
 import json
 import shutil
@@ -16,39 +16,39 @@ from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import DataError, ModelError
 
 
-def other(model: Path, *, golden_less: float = 0.0, **changed: Any) -> Path:
-    """A copy of the model in a folder of its own, with other fields in its manifest and other golden logits."""
+def copy_of(model: Path, *, lower_logits_by: float = 0.0, **fields: Any) -> Path:
+    """Copy the model to another folder, with other fields in its manifest and lower golden logits."""
     folder = model.parent / "other"
     folder.mkdir()
     copy = folder / model.name
     for path in (model, goldens.golden_path(model), manifests.manifest_path(model)):
         shutil.copy(path, folder)
-    if golden_less:
+    if lower_logits_by:
         golden = dict(np.load(goldens.golden_path(model)))
-        golden["logits"] -= np.float32(golden_less)
+        golden["logits"] -= np.float32(lower_logits_by)
         np.savez(goldens.golden_path(copy), **golden)
     sha256 = manifests.hashlib.sha256(goldens.golden_path(copy).read_bytes()).hexdigest()
     path = manifests.manifest_path(copy)
-    body = json.loads(path.read_text()) | {"golden_sha256": sha256} | changed
+    body = json.loads(path.read_text()) | {"golden_sha256": sha256} | fields
     path.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
     return copy
 
 
-def changes(found: Diff) -> list[tuple[str, str]]:
-    return [(row.group, row.name) for row in found.rows if row.changed]
+def changes(compared: Diff) -> list[tuple[str, str]]:
+    return [(row.group, row.name) for row in compared.rows if row.changed]
 
 
-def test_a_model_and_itself_need_nothing(mean_red_calibrated: Path) -> None:
-    found = diff(mean_red_calibrated, mean_red_calibrated)
-    assert changes(found) == []
-    assert found.golden is not None
-    assert (found.golden.largest, found.golden.flips, found.golden.n_patches) == (0, 0, 3)
-    assert found.need == "nothing"
-    assert list(found.lines())[-1] == "new validation needed? no: nothing changed"
+def test_the_same_model_needs_nothing(mean_red_calibrated: Path) -> None:
+    compared = diff(mean_red_calibrated, mean_red_calibrated)
+    assert changes(compared) == []
+    assert compared.golden is not None
+    assert (compared.golden.largest, compared.golden.flips, compared.golden.n_patches) == (0, 0, 3)
+    assert compared.need == "nothing"
+    assert list(compared.lines())[-1] == "new validation needed? no: nothing changed"
 
 
 @pytest.mark.parametrize(
-    ("changed", "group", "name"),
+    ("fields", "group", "name"),
     [
         ({"temperature": 0.6}, "decision", "temperature"),
         ({"threshold": 0.7}, "decision", "threshold"),
@@ -61,93 +61,96 @@ def test_a_model_and_itself_need_nothing(mean_red_calibrated: Path) -> None:
         ({"may_saturate": ["the first"]}, "arithmetic", "may_saturate"),
     ],
 )
-def test_what_changes_answers_or_verdicts_needs_a_validation(
-    mean_red_calibrated: Path, changed: dict[str, Any], group: str, name: str
+def test_a_change_of_answers_or_verdicts_requires_a_validation(
+    mean_red_calibrated: Path, fields: dict[str, Any], group: str, name: str
 ) -> None:
-    found = diff(mean_red_calibrated, other(mean_red_calibrated, **changed))
-    assert changes(found) == [(group, name)]
-    assert found.need == "validation"
-    assert found.reasons[0].startswith(f"{group} changed ({name}")
+    compared = diff(mean_red_calibrated, copy_of(mean_red_calibrated, **fields))
+    assert changes(compared) == [(group, name)]
+    assert compared.need == "validation"
+    assert compared.reasons[0].startswith(f"{group} changed ({name}")
 
 
 @pytest.mark.parametrize(
-    ("changed", "group"),
+    ("fields", "group"),
     [
         ({"tools": {"tf2onnx": "1.17.0"}}, "tools"),
         ({"tolerance": 2e-4}, "arithmetic"),
         ({"input_statistics": {"red": {"p01": 1.0, "p50": 2.0, "p99": 3.0}}}, "input statistics"),
     ],
 )
-def test_what_changes_no_answer_needs_the_self_test(mean_red: Path, changed: dict[str, Any], group: str) -> None:
-    found = diff(mean_red, other(mean_red, **changed))
-    assert [of for of, _ in changes(found)] == [group]
-    assert (found.need, found.reasons) == ("self-test", ())
-    assert list(found.lines())[-1].endswith(
-        f"no, but the self-test on each device: {group} changed, the answers did not"
+def test_a_change_without_other_answers_requires_the_self_test(
+    mean_red: Path, fields: dict[str, Any], group: str
+) -> None:
+    compared = diff(mean_red, copy_of(mean_red, **fields))
+    assert [changed for changed, _ in changes(compared)] == [group]
+    assert (compared.need, compared.reasons) == ("self-test", ())
+    assert list(compared.lines())[-1].endswith(
+        f"no, but run the self-test on each device: {group} changed, the answers did not"
     )
 
 
-def test_other_golden_logits_need_a_validation(mean_red: Path) -> None:
-    found = diff(mean_red, other(mean_red, golden_less=0.5))
-    assert found.golden is not None
-    assert found.golden.largest == pytest.approx(0.5)
-    assert found.golden.rms == pytest.approx(0.5)
-    assert found.golden.flips == 2  # logits 0, 0.2 and 1 are at or above 0; -0.5, -0.3 are not
-    assert found.reasons == ("golden logits changed (by up to 0.5, verdicts 2)",)
+def test_other_golden_logits_require_a_validation(mean_red: Path) -> None:
+    compared = diff(mean_red, copy_of(mean_red, lower_logits_by=0.5))
+    assert compared.golden is not None
+    assert compared.golden.largest == pytest.approx(0.5)
+    assert compared.golden.rms == pytest.approx(0.5)
+    assert compared.golden.flips == 2  # logits 0, 0.2 and 1 are at or above 0; -0.5, -0.3 are not
+    assert compared.reasons == ("golden logits changed (by up to 0.5, verdicts 2)",)
 
 
-def test_golden_logits_of_other_patches_do_not_compare(mean_red: Path) -> None:
-    copy = other(mean_red)
+def test_golden_logits_of_other_patches_are_not_compared(mean_red: Path) -> None:
+    copy = copy_of(mean_red)
     golden = dict(np.load(goldens.golden_path(copy)))
     np.savez(goldens.golden_path(copy), **golden | {"patches": golden["patches"] + np.uint8(1)})
     body = json.loads(manifests.manifest_path(copy).read_text())
     body["golden_sha256"] = manifests.hashlib.sha256(goldens.golden_path(copy).read_bytes()).hexdigest()
     manifests.manifest_path(copy).write_text(json.dumps(body | {"digest": manifests.digest(body)}))
-    found = diff(mean_red, copy)
-    assert found.golden is None
-    assert "golden logits: of other patches, they do not compare" in found.lines()
+    compared = diff(mean_red, copy)
+    assert compared.golden is None
+    assert "golden logits: not compared, because the golden patches differ" in compared.lines()
 
 
 def test_a_changed_file_is_refused(mean_red: Path) -> None:
-    copy = other(mean_red)
+    copy = copy_of(mean_red)
     copy.write_bytes(copy.read_bytes() + b"\0")
     with pytest.raises(ModelError, match="changed after its manifest was written"):
         diff(mean_red, copy)
 
 
 def results(path: Path, sha256: str, auc: float, p50_ms: float) -> Path:
-    """A results file with one row of this file."""
-    from histoedge.benchmark.results import Measurement, write_results
+    """Write a results file with one row of this model."""
+    from histoedge.benchmark import Measurement, write_results
+    from histoedge.metrics import Interval
 
     row = Measurement(
         **{"model": path.stem, "recipe": "fp32", "format": "onnx", "runtime": "onnxruntime", "threads": 1, "batch": 1},
         **{"field_px": 96, "status": "ok", "sha256": sha256, "n_patches": 1000},
-        **{"auc": auc, "auc_lo": auc - 0.01, "auc_hi": auc + 0.01},
-        **{"p50_ms": p50_ms, "p50_lo": p50_ms * 0.99, "p50_hi": p50_ms * 1.01},
+        auc=Interval(auc, auc - 0.01, auc + 0.01),
+        p50_ms=Interval(p50_ms, p50_ms * 0.99, p50_ms * 1.01),
     )
     write_results(path, [row], inputs={"data": "d" * 64})
     return path
 
 
-def test_measured_figures_are_found_by_hash_and_a_lower_auc_needs_a_validation(
+def test_measured_rows_are_selected_by_hash_and_a_lower_auc_requires_a_validation(
     mean_red: Path, mean_red_int8: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("scipy")
     hashes = [manifests.read(model).sha256 for model in (mean_red, mean_red_int8)]
     old = results(tmp_path / "old.json", hashes[0], auc=0.95, p50_ms=0.1)
     new = results(tmp_path / "new.json", hashes[1], auc=0.90, p50_ms=0.05)
-    found = diff(mean_red, mean_red_int8, results=(old, new))
-    (row,) = found.measured_table()
+    compared = diff(mean_red, mean_red_int8, results=(old, new))
+    (row,) = compared.measured_table()
     assert row["AUC A"] == "0.9500 [0.9400, 0.9600]"
     assert row["p50 us B"] == "50.0 [49.5, 50.5]"
     assert (row["measured on"], row["AUC"], row["p50"]) == ("onnxruntime", "lower", "faster")
-    assert "AUC is lower by more than noise on onnxruntime" in found.reasons
+    assert "AUC is lower by more than noise on onnxruntime" in compared.reasons
     with pytest.raises(DataError, match=r"old\.json: no measured row of test test\.onnx, SHA-256 .*histoedge bench"):
         diff(mean_red_int8, mean_red_int8, results=(old, new))
 
 
-def test_the_command_prints_what_changed_and_ends_well(mean_red_calibrated: Path) -> None:
-    copy = other(mean_red_calibrated, threshold=0.7, tools={"tf2onnx": "1.17.0"})
+def test_the_command_prints_the_changes_and_exits_with_0(mean_red_calibrated: Path) -> None:
+    copy = copy_of(mean_red_calibrated, threshold=0.7, tools={"tf2onnx": "1.17.0"})
     result = CliRunner().invoke(main, ["diff", str(mean_red_calibrated), str(copy)])
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()

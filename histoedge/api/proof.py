@@ -81,18 +81,18 @@ def bench(
     options: dict[str, Any] = {name: tuple(dict.fromkeys(as_tuple(given))) or None for name, given in repeated.items()}
     options["robustness"] = robustness or None
     plan = settings.resolve(settings.BenchPlan, file=as_path(config), options=options)
-    return gated.bench_gated(
-        Path(out),
-        [Path(place) for place in as_tuple(places)],
-        str(data),
+    job = gated.GatedBenchJob(
+        out=Path(out),
+        places=[Path(place) for place in as_tuple(places)],
+        source=str(data),
         plan=plan,
         flips=as_path(flips),
         gate_texts=as_tuple(gate),
         baseline=as_path(baseline),
         junit_file=as_path(junit),
         cache=not no_cache,
-        progress=progress,
     )
+    return gated.bench_gated(job, progress=progress)
 
 
 def report(

@@ -1,9 +1,9 @@
-"""How fast this machine multiplies 8-bit integers when a network gives it nothing else to do.
+"""The integer peak: the highest measured rate of 8-bit multiplications on this machine.
 
-``python -m histoedge.benchmark.ceiling`` is a cell like any other, whose model is not a file of ours: two 3 x 3
-convolutions of 256 channels between a stem and a head that are small beside them. Its measured rate is a ceiling to
-hold networks against, not the figure of a data sheet. The fastest CPU runtime for ONNX that is installed sets it,
-with the threads of the cells that are held against it, timed in their rounds.
+``python -m histoedge.benchmark.ceiling`` is a cell whose model is built in memory: two 3 x 3 convolutions of 256
+channels between a small stem and a small head. Its rate is a measured upper limit for networks, not a figure from a
+data sheet. It is timed in the rounds of the other cells with the same number of threads, on each installed CPU runtime
+for ONNX; the fastest one counts.
 """
 
 import sys
@@ -30,9 +30,9 @@ OPSET, IR_VERSION = 17, 8
 
 
 def model() -> bytes:
-    """The ONNX file: quantised pixels in, int8 kernels with one scale, as exported files are (QuantizeLinear form).
+    """Return the ONNX file: quantised pixels, int8 kernels with one scale, in QuantizeLinear form as exported files.
 
-    Written by hand in protobuf's wire format, because the benchmark does not need the package ``onnx`` otherwise.
+    Encoded directly in protobuf's wire format, because the benchmark needs the package ``onnx`` for nothing else.
     Field numbers are those of onnx.proto.
     """
     random = np.random.default_rng(0)
@@ -46,14 +46,14 @@ def model() -> bytes:
         ("kernel_zero", np.int8(0), INT8),
     ]
     inputs = 3
-    for at, (side, stride, channels) in enumerate(LAYERS):
+    for number, (side, stride, channels) in enumerate(LAYERS):
         kernel = random.integers(-64, 65, (channels, inputs, side, side)).astype(np.int8)
-        weights.append((f"w{at}", kernel, INT8))
-        body += _node("DequantizeLinear", [f"w{at}", "kernel_scale", "kernel_zero"], [f"k{at}"])
+        weights.append((f"w{number}", kernel, INT8))
+        body += _node("DequantizeLinear", [f"w{number}", "kernel_scale", "kernel_zero"], [f"k{number}"])
         shape = {"kernel_shape": [side, side], "strides": [stride, stride]}
-        body += _node("Conv", [f"d{at}", f"k{at}"], [f"c{at}"], **shape)
-        body += _node("QuantizeLinear", [f"c{at}", "scale", "zero"], [f"q{at}"])
-        body += _node("DequantizeLinear", [f"q{at}", "scale", "zero"], [f"d{at + 1}"])
+        body += _node("Conv", [f"d{number}", f"k{number}"], [f"c{number}"], **shape)
+        body += _node("QuantizeLinear", [f"c{number}", "scale", "zero"], [f"q{number}"])
+        body += _node("DequantizeLinear", [f"q{number}", "scale", "zero"], [f"d{number + 1}"])
         inputs = channels
     body += _node("Transpose", [f"d{len(LAYERS)}"], ["tumour_logit"], perm=[0, 2, 3, 1])
     body += _field(2, "ceiling")
@@ -63,7 +63,7 @@ def model() -> bytes:
 
 
 def _field(number: int, value: int | str | bytes) -> bytes:
-    """One field: a varint, or bytes behind their length."""
+    """Encode one field: a varint, or a length and bytes."""
     if isinstance(value, int):
         return _varint(number << 3) + _varint(value)
     content = value.encode() if isinstance(value, str) else value
@@ -71,11 +71,11 @@ def _field(number: int, value: int | str | bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    found = bytearray()
+    encoded = bytearray()
     while value > 127:
-        found.append(value & 127 | 128)
+        encoded.append(value & 127 | 128)
         value >>= 7
-    return bytes([*found, value])
+    return bytes([*encoded, value])
 
 
 def _node(operator: str, inputs: list[str], outputs: list[str], **attributes: list[int]) -> bytes:
@@ -97,11 +97,11 @@ def _value(number: int, name: str, kind: int, shape: list[str | int]) -> bytes:
 
 
 def _open(request: Request) -> edge.Runner:
-    row = edge.RUNTIMES[request["runtime"]]
-    if not row.installed():
-        raise RuntimeUnavailable(f"{row.name} is not installed; {row.install}")
-    opener = import_module(f"{edge.__name__}.{row.opener}")
-    return getattr(opener, f"open_{row.opener}")(model(), threads=request["threads"])  # type: ignore[no-any-return]
+    runtime = edge.RUNTIMES[request["runtime"]]
+    if not runtime.installed():
+        raise RuntimeUnavailable(f"{runtime.name} is not installed; {runtime.install}")
+    opener = import_module(f"{edge.__name__}.{runtime.opener}")
+    return getattr(opener, f"open_{runtime.opener}")(model(), threads=request["threads"])  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long it takes to turn an image file's bytes into pixels: no part of any model's time, and often longer."""
+"""Time to decode an image file into pixels: not part of a model's time, and often longer."""
 
 import io
 import time
@@ -9,39 +9,42 @@ from PIL import Image
 
 from histoedge.benchmark import timing
 
-SAVED = {"png": {}, "tiff": {}, "jpeg": {"quality": 90}}  # TIFF as Pillow saves it: not compressed
+FORMATS = {"png": {}, "tiff": {}, "jpeg": {"quality": 90}}  # Pillow writes TIFF without compression
 PATCHES = 32
 ROUNDS = 10
 
 
 def decode(patches: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
-    """Milliseconds to decode one patch with Pillow in this process: p50 with its 95 % interval, bytes, by format.
+    """Measure the decoding of one patch with Pillow in this process.
 
     Args:
-        patches: uint8 (n, 96, 96, 3), real ones: how well they compress decides.
-        seed: of the order of the formats within a round, and of the bootstrap.
+        patches: uint8 (n, 96, 96, 3); real patches, because the time depends on how well they compress.
+        seed: of the order of the formats in a round, and of the bootstrap.
+
+    Returns:
+        By format: ``p50_ms`` with its 95 % interval ``p50_lo`` and ``p50_hi``, and ``mean_bytes`` of the files.
     """
-    encoded = {name: [_encoded(patch, name) for patch in patches[:PATCHES]] for name in SAVED}
-    rounds_ms: dict[str, list[np.ndarray]] = {name: [] for name in SAVED}
+    encoded = {name: [_encoded(patch, name) for patch in patches[:PATCHES]] for name in FORMATS}
+    rounds_ms: dict[str, list[np.ndarray]] = {name: [] for name in FORMATS}
     random = np.random.default_rng(seed)
     for _ in range(ROUNDS):
-        for name in random.permutation(list(SAVED)):
-            rounds_ms[name].append(np.array([_timed(content) for content in encoded[name]]))
-    found = {}
+        for name in random.permutation(list(FORMATS)):
+            rounds_ms[name].append(np.array([_decode_ms(content) for content in encoded[name]]))
+    figures = {}
     for name, rounds in rounds_ms.items():
         (p50,) = timing.quantiles(rounds, [0.5], seed=seed)
         size = float(np.mean([len(content) for content in encoded[name]]))
-        found[name] = {"p50_ms": p50.value, "p50_lo": p50.lo, "p50_hi": p50.hi, "mean_bytes": size}
-    return found
+        figures[name] = {"p50_ms": p50.value, "p50_lo": p50.lo, "p50_hi": p50.hi, "mean_bytes": size}
+    return figures
 
 
 def _encoded(patch: np.ndarray, format_: str) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(patch).save(file, format_, **SAVED[format_])
+    Image.fromarray(patch).save(file, format_, **FORMATS[format_])
     return file.getvalue()
 
 
-def _timed(content: bytes) -> float:
+def _decode_ms(content: bytes) -> float:
     started = time.perf_counter_ns()
     with Image.open(io.BytesIO(content)) as image:
         np.asarray(image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""What the numbers were measured on. No host name, no user, no paths: results files are published."""
+"""The machine and versions of a measurement. No host name, user or path, because results files are published."""
 
 import ctypes
 import os
@@ -31,19 +31,19 @@ NOTABLE_FLAGS = {
     "asimddp": "dotprod",
     "asimd": "neon",
 }
-"""Which of the CPU's instructions decides how fast it multiplies 8-bit integers, the fastest first."""
+"""CPU instructions that determine the speed of 8-bit multiplications, the fastest first, with their short names."""
 
 GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
-"""Reads alone: no lock is taken and no program that the checkout's settings name for a hook is started."""
+"""Git that only reads: it takes no lock and starts no hook program from the settings of the checkout."""
 
 GIT_TIMEOUT_S = 10.0
 PACKAGES = ("numpy", "ai-edge-litert", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorflow", "keras", "jax")
 
 
 def this_machine() -> dict[str, Any]:
-    """CPU and what may be used of it, memory, what the container allows, system, versions; None where not told.
+    """Return CPU, memory, limits of the container, system and versions; None for what the system does not report.
 
-    ``date`` is the day, in UTC, on which this is asked; ``commit`` that of the checkout, see ``commit``.
+    ``date`` is the current day in UTC, ``commit`` that of the checkout (see ``commit``).
     """
     cpu = _cpuinfo(Path("/proc/cpuinfo"))
     flags = [flag for flag in INTERESTING_FLAGS if flag in cpu.get("flags", cpu.get("Features", "")).split()]
@@ -76,15 +76,15 @@ def this_machine() -> dict[str, Any]:
 
 
 def subject(models: Sequence[Path], split: Split) -> dict[str, Any]:
-    """What was measured, in names that may be published: ``run``, ``data`` and ``patches``.
+    """Return what was measured, in names that may be published: ``run``, ``data`` and ``patches``.
 
     Args:
         models: exported files.
         split: the test patches.
 
     Returns:
-        ``run``: names of the folders whose ``models`` these are, joined by a comma; None where a file lies elsewhere.
-        ``data``: ``synthetic`` for patches that ``data.synthetic`` drew, None for others. ``patches``: how many.
+        ``run``: names of the run folders of the models, joined by commas; None if a file is not in a run folder.
+        ``data``: ``synthetic`` for patches of ``data.synthetic``, None for others. ``patches``: their number.
     """
     runs = [folder_name(path.parent.parent) if path.parent.name == "models" else None for path in models]
     names = list(dict.fromkeys(runs))
@@ -97,35 +97,35 @@ def subject(models: Sequence[Path], split: Split) -> dict[str, Any]:
 
 
 def folder_name(folder: Path) -> str | None:
-    """The folder's own name without what leads there; None for the root and a home folder, which names a user."""
+    """Return the last part of the path; None for the root, and for a home folder because it is named after a user."""
     whole = folder.resolve()
     return None if whole in (Path.home(), Path(whole.anchor)) else whole.name
 
 
 def commit(checkout: Path) -> str | None:
-    """The commit of a git work tree, 12 digits, ``+`` behind it where tracked files differ from it.
+    """Return the commit of a git work tree, 12 digits, followed by ``+`` if tracked files were changed.
 
-    None where the folder is none, as of an installed package, and where git is missing, refuses or takes too long.
+    None if the folder is not a work tree (an installed package), or git is missing, fails or takes too long.
     """
     if not (checkout / ".git").exists():
         return None
     command = [*GIT, "-C", str(checkout), "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
-    around = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, env=around)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, env=variables)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def machine_name(described: Mapping[str, Any]) -> str:
-    """A name for the folder of this machine's results: maker and family, what matters of its kernels, CPUs allowed.
+    """Return a name for the folder of a machine's results: maker, family, notable instructions, CPUs allowed.
 
-    Such as ``intel-xeon-amx-4-cores``, or ``intel-xeon-amx-4-cores-without-amx`` where the system refuses AMX. Machines
-    that differ otherwise, in clock or generation, can have the same name: the results' environment tells them apart.
+    Examples: ``intel-xeon-amx-4-cores``, ``intel-xeon-amx-4-cores-without-amx`` if the system refuses AMX. Machines of
+    different clock rates or generations can have the same name; their results have different environments.
 
     Args:
-        described: what ``describe`` gives.
+        described: the result of ``this_machine``.
     """
     flags, refused = set(described["cpu_flags"]), set(described.get("cpu_flags_refused", ()))
     kernels = (name for flag, name in NOTABLE_FLAGS.items() if flag in flags | refused)
@@ -137,58 +137,58 @@ def machine_name(described: Mapping[str, Any]) -> str:
 
 
 def _family(name: str) -> str:
-    """Maker and family: the first two words of a processor's name without marks, such as ``Intel Xeon``."""
+    """Return the first two words of a processor's name without trademark signs, such as ``Intel Xeon``."""
     words = re.sub(r"\((?:R|TM)\)", "", name, flags=re.IGNORECASE).split()
     return " ".join([word for word in words if word.lower() not in ("cpu", "processor")][:2])
 
 
 def without_folder(reason: str, folder: Path) -> str:
-    """What is said of files in a folder, by their names alone."""
+    """Return a message without the path of this folder, only with file names."""
     return reason if folder == Path() else reason.replace(f"{folder}{os.sep}", "")
 
 
 def load_average() -> list[float]:
-    """Processes that wanted a CPU, on average over the last 1, 5 and 15 minutes."""
+    """Return the average number of runnable processes over the last 1, 5 and 15 minutes."""
     return [round(load, 2) for load in psutil.getloadavg()]
 
 
 def cpus_allowed() -> int | None:
-    """How many CPUs this process may be pinned to; None where the system knows no pinning."""
+    """Return the number of CPUs that this process may be pinned to; None on systems without pinning."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def packages() -> dict[str, str]:
-    """The versions of the installed packages that compute."""
-    found = {}
+    """Return the versions of the installed packages that affect speed or results."""
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _amx_is_permitted() -> bool:
-    """Whether Linux lets this process use AMX, which it must ask for (Documentation/arch/x86/xstate.rst)."""
+    """Whether Linux permits AMX to this process; it must be requested (Documentation/arch/x86/xstate.rst)."""
     arch_prctl, request_permission, tile_data = 158, 0x1023, 18
     return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0  # type: ignore[no-any-return]
 
 
 def _cpuinfo(file: Path) -> dict[str, str]:
-    """The first processor's entries; empty where there is no such file."""
+    """Return the entries of the first processor; empty without such a file."""
     first = (_read(file) or "").split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _cpu_quota(file: Path) -> float | None:
-    """CPUs that the control group may use at once (``quota period`` in microseconds); None without a limit."""
+    """Return the CPU limit of the control group (``quota period`` in microseconds); None without a limit."""
     quota, _, period = (_read(file) or "").partition(" ")
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
 
 
 def _turbo() -> bool | None:
-    """Whether the clock may rise above its base: what intel_pstate or acpi_cpufreq say; None where neither does."""
+    """Whether intel_pstate or acpi_cpufreq permits turbo; None if neither reports it."""
     intel = _read(Path("/sys/devices/system/cpu/intel_pstate/no_turbo"))
     other = _read(Path("/sys/devices/system/cpu/cpufreq/boost"))
     if intel is not None:
@@ -204,7 +204,7 @@ def _megahertz(text: str | None) -> float | None:
 
 
 def _threads_per_core(file: Path) -> int | None:
-    """From a list of hardware threads such as ``0,64`` or ``0-1``."""
+    """Count the hardware threads in a list such as ``0,64`` or ``0-1``."""
     text = _read(file)
     if not text:
         return None
@@ -213,9 +213,9 @@ def _threads_per_core(file: Path) -> int | None:
 
 
 def _gpus(folder: Path) -> list[str]:
-    """The models of the NVIDIA GPUs that the driver lists; no serial numbers."""
-    told = [_read(file) or "" for file in sorted(folder.glob("*/information"))]
-    lines = [line.partition(":") for text in told for line in text.splitlines()]
+    """Return the models of the NVIDIA GPUs in the driver's list; no serial numbers."""
+    contents = [_read(file) or "" for file in sorted(folder.glob("*/information"))]
+    lines = [line.partition(":") for text in contents for line in text.splitlines()]
     return [value.strip() for key, _, value in lines if key.strip() == "Model"]
 
 

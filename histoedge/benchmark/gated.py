@@ -1,4 +1,4 @@
-"""A bench from what a person names: places, DATA, a plan, gates; into a results file, judged."""
+"""A benchmark with gates: from runs, model files and DATA to a results file and judged gates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 from histoedge import data
 from histoedge.benchmark import compare, gates, junit, matrix, measure, noise, results
 from histoedge.benchmark.gates import Judgement
+from histoedge.benchmark.matrix import BenchJob
 from histoedge.benchmark.results import Results
 from histoedge.config import BenchPlan
 from histoedge.edge.errors import ConfigError
@@ -14,10 +15,37 @@ from histoedge.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benched:
-    """What was measured, and how the gates stand, one ``Judgement`` for each gate and cell.
+class GatedBenchJob:
+    """The inputs of ``bench_gated``.
 
-    ``other_machine`` says why times of the baseline do not compare; it is empty where they do.
+    Args:
+        out: the results file.
+        places: runs and model files.
+        source: DATA, whose test split is measured.
+        plan: what to measure.
+        flips: folder for sheets of flips, as in ``BenchJob``.
+        gate_texts: gates, as in ``gates.parse``.
+        baseline: older results, for gates on ``gates.BASELINE``.
+        junit_file: file for the judged gates.
+        cache: as in ``data.load``.
+    """
+
+    out: Path
+    places: Sequence[Path]
+    source: str
+    plan: BenchPlan
+    flips: Path | None = None
+    gate_texts: Sequence[str] = ()
+    baseline: Path | None = None
+    junit_file: Path | None = None
+    cache: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benched:
+    """The results, and one ``Judgement`` for each gate and cell.
+
+    ``other_machine`` lists the reasons why times of the baseline do not compare; it is usually empty.
     """
 
     results: Results
@@ -27,64 +55,52 @@ class Benched:
     @property
     def open_gates(self) -> tuple[str, ...]:
         """The gates that do not pass, each once."""
-        return tuple(dict.fromkeys(one.gate for one in self.gates if not one.holds_up))
+        return tuple(dict.fromkeys(judgement.gate for judgement in self.gates if not judgement.passes))
 
 
-def bench_gated(
-    out: Path,
-    places: Sequence[Path],
-    source: str,
-    *,
-    plan: BenchPlan,
-    flips: Path | None = None,
-    gate_texts: Sequence[str] = (),
-    baseline: Path | None = None,
-    junit_file: Path | None = None,
-    cache: bool = True,
-    progress: Progress = silent,
-) -> Benched:
-    """Measure runs and models on the test split of DATA into the results file ``out``, as ``bench_to`` does, and judge.
+def bench_gated(job: GatedBenchJob, *, progress: Progress = silent) -> Benched:
+    """Measure the test split of DATA into ``job.out``, as ``bench_to`` does, and judge the gates.
 
-    Gates and baseline are read before anything is measured. ``junit_file`` gets the judged gates.
+    Gates and baseline are read before anything is measured.
 
     Raises:
-        ConfigError: a wrong gate, or a baseline or JUnit file without a gate for it.
-        ConfigError, ModelError, DataError, WriteError: as ``find`` and ``bench_to``.
+        ConfigError: a gate is wrong, or there is a baseline or JUnit file without a gate for it.
+        ConfigError, ModelError, DataError, WriteError: as ``find_models`` and ``bench_to``.
     """
-    if (needless := without_gates(gate_texts, baseline, junit_file)) is not None:
-        raise ConfigError(needless)
-    asked = gates.parse(gate_texts, baseline=baseline is not None)
-    older = None if baseline is None else compare.read_comparable(baseline)
-    models, reference = matrix.find_models(places)
-    with_valid = reference is not None and data.has(source, "valid")
-    splits = data.load(source, splits=("test", "valid") if with_valid else ("test",), cache=cache, progress=progress)
-    measure.bench_to(
-        out,
-        models,
-        plan=plan,
+    if (message := without_gates(job.gate_texts, job.baseline, job.junit_file)) is not None:
+        raise ConfigError(message)
+    parsed = gates.parse(job.gate_texts, baseline=job.baseline is not None)
+    older = None if job.baseline is None else compare.read_comparable(job.baseline)
+    models, reference = matrix.find_models(job.places)
+    with_valid = reference is not None and data.has(job.source, "valid")
+    names = ("test", "valid") if with_valid else ("test",)
+    splits = data.load(job.source, splits=names, cache=job.cache, progress=progress)
+    bench_job = BenchJob(
+        models=models,
+        plan=job.plan,
         split=splits["test"],
         reference=reference,
         valid=splits.get("valid"),
-        flips=flips,
-        progress=progress,
+        flips=job.flips,
     )
-    found = results.read_results(out)
-    judged = gates.judge_gates(asked, found, baseline=older)
-    if asked and junit_file is not None:
-        junit.write_junit(junit_file, judged)
-    elsewhere = () if older is None else tuple(noise.other_machine(older.environment, found.environment))
-    return Benched(results=found, gates=judged, other_machine=elsewhere)
+    measure.bench_to(job.out, bench_job, progress=progress)
+    measured = results.read_results(job.out)
+    judgements = gates.judge_gates(parsed, measured, baseline=older)
+    if parsed and job.junit_file is not None:
+        junit.write_junit(job.junit_file, judgements)
+    other_machine = () if older is None else tuple(noise.other_machine(older.environment, measured.environment))
+    return Benched(results=measured, gates=judgements, other_machine=other_machine)
 
 
 def without_gates(gate_texts: Sequence[str], baseline: Path | None, junit_file: Path | None) -> str | None:
-    """What to say of a baseline or JUnit file that no gate needs; None where there is none.
+    """Return the error message for a baseline or JUnit file that no gate uses; None if there is none.
 
     Raises:
-        ConfigError: a wrong gate.
+        ConfigError: a gate is wrong.
     """
     if not gate_texts and (baseline or junit_file):
-        return "--baseline and --junit are of gates; give --gate EXPR"
-    asked = gates.parse(gate_texts, baseline=baseline is not None)
-    if baseline is not None and not any(gate.column in gates.BASELINE for gate in asked):
+        return "--baseline and --junit require a gate; add --gate EXPR"
+    parsed = gates.parse(gate_texts, baseline=baseline is not None)
+    if baseline is not None and not any(gate.column in gates.BASELINE for gate in parsed):
         return f"--baseline: no --gate is on {' or '.join(gates.BASELINE)}"
     return None

@@ -1,26 +1,26 @@
-"""Gates: what every cell of a benchmark must hold, judged with its noise.
+"""Gates: conditions on the cells of a benchmark, judged with the interval of each figure.
 
 A gate is ``COLUMN OP NUMBER``, such as ``p50_ratio < 0.55``; OP is <, <=, > or >=. ``WHICH: COLUMN OP NUMBER`` judges
-some cells alone. WHICH is ``MODEL``, ``MODEL@RUNTIME`` or ``@RUNTIME``; MODEL is a file's name or its recipe, and ``*``
-stands for anything: ``int8*@onnxruntime: p50_ratio < 0.55``.
+only some cells. WHICH is ``MODEL``, ``MODEL@RUNTIME`` or ``@RUNTIME``; MODEL is a file name or a recipe, and ``*``
+matches anything: ``int8*@onnxruntime: p50_ratio < 0.55``.
 
-A column with an interval passes when all of its 95 % interval holds the condition, fails when none of it does, and is
-undecided otherwise, which does not pass. A bound (``d_auc_lo``) or a figure without an interval is a plain number.
-Cells where the column is null are skipped, and a gate that judged none fails.
+A column with a 95 % interval passes if the whole interval satisfies the condition, fails if no part of it does, and is
+undecided otherwise; undecided does not pass. A bound (``d_auc_lo``) or a figure without an interval is a plain number.
+Cells with null in the column are skipped. A gate that judged no cell fails.
 """
 
 import fnmatch
 import math
 import operator
 import re
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from histoedge import config
-from histoedge.benchmark import compare, noise
-from histoedge.benchmark.results import Measurement, Results
+from histoedge.benchmark import columns, compare, noise
+from histoedge.benchmark.result_row import Measurement
+from histoedge.benchmark.results import Results
 from histoedge.edge.errors import ConfigError
 from histoedge.metrics import Interval
 
@@ -32,13 +32,11 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-NUMERIC = tuple(
-    name for name, hint in typing.get_type_hints(Measurement).items() if {int, float} & {hint, *typing.get_args(hint)}
-)
+NUMERIC = tuple(name for name, kinds in columns.column_types(Measurement).items() if {int, float} & {*kinds})
 BASELINE = ("p50_vs_baseline", "auc_vs_baseline")
-"""This p50 over, and this AUC less, that of the same cell in an older results file; see ``compare``."""
+"""Ratio of p50, and difference of AUC, to the same cell in an older results file; see ``compare``."""
 
-LEVEL = 0.95  # that of the intervals in a measurement
+LEVEL = 0.95  # as the intervals in a measurement
 
 _EXPRESSION = re.compile(
     r"(?:(?P<which>[^<>=]+):)?\s*(?P<column>\w+)\s*(?P<operator><=|>=|<|>)\s*(?P<number>[^\s<>=]+)"
@@ -48,7 +46,7 @@ _TIME = re.compile(r"p\d\d_|patches_per_s")
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """One condition. ``model`` and ``runtime`` are patterns of the cells it judges; ``text`` is how it was written."""
+    """A condition for the cells that match the patterns ``model`` and ``runtime``; ``text`` is the gate as written."""
 
     text: str
     column: str
@@ -57,12 +55,12 @@ class Gate:
     model: str = "*"
     runtime: str = "*"
 
-    def holds(self, value: float) -> bool:
+    def satisfied_by(self, value: float) -> bool:
         """Whether ``value`` satisfies the condition."""
         return OPERATORS[self.operator](value, self.limit)
 
     def judges(self, row: Measurement) -> bool:
-        """Whether the cell is one of those that the gate is for."""
+        """Whether the gate is for this cell."""
         names = (row.model, row.model.rpartition("/")[2], row.recipe)
         return any(fnmatch.fnmatchcase(name, self.model) for name in names) and fnmatch.fnmatchcase(
             row.runtime, self.runtime
@@ -71,7 +69,7 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A gate on a cell; ``cell`` is empty where it judged none. ``lo`` and ``hi`` bound a value with an interval."""
+    """The outcome of a gate for a cell, with the interval of the value. ``cell`` is empty if no cell was judged."""
 
     gate: str
     cell: str
@@ -82,46 +80,48 @@ class Judgement:
     reason: str | None = None
 
     @property
-    def holds_up(self) -> bool:
-        """Whether it stops nobody: passed, or skipped."""
+    def passes(self) -> bool:
+        """Whether the outcome is passed or skipped."""
         return self.outcome in ("passed", "skipped")
 
 
 def parse(texts: Iterable[str], *, baseline: bool = False) -> tuple[Gate, ...]:
-    """The gates that these texts say.
+    """Return the gates in these texts.
 
     Args:
-        texts: ``[WHICH:] COLUMN OP NUMBER`` each.
+        texts: each ``[WHICH:] COLUMN OP NUMBER``.
         baseline: whether there are older results to compare with.
 
     Raises:
-        ConfigError: one is no such condition, names no numeric column, or asks for older results that are not there.
+        ConfigError: a text is not such a condition, its column is not numeric, or it requires missing older results.
     """
     return tuple(_parsed(text, baseline) for text in texts)
 
 
 def judge_gates(gates: Sequence[Gate], results: Results, *, baseline: Results | None = None) -> tuple[Judgement, ...]:
-    """Every gate on every cell it is for.
+    """Judge every gate for every matching cell.
 
     Args:
-        gates: what must hold.
-        results: what was measured.
+        gates: the conditions.
+        results: the measurements.
         baseline: older results, for gates on ``BASELINE``.
     """
     older = {} if baseline is None else {id(new): old for old, new in compare.pairs(baseline, results) if old and new}
-    found: list[Judgement] = []
+    judgements: list[Judgement] = []
     for gate in gates:
-        rows = [row for row in results.measurements if gate.judges(row)]
-        mine = []
-        for row in rows:
+        of_gate = []
+        for row in results.measurements:
+            if not gate.judges(row):
+                continue
             if gate.column in BASELINE and baseline is not None:
-                mine.append(_against(gate, row, results, older.get(id(row)), baseline))
+                of_gate.append(_against_baseline(gate, row, results, older.get(id(row)), baseline))
             else:
-                mine.append(_judged(gate, row))
-        found += mine
-        if all(one.outcome == "skipped" for one in mine):
-            found.append(Judgement(gate=gate.text, cell="", outcome="failed", reason=_nothing(gate, results, mine)))
-    return tuple(found)
+                of_gate.append(_judged(gate, row))
+        judgements += of_gate
+        if all(judgement.outcome == "skipped" for judgement in of_gate):
+            reason = _no_cell(gate, results, of_gate)
+            judgements.append(Judgement(gate=gate.text, cell="", outcome="failed", reason=reason))
+    return tuple(judgements)
 
 
 def _parsed(text: str, baseline: bool) -> Gate:
@@ -139,11 +139,10 @@ def _parsed(text: str, baseline: bool) -> Gate:
     if column not in (*NUMERIC, *BASELINE):
         raise ConfigError(f"--gate {text!r}: {config.unknown_name('numeric column', column, (*NUMERIC, *BASELINE))}")
     if column in BASELINE and not baseline:
-        raise ConfigError(f"--gate {text!r}: there is nothing to compare with; give --baseline OLD.json")
+        raise ConfigError(f"--gate {text!r}: no results to compare with; add --baseline OLD.json")
     model, _, runtime = (part.strip() for part in (match["which"] or "").partition("@"))
-    shown = " ".join(text.split())
     return Gate(
-        text=shown,
+        text=" ".join(text.split()),
         column=column,
         operator=match["operator"],
         limit=limit,
@@ -153,78 +152,79 @@ def _parsed(text: str, baseline: bool) -> Gate:
 
 
 def _judged(gate: Gate, row: Measurement) -> Judgement:
-    value = getattr(row, gate.column)
+    value = columns.as_columns(row)[gate.column]
     cell = compare.cell_name(row)
     if value is None:
-        reason = row.reason if not row.measured else None
-        said = f"{row.status}: {reason or 'no reason given'}" if not row.measured else f"{gate.column} is not measured"
-        return Judgement(gate=gate.text, cell=cell, outcome="skipped", reason=said)
-    bounds = _bounds(gate.column)
-    if bounds is None:
-        outcome: Outcome = "passed" if gate.holds(value) else "failed"
+        reason = (
+            f"{gate.column} is not measured" if row.measured else f"{row.status}: {row.reason or 'no reason given'}"
+        )
+        return Judgement(gate=gate.text, cell=cell, outcome="skipped", reason=reason)
+    if gate.column not in columns.bound_columns(Measurement):
+        outcome: Outcome = "passed" if gate.satisfied_by(value) else "failed"
         return Judgement(gate=gate.text, cell=cell, outcome=outcome, value=value)
-    lo, hi = (getattr(row, name) for name in bounds)
-    if lo is None or hi is None or (_TIME.match(gate.column) and lo == hi):
-        reason = "it has no interval" if lo is None or hi is None else "one round shows no spread; measure several"
-        return Judgement(gate=gate.text, cell=cell, outcome="undecided", value=value, lo=lo, hi=hi, reason=reason)
-    return _weighed(gate, cell, Interval(value, lo, hi))
+    interval: Interval = getattr(row, gate.column)
+    if _TIME.match(gate.column) and interval.lo == interval.hi:
+        bounds = {"value": value, "lo": interval.lo, "hi": interval.hi}
+        reason = "one round shows no spread; measure several"
+        return Judgement(gate=gate.text, cell=cell, outcome="undecided", reason=reason, **bounds)
+    return _judged_interval(gate, cell, interval)
 
 
-def _against(gate: Gate, row: Measurement, new: Results, old: Measurement | None, baseline: Results) -> Judgement:
-    """A gate on one of ``BASELINE``."""
+def _against_baseline(
+    gate: Gate, row: Measurement, new: Results, old: Measurement | None, baseline: Results
+) -> Judgement:
+    """Judge a gate on one of ``BASELINE``."""
     cell = compare.cell_name(row)
-    skipped = Judgement(gate=gate.text, cell=cell, outcome="skipped", reason=f"{row.status}: {row.reason}")
+
+    def without_value(outcome: Outcome, reason: str) -> Judgement:
+        return Judgement(gate=gate.text, cell=cell, outcome=outcome, reason=reason)
+
     if not row.measured:
-        return skipped
+        return without_value("skipped", f"{row.status}: {row.reason}")
     if old is None or not old.measured:
-        return _with(skipped, "the baseline has no such cell" if old is None else f"in the baseline {old.status}")
+        return without_value("skipped", "the baseline has no such cell" if old is None else f"baseline: {old.status}")
     if gate.column == "auc_vs_baseline":
-        found = compare.auc_change(baseline, old, new, row, level=LEVEL)
-        return _with(skipped, "no AUC to compare") if found is None else _weighed(gate, cell, found)
-    found = compare.p50_ratio(old, row, level=LEVEL)
-    elsewhere = noise.other_machine(baseline.environment, new.environment)
-    if elsewhere or found is None:
-        reason = f"measured on another machine ({elsewhere[0]})" if elsewhere else "one round shows no spread"
-        return Judgement(gate=gate.text, cell=cell, outcome="undecided", reason=reason)
-    return _weighed(gate, cell, found)
+        change = compare.auc_change(baseline, old, new, row, level=LEVEL)
+        return without_value("skipped", "no AUC to compare") if change is None else _judged_interval(gate, cell, change)
+    ratio = compare.p50_ratio(old, row, level=LEVEL)
+    other_machine = noise.other_machine(baseline.environment, new.environment)
+    if other_machine:
+        return without_value("undecided", f"measured on another machine ({other_machine[0]})")
+    if ratio is None:
+        return without_value("undecided", "one round shows no spread")
+    return _judged_interval(gate, cell, ratio)
 
 
-def _weighed(gate: Gate, cell: str, found: Interval) -> Judgement:
-    """By the whole interval. A condition on one side of a number holds for all of it when it does at both ends."""
-    ends = [gate.holds(found.lo), gate.holds(found.hi)]
-    outcome: Outcome = "passed" if all(ends) else "undecided" if any(ends) else "failed"
+def _judged_interval(gate: Gate, cell: str, interval: Interval) -> Judgement:
+    """Judge by both bounds: a condition on one side of a number is satisfied between them if it is at both."""
+    bounds = [gate.satisfied_by(interval.lo), gate.satisfied_by(interval.hi)]
+    outcome: Outcome = "passed" if all(bounds) else "undecided" if any(bounds) else "failed"
     reason = None
     if outcome == "undecided":
-        reason = f"the interval reaches both sides of {gate.limit:g}; {_more(gate)}"
+        reason = f"the interval contains {gate.limit:g}; {_advice(gate)}"
     return Judgement(
-        gate=gate.text, cell=cell, outcome=outcome, value=found.value, lo=found.lo, hi=found.hi, reason=reason
+        gate=gate.text,
+        cell=cell,
+        outcome=outcome,
+        value=interval.value,
+        lo=interval.lo,
+        hi=interval.hi,
+        reason=reason,
     )
 
 
-def _more(gate: Gate) -> str:
+def _advice(gate: Gate) -> str:
     if gate.column == "p50_vs_baseline":
-        return "two runs differ by some per cent whatever they measure: bench both files in one run"
+        return "two runs of the same file differ by several per cent: bench both files in one run"
     if _TIME.match(gate.column):
         return "measure more rounds ([bench] rounds in --config), or on a quieter machine"
     return "measure more test patches"
 
 
-def _nothing(gate: Gate, results: Results, skipped: Sequence[Judgement]) -> str:
+def _no_cell(gate: Gate, results: Results, skipped: Sequence[Judgement]) -> str:
     if not results.measurements:
         return "judged no cell: the results are empty"
     if skipped:
         return f"judged no cell: all {len(skipped)} are skipped, the first because: {skipped[0].reason}"
     cells = ", ".join(dict.fromkeys(f"{row.model}@{row.runtime}" for row in results.measurements))
-    return f"judged no cell: none is {gate.model}@{gate.runtime}; there are {cells}"
-
-
-def _with(judgement: Judgement, reason: str) -> Judgement:
-    return Judgement(gate=judgement.gate, cell=judgement.cell, outcome=judgement.outcome, reason=reason)
-
-
-def _bounds(column: str) -> tuple[str, str] | None:
-    """The columns of its interval: ``auc_lo`` and ``auc_hi`` of ``auc``, ``p50_lo`` and ``p50_hi`` of ``p50_ms``."""
-    for stem in (column, column.removesuffix("_ms")):
-        if f"{stem}_lo" in NUMERIC and f"{stem}_hi" in NUMERIC:
-            return f"{stem}_lo", f"{stem}_hi"
-    return None
+    return f"judged no cell: none matches {gate.model}@{gate.runtime}; the cells are {cells}"

@@ -1,6 +1,6 @@
-"""Judged gates as a JUnit file, which every CI shows: a test case per gate and cell.
+"""Judged gates as a JUnit file for CI systems: one test case per gate and cell.
 
-Elements and attributes are those that Jenkins' JUnit plug-in and GitLab read (``testsuites``, ``testsuite``,
+Elements and attributes follow Jenkins' JUnit plug-in and GitLab (``testsuites``, ``testsuite``,
 ``testcase``, ``failure``, ``skipped``); an undecided gate is a failure of type ``undecided``.
 """
 
@@ -12,39 +12,40 @@ from xml.etree import ElementTree
 from histoedge import files
 from histoedge.benchmark.gates import Judgement
 
-_NO_CHARACTER_OF_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2
+_NOT_ALLOWED_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2
 
 
 def text(judgements: Sequence[Judgement]) -> str:
-    """The document. The class name is the gate, the name the cell."""
-    failing = [one for one in judgements if not one.holds_up]
-    skipped = [one for one in judgements if one.outcome == "skipped"]
-    counts = {"tests": len(judgements), "failures": len(failing), "skipped": len(skipped), "errors": 0}
-    told = {name: str(count) for name, count in counts.items()}
-    root = ElementTree.Element("testsuites", {"name": "histoedge bench", **told})
-    suite = ElementTree.SubElement(root, "testsuite", {"name": "gates", **told})
-    for one in judgements:
-        where = {"classname": _clean(one.gate), "name": _clean(one.cell or "no cell")}
-        case = ElementTree.SubElement(suite, "testcase", where)
-        if one.outcome == "skipped":
-            ElementTree.SubElement(case, "skipped", {"message": _clean(one.reason or "")})
-        elif not one.holds_up:
-            ElementTree.SubElement(case, "failure", {"type": one.outcome, "message": _clean(said(one))})
+    """Return the document. The class name of a test case is the gate, its name the cell."""
+    failing = [judgement for judgement in judgements if not judgement.passes]
+    skipped = [judgement for judgement in judgements if judgement.outcome == "skipped"]
+    numbers = {"tests": len(judgements), "failures": len(failing), "skipped": len(skipped), "errors": 0}
+    counts = {name: str(number) for name, number in numbers.items()}
+    root = ElementTree.Element("testsuites", {"name": "histoedge bench", **counts})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": "gates", **counts})
+    for judgement in judgements:
+        attributes = {"classname": _clean(judgement.gate), "name": _clean(judgement.cell or "no cell")}
+        case = ElementTree.SubElement(suite, "testcase", attributes)
+        if judgement.outcome == "skipped":
+            ElementTree.SubElement(case, "skipped", {"message": _clean(judgement.reason or "")})
+        elif not judgement.passes:
+            attributes = {"type": judgement.outcome, "message": _clean(value_and_reason(judgement))}
+            ElementTree.SubElement(case, "failure", attributes)
     ElementTree.indent(root, " ")
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=False) + "\n"
 
 
 def write_junit(path: Path, judgements: Sequence[Judgement]) -> None:
-    """Write ``text`` to ``path``, whole or not at all.
+    """Write ``text`` to ``path``. The file appears complete or not at all.
 
     Raises:
-        WriteError: the place cannot be written.
+        WriteError: the path cannot be written.
     """
     files.write_text(path, '<?xml version="1.0" encoding="UTF-8"?>\n' + text(judgements))
 
 
-def said(judgement: Judgement) -> str:
-    """What was found, in words: ``0.612 [0.598, 0.631]``, and why where there is a reason."""
+def value_and_reason(judgement: Judgement) -> str:
+    """Return the value with its interval, such as ``0.612 [0.598, 0.631]``, and the reason if there is one."""
     if judgement.value is None:
         return judgement.reason or ""
     value = f"{judgement.value:.5g}"
@@ -53,5 +54,5 @@ def said(judgement: Judgement) -> str:
     return value + (f": {judgement.reason}" if judgement.reason else "")
 
 
-def _clean(words: str) -> str:
-    return _NO_CHARACTER_OF_XML.sub("\ufffd", words)
+def _clean(content: str) -> str:
+    return _NOT_ALLOWED_IN_XML.sub("\ufffd", content)

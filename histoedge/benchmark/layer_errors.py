@@ -1,4 +1,4 @@
-"""How far each layer of an int8 file is from the same weights in float, as a child process of the lab tells it."""
+"""Error of each layer of an int8 file against the same weights in float, measured by a child process of the lab."""
 
 import sys
 import tempfile
@@ -13,7 +13,7 @@ from histoedge.cell import Cell, CellFailed
 from histoedge.progress import Progress
 
 COMMAND = (sys.executable, "-m", "histoedge.lab.layers")
-"""The child that answers ``layers`` {model, patches_npy}."""
+"""The child process that answers the request ``layers`` {model, patches_npy}."""
 
 SAMPLE_PATCHES = 256
 
@@ -22,8 +22,8 @@ SAMPLE_PATCHES = 256
 class Layer:
     """One convolution of an int8 file: its name, output channels, and the error of its activation.
 
-    ``relative_rms`` is the rms of that error over the rms of the activation in float, what the layers before it pass
-    on included; None where the layer is 0 on all patches.
+    ``relative_rms`` is the rms of that error over the rms of the activation in float. It includes the errors of
+    earlier layers. None if the layer is 0 on all patches.
     """
 
     layer: str
@@ -35,8 +35,8 @@ class Layer:
 class FileLayers:
     """The layers of one int8 file in the network's order, on ``n_patches`` of the valid split.
 
-    ``runtime`` computed the file's activations, those of the weights in float TensorFlow. Where there are no
-    ``layers``, ``reason`` says why.
+    ``runtime`` computed the activations of the file, TensorFlow those of the weights in float. Without ``layers``,
+    ``reason`` is the cause.
     """
 
     model: str
@@ -49,15 +49,15 @@ class FileLayers:
 def measure_layers(
     files: Mapping[str, Path], patches: np.ndarray, *, timeout_s: float, progress: Progress
 ) -> tuple[FileLayers, ...]:
-    """Ask for the layers of every file; one that cannot be told has a reason instead.
+    """Measure the layers of every file; a file that cannot be measured gets a reason instead.
 
     Args:
-        files: int8 files within their run, beside whose ``models`` lie the weights, by name.
-        patches: uint8 (N, 96, 96, 3), never of the test split: what is seen here decides what is kept in float.
-        timeout_s: how long a file may take.
-        progress: called as each file is done.
+        files: int8 files by name, in the ``models`` folder of their run, which contains the weights.
+        patches: uint8 (N, 96, 96, 3), not of the test split: the errors decide which layers stay in float.
+        timeout_s: limit for one file, in seconds.
+        progress: called after each file.
     """
-    found = []
+    measured = []
     lab: Cell | None = None
     with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
         pixels = Path(folder) / "patches.npy"
@@ -68,16 +68,18 @@ def measure_layers(
                 layers: tuple[Layer, ...] = ()
                 lab = lab or Cell(COMMAND, timeout_s=timeout_s)
                 try:
-                    told = lab.ask("layers", model=str(path.absolute()), patches_npy=str(pixels))
-                    runtime = told["runtime"]
-                    layers = tuple(Layer(**{key: row[key] for key in Layer.__annotations__}) for row in told["layers"])
+                    answer = lab.ask("layers", model=str(path.absolute()), patches_npy=str(pixels))
+                    runtime = answer["runtime"]
+                    layers = tuple(
+                        Layer(**{key: row[key] for key in Layer.__annotations__}) for row in answer["layers"]
+                    )
                 except CellFailed as failure:
                     reason = without_folder(failure.reason, path.absolute().parent.parent)
-                    lab = lab if failure.kind else None  # what is no refusal has ended it
+                    lab = lab if failure.kind else None  # without a kind the child process is dead
                 count = len(patches)
-                found.append(FileLayers(model=name, runtime=runtime, n_patches=count, reason=reason, layers=layers))
+                measured.append(FileLayers(model=name, runtime=runtime, n_patches=count, reason=reason, layers=layers))
                 progress("bench, layers", done, len(files), name)
         finally:
             if lab is not None:
                 lab.kill()
-    return tuple(found)
+    return tuple(measured)

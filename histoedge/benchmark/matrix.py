@@ -1,4 +1,4 @@
-"""The cells of a benchmark: file x runtime x threads x shape, each on its way to a ``Measurement``."""
+"""The cells of a benchmark: file x runtime x threads x shape."""
 
 import dataclasses
 import importlib.util
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from histoedge import config, edge, files
-from histoedge.benchmark import environment, quality
-from histoedge.benchmark.results import Measurement
-from histoedge.cell import EDGE_COMMAND, KERAS_COMMAND, SOURCE, Cell, CellFailed
+from histoedge.benchmark import environment
+from histoedge.benchmark.result_row import Measurement
+from histoedge.cell import EDGE_COMMAND, KERAS_COMMAND, SOURCE, CellFailed
 from histoedge.config import SCENARIOS, BenchPlan, Shape
 from histoedge.data import Split
 from histoedge.edge import lookalike
@@ -29,166 +29,176 @@ _IDENTITY = (
     *("batch", "field_px", "size_bytes", "compressed_bytes", "zeros", "params", "macs", "sha256"),
 )
 
-Answered = tuple[Path, str]
-"""A file on a runtime."""
+FileOnRuntime = tuple[Path, str]
+"""A file on a runtime: its answers do not depend on threads and shape."""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
+class BenchJob:
+    """The inputs of a benchmark.
+
+    Args:
+        models: exported files with their manifests.
+        plan: what to measure; ``plan.runtimes`` selects from all runtimes that open a file.
+        split: the test patches, both classes.
+        reference: weights of the source network, measured as runtime ``keras``.
+        valid: the valid split, for the error of each layer of int8 files (``benchmark.layer_errors``); the files must
+            be in their run. None: layers are not measured.
+        flips: folder for sheets of the decisions that differ from the reference's (``benchmark.sheet``), one
+            ``<model>@<runtime>.png`` per file. They are separate files because they show patches of the data set,
+            which a published results file should not. None: nothing is drawn.
+    """
+
+    models: Sequence[Path]
+    plan: BenchPlan
+    split: Split
+    reference: Path | None = None
+    valid: Split | None = None
+    flips: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contender:
-    """One cell of the matrix."""
+    """One cell of the matrix with what has been measured of it so far.
+
+    ``number`` is its place in the benchmark. ``fp32`` is the fp32 file next to the model, None for fp32 files and the
+    source network. ``source`` is the SHA-256 of the source network. ``temperature`` and ``threshold`` are the
+    manifest's, None without one. ``rounds_ms`` are the times of the calls of each round, ``joules`` their energy.
+    """
 
     path: Path
     row: Measurement
+    number: int = 0
     command: Sequence[str] = EDGE_COMMAND
     fp32: Path | None = None
-    """The fp32 file beside it; None for fp32 files and the source network."""
     source: str | None = None
-    """SHA-256 of the source network."""
     temperature: float | None = None
-    """Of the calibrated probability; None where no manifest tells it."""
     threshold: float | None = None
-    """The calibrated probability from which on a patch is called tumour; None where no manifest tells it."""
-    cell: Cell | None = None
-    calls: int = 0
-    """Timed calls in each round; 0 before it has been loaded."""
-    rounds_ms: list[np.ndarray] = dataclasses.field(default_factory=list)
-    joules: list[float | None] = dataclasses.field(default_factory=list)
+    rounds_ms: tuple[np.ndarray, ...] = ()
+    joules: tuple[float | None, ...] = ()
 
     @property
-    def file_on_runtime(self) -> Answered:
-        """What decides its answers: threads and shape do not."""
+    def file_on_runtime(self) -> FileOnRuntime:
+        """The file and the runtime."""
         return self.path, self.row.runtime
 
     @property
     def group(self) -> tuple[int, Shape]:
-        """Cells of one group are timed together."""
+        """Threads and shape; the cells of a group are timed together."""
         return self.row.threads, Shape(self.row.batch, self.row.field_px)
-
-    def set(self, **figures: Any) -> None:
-        """Put these into its row."""
-        self.row = dataclasses.replace(self.row, **figures)
 
     @property
     def threshold_logit(self) -> float:
-        """The logit from which on a patch is called tumour; 0 where no manifest tells a threshold."""
+        """The logit from which a patch is called tumour; 0 without a manifest."""
         if self.threshold is None or self.temperature is None:
             return 0.0
-        return quality.threshold_logit(self.threshold, self.temperature)
+        return manifests.threshold_logit(self.threshold, self.temperature)
 
     @property
     def note(self) -> str:
-        """Which cell it is and how it stands, for ``Progress``."""
+        """Model, runtime and any status but ``ok``, for ``Progress``."""
         name = f"{self.row.model} @ {self.row.runtime}"
         return name if self.row.status == "ok" else f"{name}: {self.row.status}"
 
-    def open(self, timeout_s: float) -> dict[str, Any]:
-        """Start its process and load its file; what ``Cell.load`` tells.
+    def with_figures(self, **figures: Any) -> "Contender":
+        """Return the cell with these fields of its row replaced."""
+        return dataclasses.replace(self, row=dataclasses.replace(self.row, **figures))
 
-        Raises:
-            CellFailed: it cannot.
-        """
-        self.cell = Cell(self.command, threads=self.row.threads, timeout_s=timeout_s)
-        shape = {"batch": self.row.batch, "field_px": self.row.field_px}
-        return self.cell.load(self.path, runtime=self.row.runtime, **shape)
-
-    def fail(self, failure: CellFailed) -> None:
-        """Make its row one that says why it has no figures, and end its process."""
+    def failed(self, failure: CellFailed) -> "Contender":
+        """Return the cell without figures, with the reason of the failure."""
         status = "unavailable" if failure.kind == "RuntimeUnavailable" else "failed"
-        kept = {name: getattr(self.row, name) for name in _IDENTITY}
+        identity = {name: getattr(self.row, name) for name in _IDENTITY}
         reason = environment.without_folder(failure.reason, self.path.parent)
-        self.row = Measurement(**kept, status=status, reason=reason)
-        self.rounds_ms, self.joules = [], []
-        self.give_up()
-
-    def give_up(self) -> None:
-        """End its process, if it has one."""
-        if self.cell is not None:
-            self.cell.kill()
-            self.cell = None
+        row = Measurement(**identity, status=status, reason=reason)
+        return dataclasses.replace(self, row=row, rounds_ms=(), joules=())
 
 
 def find_models(places: Sequence[Path]) -> tuple[list[Path], Path | None]:
-    """The exported files that these places name, and the weights of the source network where a run was named.
+    """Return the exported files at these places, and the weights of the source network if a place is a run.
 
     Args:
         places: run directories (their ``models``) or model files.
 
     Raises:
-        ModelError: a place that holds no exported file.
-        ConfigError: more than one run: their files would be compared with the wrong source network.
+        ModelError: a place contains no exported file.
+        ConfigError: more than one run; files would be compared with the wrong source network.
     """
     models: list[Path] = []
     sources: list[Path] = []
     for place in places:
         if place.is_dir():
-            found = sorted(path for path in (place / "models").glob("*") if path.suffix[1:] in config.FORMATS)
-            if not found:
+            exported = sorted(path for path in (place / "models").glob("*") if path.suffix[1:] in config.FORMATS)
+            if not exported:
                 raise ModelError(lookalike.told(place))
             sources += [place / SOURCE] if (place / SOURCE).is_file() else []
         elif place.is_file():
             if (other := lookalike.told(place)) is not None:
                 raise ModelError(other)
-            found = [place]
+            exported = [place]
         else:
             raise ModelError(f"{place}: no such run or model file")
-        models += [path for path in found if path not in models]
+        models += [path for path in exported if path not in models]
     if len(set(sources)) > 1:
-        raise ConfigError(f"{len(set(sources))} runs at once; bench one run at a time, or name model files")
+        raise ConfigError(
+            f"{len(set(sources))} runs, expected at most one; bench one run at a time, or name model files"
+        )
     return models, sources[0] if sources else None
 
 
-def bench_inputs(models: Sequence[Path], *, plan: BenchPlan, split: Split, reference: Path | None) -> dict[str, Any]:
-    """What a measurement depends on, as JSON: plan, data, every model's SHA-256, installed packages.
+def bench_inputs(job: BenchJob) -> dict[str, Any]:
+    """Return everything that a measurement depends on, as JSON: plan, data, SHA-256 of every model, packages.
 
     Raises:
         ModelError: a model file is missing.
     """
     content = {
-        "plan": dataclasses.asdict(plan),
-        "data": split.content_hash,
-        "models": {name: _sha256(path) for name, path in zip(_names(models), models, strict=True)},
-        "source": None if reference is None else _sha256(reference),
+        "plan": dataclasses.asdict(job.plan),
+        "data": job.split.content_hash,
+        "models": {name: _sha256(path) for name, path in zip(_names(job.models), job.models, strict=True)},
+        "source": None if job.reference is None else _sha256(job.reference),
         "packages": environment.packages(),
     }
     return json.loads(json.dumps(content))  # type: ignore[no-any-return]
 
 
-def contenders(models: Sequence[Path], plan: BenchPlan, reference: Path | None) -> list[Contender]:
-    """All cells: by threads, then by shape, then the source network and the files as given, by runtime.
+def contenders(job: BenchJob) -> list[Contender]:
+    """Return all cells: by threads, then by shape, then the source network and the files in order, by runtime.
 
     Raises:
-        ConfigError: a runtime of that name does not exist, or none of those chosen opens any of the files.
+        ConfigError: unknown runtime, or none of the selected runtimes opens any of the files.
         ModelError: a model file is missing.
     """
+    plan = job.plan
     for name in plan.runtimes:
         if name not in (*edge.known(), KERAS):
             raise config.unknown_name("runtime", name, (*edge.known(), KERAS))
-    one_shape = list(_files_on_runtimes(models, plan, reference))
+    one_shape = list(_files_on_runtimes(job))
     if not one_shape:
-        asked = ", ".join(plan.runtimes) or "any runtime"
-        raise ConfigError(f"nothing to measure: none of {len(models)} files can be opened by {asked}")
+        runtimes = ", ".join(plan.runtimes) or "any runtime"
+        raise ConfigError(f"nothing to measure: none of {len(job.models)} files can be opened by {runtimes}")
     allowed = environment.cpus_allowed()
-    found = []
+    cells: list[Contender] = []
     for threads in dict.fromkeys(plan.threads):
         for shape in plan.shapes:
-            scenario = next((name for name, one in SCENARIOS.items() if one.shape == shape), None)
-            told: dict[str, Any] = {"threads": threads, "scenario": scenario, **dataclasses.asdict(shape)}
-            for one in one_shape:
-                row = dataclasses.replace(one.row, **told)
+            scenario = next((name for name, scenario in SCENARIOS.items() if scenario.shape == shape), None)
+            fields: dict[str, Any] = {"threads": threads, "scenario": scenario, **dataclasses.asdict(shape)}
+            for file in one_shape:
+                row = dataclasses.replace(file.row, **fields)
                 if row.status == "ok" and allowed is not None and threads > allowed:
-                    reason = f"{threads} threads asked for, but only {allowed} CPUs may be used here"
+                    reason = f"{threads} threads requested, but this process may use only {allowed} CPUs"
                     row = dataclasses.replace(row, status="unavailable", reason=reason)
-                found.append(dataclasses.replace(one, row=row, rounds_ms=[], joules=[]))
-    return found
+                cells.append(dataclasses.replace(file, row=row, number=len(cells)))
+    return cells
 
 
-def _files_on_runtimes(models: Sequence[Path], plan: BenchPlan, reference: Path | None) -> Iterator[Contender]:
-    read = [_read(path) for path in models]
-    if reference is not None and (not plan.runtimes or KERAS in plan.runtimes):
-        yield _source(reference, [one for one in read if isinstance(one, Manifest)])
-    chosen = [edge.known()[name] for name in edge.known() if name in (plan.runtimes or edge.RUNTIMES)]
-    for path, name, manifest in zip(models, _names(models), read, strict=True):
-        for runtime in chosen:
+def _files_on_runtimes(job: BenchJob) -> Iterator[Contender]:
+    read = [_read(path) for path in job.models]
+    runtimes = job.plan.runtimes
+    if job.reference is not None and (not runtimes or KERAS in runtimes):
+        yield _source(job.reference, [manifest for manifest in read if isinstance(manifest, Manifest)])
+    selected = [edge.known()[name] for name in edge.known() if name in (runtimes or edge.RUNTIMES)]
+    for path, name, manifest in zip(job.models, _names(job.models), read, strict=True):
+        for runtime in selected:
             if path.suffix[1:] in runtime.formats:
                 yield _exported(path, name, manifest, runtime)
 
@@ -205,27 +215,26 @@ def _read(path: Path) -> Manifest | ModelError:
 ONE_PATCH: dict[str, Any] = {"threads": 1, "batch": 1, "field_px": 96}
 
 
-def _source(weights: Path, beside: Sequence[Manifest]) -> Contender:
+def _source(weights: Path, manifests_read: Sequence[Manifest]) -> Contender:
+    """Return the cell of the source network; network and calibration are those of its exported fp32 file."""
     sha256 = _sha256(weights)
-    exported = [one for one in beside if one.recipe == "fp32" and one.parents.get("source") == sha256]
-    known = {name: getattr(exported[0], name) for name in ("network", "params", "macs")} if exported else {}
-    here = importlib.util.find_spec("keras") is not None
+    fp32 = [file for file in manifests_read if file.recipe == "fp32" and file.parents.get("source") == sha256]
+    fields = {name: getattr(fp32[0], name) for name in ("network", "params", "macs")} if fp32 else {}
+    calibration = {name: getattr(fp32[0], name) for name in ("temperature", "threshold")} if fp32 else {}
+    installed = importlib.util.find_spec("keras") is not None
     row = Measurement(
         **ONE_PATCH,
         model=weights.name,
         recipe="fp32",
         format=KERAS,
         runtime=KERAS,
-        status="ok" if here else "unavailable",
-        reason=None if here else KERAS_MISSING,
+        status="ok" if installed else "unavailable",
+        reason=None if installed else KERAS_MISSING,
         size_bytes=weights.stat().st_size,
         sha256=sha256,
-        **known,
+        **fields,
     )
-    decides: dict[str, Any] = {}
-    if exported:
-        decides = {name: getattr(exported[0], name) for name in ("temperature", "threshold")}
-    return Contender(weights, row, KERAS_COMMAND, source=sha256, **decides)
+    return Contender(path=weights, row=row, command=KERAS_COMMAND, source=sha256, **calibration)
 
 
 def _exported(path: Path, name: str, manifest: Manifest | ModelError, runtime: edge.Runtime) -> Contender:
@@ -242,15 +251,19 @@ def _exported(path: Path, name: str, manifest: Manifest | ModelError, runtime: e
     )
     if isinstance(manifest, ModelError):
         reason = environment.without_folder(str(manifest), path.parent)
-        return Contender(path, dataclasses.replace(row, status="failed", reason=reason))
-    figures = {field: getattr(manifest, field) for field in ("recipe", "network", "params", "macs", "zeros")}
-    row = dataclasses.replace(row, **figures)
+        return Contender(path=path, row=dataclasses.replace(row, status="failed", reason=reason))
+    fields = {name: getattr(manifest, name) for name in ("recipe", "network", "params", "macs", "zeros")}
+    row = dataclasses.replace(row, **fields)
     if not runtime.installed():
         row = dataclasses.replace(row, status="unavailable", reason=f"not installed; {runtime.install}")
-    fp32 = None if manifest.recipe == "fp32" else path.with_name(manifest.fp32)
-    source = manifest.parents.get("source")
-    told: dict[str, Any] = {"temperature": manifest.temperature, "threshold": manifest.threshold}
-    return Contender(path, row, fp32=fp32, source=source, **told)
+    return Contender(
+        path=path,
+        row=row,
+        fp32=None if manifest.recipe == "fp32" else path.with_name(manifest.fp32),
+        source=manifest.parents.get("source"),
+        temperature=manifest.temperature,
+        threshold=manifest.threshold,
+    )
 
 
 def _sha256(path: Path) -> str:
@@ -261,7 +274,7 @@ def _sha256(path: Path) -> str:
 
 
 def _names(models: Sequence[Path]) -> list[str]:
-    """File names, with as many folders in front as tell them apart."""
+    """Return file names, with as many parent folders as needed to distinguish them."""
     for length in range(1, max((len(path.parts) for path in models), default=0) + 1):
         names = ["/".join(path.parts[-length:]) for path in models]
         if len(set(names)) == len(set(models)):

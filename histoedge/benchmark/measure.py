@@ -1,9 +1,10 @@
-"""The measurement: load the cells of a group, time them in interleaved rounds, let each file answer the whole split."""
+"""The measurement: load the cells of a group, time them in interleaved rounds, collect the answers of every file."""
 
 import math
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,282 +12,285 @@ from typing import Any
 import numpy as np
 
 from histoedge import metrics
-from histoedge.benchmark import answers as asking
+from histoedge.benchmark import answers as answering
 from histoedge.benchmark import ceiling, environment, layer_errors, matrix, results, sheet, timing
-from histoedge.benchmark import judge as judging
+from histoedge.benchmark.answers import AnswerJob, Answers
 from histoedge.benchmark.decode import decode
-from histoedge.benchmark.matrix import Contender
-from histoedge.benchmark.results import Measurement
+from histoedge.benchmark.judge import Machine, Pair, judge_cells
+from histoedge.benchmark.matrix import BenchJob, Contender
+from histoedge.benchmark.result_row import Measurement, is_int8
 from histoedge.benchmark.resume import FinishedCells
+from histoedge.benchmark.running import RunningGroup
 from histoedge.cell import EDGE_COMMAND, Cell, CellFailed
 from histoedge.config import BenchPlan
 from histoedge.data import PATCH_PX, Split
 from histoedge.files import make_folder, write_bytes
 from histoedge.progress import Progress, silent
 
-TIMED_PATCHES = 256  # 7 MB of pixels: enough that no branch predictor or cache learns them by heart
-LEAST_FIELDS = 2
+TIMED_PATCHES = 256  # 7 MB of pixels: too many for a cache or a branch predictor to learn
+MIN_FIELDS = 2
+LOADED_FIGURES = ("runtime_version", "kernels", "cpus", "os_threads", "n_outputs", "load_ms", "first_ms")
 
 
-def bench(
-    models: Sequence[Path],
-    *,
-    plan: BenchPlan,
-    split: Split,
-    reference: Path | None = None,
-    progress: Progress = silent,
-) -> list[Measurement]:
+def bench(job: BenchJob, *, progress: Progress = silent) -> list[Measurement]:
     """Measure every file on every runtime that opens it.
 
-    Every cell is a child process with pinned threads. Cells of the same threads and shape form a group: all load
-    one after the other, then rounds run, cells in a new random order in each, on patches of the split (fields are
-    put together from these). Then each file answers the whole split once on each runtime (and once more after each
-    perturbation, where the plan asks for it), from the first of its cells that can, and the next group follows: what
-    is compared was interleaved, and never are more processes alive than a group has cells. A cell that fails or whose
-    runtime is missing is a row that says why; the rest goes on.
-    Interrupted, it leaves no process behind.
+    Every cell is a child process with pinned threads. Cells with the same threads and shape form a group. All cells of
+    a group load one after another. Then rounds run on patches of the split (larger fields are assembled from them),
+    with the cells in a new random order in each round. Then each file answers the whole split once on each runtime,
+    and once more after each perturbation if the plan requires it, from the first of its cells that can. Then the next
+    group follows. Cells that are compared were therefore interleaved, and the number of processes is at most the
+    number of cells in a group. A cell that fails, or whose runtime is missing, becomes a row with the reason; the
+    others continue. An interrupted benchmark leaves no process behind.
 
     Args:
-        models: exported files with their manifests.
-        plan: what to measure; ``plan.runtimes`` chooses among all that open a file.
-        split: the test patches, both classes.
-        reference: weights of the source network, measured as runtime ``keras``.
-        progress: called as each cell, round and chunk of patches ends.
+        job: what to measure; ``valid`` and ``flips`` are not used.
+        progress: called after each cell, round and chunk of patches.
 
     Returns:
-        A measurement per cell: by threads, then by shape, the source network first, then as in ``models``.
+        A measurement per cell: by threads, then by shape, the source network first, then in the order of ``models``.
 
     Raises:
-        ConfigError: a runtime of that name does not exist, or none of those chosen opens any of the files.
+        ConfigError: unknown runtime, or none of the selected runtimes opens any of the files.
         ModelError: a model file is missing.
-        DataError: the split is empty or has one class.
+        DataError: the split is empty or has only one class.
     """
-    contenders = _checked(models, plan, split, reference)
-    _measure(contenders, plan, split, FinishedCells(None, {}), progress)
-    return [one.row for one in contenders]
+    contenders = _contenders(job)
+    judged = _measure(contenders, job, FinishedCells(None, {}), progress)
+    return [contender.row for contender in judged.contenders]
 
 
-def bench_to(
-    out: Path,
-    models: Sequence[Path],
-    *,
-    plan: BenchPlan,
-    split: Split,
-    reference: Path | None = None,
-    valid: Split | None = None,
-    flips: Path | None = None,
-    progress: Progress = silent,
-) -> None:
-    """As ``bench``, into a results file, with what was measured of the machine itself in its ``environment``.
+def bench_to(out: Path, job: BenchJob, *, progress: Progress = silent) -> None:
+    """Measure as ``bench`` into a results file, with figures of the machine in its ``environment``.
 
-    What is finished lies in the folder ``<out>.partial`` until the results are written: killed and started again with
-    the same inputs, packages and CPU, it goes on there.
-
-    With ``valid``, the split of that name, the results also tell the error of each layer of int8 files, on a sample of
-    its patches (``bench.layers``); the files must lie in their run.
-
-    ``flips`` is a folder for ``<model>@<runtime>.png``, the sheet of ``bench.sheet`` of every file that decides
-    otherwise than its reference. They are files of their own, because they show patches of the data set, which a
-    results file that is passed on or committed should not; the report takes those that it is given.
+    Finished cells are in the folder ``<out>.partial`` until the results are written. A killed benchmark that is started
+    again with the same inputs, packages and CPU resumes from there.
 
     Raises:
         ConfigError, ModelError, DataError: as ``bench``.
-        WriteError: ``out`` or ``flips`` cannot be written, which is found out before anything runs.
+        WriteError: ``out`` or ``job.flips`` cannot be written; checked before anything runs.
     """
-    contenders = _checked(models, plan, split, reference)
-    inputs = matrix.bench_inputs(models, plan=plan, split=split, reference=reference)
-    here = environment.this_machine()
-    machine = {name: here[name] for name in ("cpu", "cpus_allowed", "python", "histoedge")}
-    kept = FinishedCells(out.with_name(f"{out.name}.partial"), {"inputs": inputs, "machine": machine})
-    if flips is not None:
-        make_folder(flips)
-    about = environment.subject(models, split) | _measure(contenders, plan, split, kept, progress, flips)
-    rows = [one.row for one in contenders]
-    found = () if valid is None else _layers(contenders, valid, plan, progress)
-    results.write_results(out, rows, inputs=inputs, about=about, layers=found)
-    kept.discard()
+    contenders = _contenders(job)
+    inputs = matrix.bench_inputs(job)
+    this_machine = environment.this_machine()
+    machine = {name: this_machine[name] for name in ("cpu", "cpus_allowed", "python", "histoedge")}
+    finished = FinishedCells(out.with_name(f"{out.name}.partial"), {"inputs": inputs, "machine": machine})
+    if job.flips is not None:
+        make_folder(job.flips)
+    judged = _measure(contenders, job, finished, progress)
+    if job.flips is not None:
+        _draw_flips(job.flips, judged, job.split)
+    about = environment.subject(job.models, job.split) | judged.about
+    rows = [contender.row for contender in judged.contenders]
+    layers = () if job.valid is None else _layers(judged.contenders, job.valid, job.plan, progress)
+    results.write_results(out, rows, inputs=inputs, about=about, layers=layers)
+    finished.discard()
 
 
-def _checked(models: Sequence[Path], plan: BenchPlan, split: Split, reference: Path | None) -> list[Contender]:
-    """The cells, when both classes are there: else there is no point in measuring for an hour."""
-    metrics.auc(split.labels, split.labels)
-    return matrix.contenders(models, plan, reference)
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """All cells with complete rows, pairs of file and reference, all answers, and figures of the machine."""
+
+    contenders: Sequence[Contender]
+    pairs: Sequence[Pair]
+    answers: Answers
+    about: dict[str, Any]
 
 
-def _measure(
-    contenders: Sequence[Contender],
-    plan: BenchPlan,
-    split: Split,
-    kept: FinishedCells,
-    progress: Progress,
-    flips: Path | None = None,
-) -> dict[str, Any]:
-    """Fill the rows of the cells; what was measured of the machine."""
-    ceilings = _ceilings(contenders, plan)
-    groups = [list(group) for _, group in groupby(contenders, key=lambda one: one.group)]
-    numbers = {id(one): number for number, one in enumerate(contenders)}
+@dataclass(frozen=True, kw_only=True)
+class _TimingJob:
+    """How to time one group: its number, its name for ``progress``, and the file with pixels that the cells read."""
 
-    def keep(one: Contender, logits: np.ndarray, perturbation: str | None) -> None:
-        kept.keep_answers(numbers[id(one)], logits, perturbation)
+    plan: BenchPlan
+    pixels: Path
+    number: int
+    progress: Progress
+    name: str
 
+
+def _contenders(job: BenchJob) -> list[Contender]:
+    """Return the cells. Check first that both classes are present, because a benchmark can take an hour."""
+    metrics.auc(job.split.labels, job.split.labels)
+    return matrix.contenders(job)
+
+
+def _measure(contenders: Sequence[Contender], job: BenchJob, finished: FinishedCells, progress: Progress) -> _Judged:
+    groups = _groups(contenders, job.plan)
     about: dict[str, Any] = {"load_average_at_start": environment.load_average()}
-    answers = asking.restored(contenders, plan, kept)
+    answers = answering.restored(contenders, job.plan, finished)
+    timed: list[Contender] = []
     with ExitStack() as stack:
-        for one in (*contenders, *ceilings):
-            stack.callback(one.give_up)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="histoedge-")))
-        patches = _evenly(split, TIMED_PATCHES)
-        about["decode"] = decode(patches, seed=plan.seed)
-        about["empty_rss_bytes"] = _empty_rss_bytes(plan)
-        for number, group in enumerate(groups):
-            threads = group[0].row.threads
-            group += [
-                one for one in ceilings if one.row.threads == threads and one.row.status == "ok" and not one.rounds_ms
-            ]
+        patches = _evenly(job.split, TIMED_PATCHES)
+        about["decode"] = decode(patches, seed=job.plan.seed)
+        about["empty_rss_bytes"] = _empty_rss_bytes(job.plan)
+        for number, cells in enumerate(groups):
             name = "" if len(groups) == 1 else f", group {number + 1} of {len(groups)}"
-            if not kept.restore_group(number, group):
-                np.save(folder / "timed.npy", _fields(patches, group[0].row.field_px, plan.seed))
-                _load(group, plan, folder / "timed.npy", progress, name)
-                _time(group, plan, folder / "timed.npy", progress, name, seed=number)
-                kept.keep_group(number, group)
-            files = [one for one in group if not _is_ceiling(one)]
-            pixels = folder / "patches.npy"
-            asked: dict[str, Any] = {"plan": plan, "split": split, "file": pixels, "keep": keep}
-            asking.ask(files, answers, **asked, progress=progress, name=name)
-            for one in group:
-                one.give_up()
-    about["integer_peak_gmacs"] = peaks = _peaks(ceilings)
-    empty = about["empty_rss_bytes"]
-    pairs = judging.judge_cells(contenders, answers, plan=plan, split=split, empty_rss_bytes=empty, peaks=peaks)
-    if flips is not None:
-        _draw_flips(flips, pairs, answers, split)
-    return about
+            stored = finished.restore_group(number, cells)
+            with RunningGroup(stored or cells, timeout_s=job.plan.timeout_s) as group:
+                if stored is None:
+                    pixels = folder / "timed.npy"
+                    np.save(pixels, _fields(patches, cells[0].row.field_px, job.plan.seed))
+                    timing_job = _TimingJob(plan=job.plan, pixels=pixels, number=number, progress=progress, name=name)
+                    _time(group, _load(group, timing_job), timing_job)
+                    finished.store_group(number, group.contenders)
+                places = [place for place, cell in enumerate(group.contenders) if not _is_ceiling(cell)]
+                collecting = AnswerJob(
+                    plan=job.plan,
+                    split=job.split,
+                    pixels=folder / "patches.npy",
+                    store=finished.store_answers,
+                    progress=progress,
+                    group_name=name,
+                )
+                answering.collect(group, places, answers, collecting)
+            timed += group.contenders
+    about["integer_peak_gmacs"] = peaks = _peaks([cell for cell in timed if _is_ceiling(cell)])
+    machine = Machine(empty_rss_bytes=about["empty_rss_bytes"], peaks=peaks)
+    judged, pairs = judge_cells([cell for cell in timed if not _is_ceiling(cell)], answers, job, machine)
+    return _Judged(contenders=judged, pairs=pairs, answers=answers, about=about)
 
 
-def _layers(
-    contenders: Sequence[Contender], valid: Split, plan: BenchPlan, progress: Progress
-) -> tuple[layer_errors.FileLayers, ...]:
-    files = {one.row.model: one.path for one in contenders if results.is_int8(one.row)}
-    sample = _evenly(valid, layer_errors.SAMPLE_PATCHES)
-    return layer_errors.measure_layers(files, sample, timeout_s=plan.timeout_s, progress=progress) if files else ()
-
-
-def _draw_flips(folder: Path, pairs: Sequence[judging.Pair], answers: asking.Answers, split: Split) -> None:
-    """A sheet for every file on a runtime that decides otherwise than its reference."""
-    for one, reference in pairs:
-        if one.row.flips:
-            logits, before = (answers.clean[pair.file_on_runtime] for pair in (one, reference))
-            names: dict[str, Any] = {
-                "model": f"{one.row.model} @ {one.row.runtime}",
-                "reference_model": one.row.reference or "",
-            }
-            at: dict[str, Any] = {"threshold_logit": one.threshold_logit, "temperature": one.temperature or 1.0}
-            drawn = sheet.draw_flips(split, logits, before, **at, **names)
-            write_bytes(folder / f"{one.row.model.replace('/', '_')}@{one.row.runtime}.png", drawn)
-
-
-def _ceilings(contenders: Sequence[Contender], plan: BenchPlan) -> list[Contender]:
-    """A cell for every count of threads and CPU runtime that can say how fast the machine multiplies integers."""
-    usable = sorted({one.row.threads for one in contenders if one.row.status == "ok"})
-    found = []
+def _groups(contenders: Sequence[Contender], plan: BenchPlan) -> list[list[Contender]]:
+    """Return the groups, each integer peak in the first group with its number of threads."""
+    groups = [list(group) for _, group in groupby(contenders, key=lambda contender: contender.group)]
+    usable = sorted({contender.row.threads for contender in contenders if contender.row.status == "ok"})
     for threads in usable if plan.integer_peak else []:
-        for name in ceiling.RUNTIMES:
-            told: dict[str, Any] = {"model": "integer peak", "recipe": "int8", "format": "onnx", "runtime": name}
-            row = Measurement(**told, threads=threads, batch=1, field_px=PATCH_PX, status="ok", macs=ceiling.MACS)
-            found.append(Contender(Path("integer peak"), row, ceiling.COMMAND))
-    return found
+        first = next(group for group in groups if group[0].row.threads == threads)
+        first += [_ceiling_cell(threads, runtime) for runtime in ceiling.RUNTIMES]
+    return groups
+
+
+def _ceiling_cell(threads: int, runtime: str) -> Contender:
+    """Return a cell that measures the integer peak of a CPU runtime."""
+    name = "integer peak"
+    row = Measurement(
+        model=name,
+        recipe="int8",
+        format="onnx",
+        runtime=runtime,
+        threads=threads,
+        batch=1,
+        field_px=PATCH_PX,
+        status="ok",
+        macs=ceiling.MACS,
+    )
+    return Contender(path=Path(name), row=row, command=ceiling.COMMAND)
 
 
 def _is_ceiling(contender: Contender) -> bool:
     return contender.command is ceiling.COMMAND
 
 
+def _layers(
+    contenders: Sequence[Contender], valid: Split, plan: BenchPlan, progress: Progress
+) -> tuple[layer_errors.FileLayers, ...]:
+    files = {contender.row.model: contender.path for contender in contenders if is_int8(contender.row)}
+    sample = _evenly(valid, layer_errors.SAMPLE_PATCHES)
+    return layer_errors.measure_layers(files, sample, timeout_s=plan.timeout_s, progress=progress) if files else ()
+
+
+def _draw_flips(folder: Path, judged: _Judged, split: Split) -> None:
+    """Draw a sheet for every file on a runtime with decisions that differ from its reference's."""
+    for contender, reference in judged.pairs:
+        row = contender.row
+        if row.flips:
+            image = sheet.draw_flips(
+                split,
+                judged.answers.clean[contender.file_on_runtime],
+                judged.answers.clean[reference.file_on_runtime],
+                threshold_logit=contender.threshold_logit,
+                temperature=contender.temperature or 1.0,
+                model=f"{row.model} @ {row.runtime}",
+                reference_model=row.reference or "",
+            )
+            write_bytes(folder / f"{row.model.replace('/', '_')}@{row.runtime}.png", image)
+
+
 def _empty_rss_bytes(plan: BenchPlan) -> int | None:
-    """The peak of a cell that opens nothing: Python, numpy and this package."""
+    """Return the peak memory of a cell that opens no model: Python, numpy and this package."""
     try:
         with Cell(EDGE_COMMAND, timeout_s=plan.timeout_s) as empty:
-            found: int | None = empty.ask("close")["peak_rss_bytes"]
+            peak: int | None = empty.ask("close")["peak_rss_bytes"]
     except CellFailed:
         return None
-    return found
+    return peak
 
 
-def _evenly(split: Split, most: int) -> np.ndarray:
-    """At most so many patches of a split, uint8 (n, 96, 96, 3), evenly spaced."""
-    chosen = np.unique(np.linspace(0, len(split.labels) - 1, most).astype(int))
+def _evenly(split: Split, count: int) -> np.ndarray:
+    """Return at most ``count`` patches of a split, evenly spaced, uint8 (n, 96, 96, 3)."""
+    chosen = np.unique(np.linspace(0, len(split.labels) - 1, count).astype(int))
     return np.asarray(split.patches[chosen])
 
 
 def _fields(patches: np.ndarray, field_px: int, seed: int) -> np.ndarray:
-    """The patches, or larger fields put together from patches drawn among them: uint8 (n, field_px, field_px, 3)."""
+    """Return the patches, or larger fields assembled from random patches: uint8 (n, field_px, field_px, 3)."""
     if field_px == PATCH_PX:
         return patches
     side = math.ceil(field_px / PATCH_PX)
-    count = max(LEAST_FIELDS, TIMED_PATCHES * PATCH_PX**2 // field_px**2)
+    count = max(MIN_FIELDS, TIMED_PATCHES * PATCH_PX**2 // field_px**2)
     drawn = patches[np.random.default_rng(seed).integers(0, len(patches), (count, side, side))]
     fields = drawn.swapaxes(2, 3).reshape(count, side * PATCH_PX, side * PATCH_PX, 3)
     return np.ascontiguousarray(fields[:, :field_px, :field_px])
 
 
-def _load(group: Sequence[Contender], plan: BenchPlan, file: Path, progress: Progress, name: str) -> None:
-    """Open every cell and find out how many calls fit into a round."""
-    for done, one in enumerate(group, start=1):
-        if one.row.status == "ok":
+def _load(group: RunningGroup, job: _TimingJob) -> dict[int, int]:
+    """Open every cell, and return the number of calls in a round by its place in the group."""
+    calls = {}
+    for place, contender in enumerate(group.contenders):
+        if contender.row.status == "ok":
             try:
-                loaded = one.open(plan.timeout_s)
-                _check_threads(loaded, one.row.threads)
-                told = ("runtime_version", "kernels", "cpus", "os_threads", "n_outputs", "load_ms", "first_ms")
-                one.set(**{key: loaded[key] for key in told})
-                assert one.cell is not None
-                few = one.cell.time(file, n=2, batch=one.row.batch)
-                one.calls = timing.calls_of_a_round(float(few.ms.mean()), plan)
+                loaded = group.load(place)
+                _check_threads(loaded, contender.row.threads)
+                group.add_figures(place, **{key: loaded[key] for key in LOADED_FIGURES})
+                few = group.cell(place).time(job.pixels, n=2, batch=contender.row.batch)
+                calls[place] = timing.calls_of_a_round(float(few.ms.mean()), job.plan)
             except CellFailed as failure:
-                one.fail(failure)
-        progress(f"bench, cells loaded{name}", done, len(group), one.note)
+                group.fail(place, failure)
+        note = group.contenders[place].note
+        job.progress(f"bench, cells loaded{job.name}", place + 1, len(group.contenders), note)
+    return calls
 
 
 def _check_threads(loaded: dict[str, Any], threads: int) -> None:
     if loaded["cpus"] is not None and loaded["cpus"] != threads:
-        raise CellFailed(f"its threads may run on {loaded['cpus']} CPUs, expected {threads}: the runtime moved them")
+        raise CellFailed(f"its threads may use {loaded['cpus']} CPUs, expected {threads}: the runtime moved them")
 
 
-def _time(group: Sequence[Contender], plan: BenchPlan, file: Path, progress: Progress, name: str, *, seed: int) -> None:
-    """Rounds of calls of all cells that still need some, each round in another random order."""
-    random = np.random.default_rng([plan.seed, seed])
-    running = [one for one in group if one.cell is not None]
-    number = 0
+def _time(group: RunningGroup, calls: dict[int, int], job: _TimingJob) -> None:
+    """Time rounds of calls of all cells that need more, each round in a new random order."""
+    plan = job.plan
+    random = np.random.default_rng([plan.seed, job.number])
+    running = [place for place in range(len(group.contenders)) if group.running(place)]
+    rounds = 0
     while running:
-        for index in random.permutation(len(running)):
-            one = running[index]
-            assert one.cell is not None
-            warmup = min(plan.warmup_runs, one.calls)
+        for place in random.permutation(running).tolist():
+            n, batch = calls[place], group.contenders[place].row.batch
+            warmup = min(plan.warmup_runs, n)
             try:
-                times = one.cell.time(file, n=one.calls, batch=one.row.batch, start=number * one.calls, warmup=warmup)
+                times = group.cell(place).time(job.pixels, n=n, batch=batch, start=rounds * n, warmup=warmup)
             except CellFailed as failure:
-                one.fail(failure)
+                group.fail(place, failure)
                 continue
-            one.rounds_ms.append(times.ms)
-            one.joules.append(times.joules)
-            one.set(peak_rss_bytes=times.peak_rss_bytes)
-        number += 1
-        running = [one for one in running if one.cell is not None and _wants_more(one, plan)]
-        note = f"{len(running)} of {len(group)} not settled" if number >= plan.rounds and running else ""
-        total = max(plan.rounds, number + 1) if running else number
-        progress(f"bench, rounds{name}", number, total, note)
+            group.add_round(place, times)
+        rounds += 1
+        running = [place for place in running if group.running(place) and _wants_more(group.contenders[place], plan)]
+        note = f"{len(running)} of {len(group.contenders)} not settled" if rounds >= plan.rounds and running else ""
+        job.progress(f"bench, rounds{job.name}", rounds, max(plan.rounds, rounds + 1) if running else rounds, note)
 
 
 def _wants_more(contender: Contender, plan: BenchPlan) -> bool:
-    """By the plan's stop rule; a ceiling, of which no interval is told, is timed for the least number of rounds."""
+    """Apply the plan's stop rule; an integer peak has no interval and stops after the minimum number of rounds."""
     if _is_ceiling(contender):
         return len(contender.rounds_ms) < plan.rounds
     return timing.wants_more(contender.rounds_ms, plan)
 
 
 def _peaks(ceilings: Sequence[Contender]) -> dict[str, dict[str, float]]:
-    """Billions of integer MACs per second at p50, by threads and runtime, as JSON knows keys."""
-    found: dict[str, dict[str, float]] = {}
-    for one in ceilings:
-        if one.row.status == "ok" and one.rounds_ms:
-            rate = ceiling.MACS / 1e6 / float(np.median(np.stack(one.rounds_ms)))
-            found.setdefault(str(one.row.threads), {})[one.row.runtime] = rate
-    return found
+    """Return billions of integer MACs per second at p50, by threads (as in JSON, a string) and runtime."""
+    peaks: dict[str, dict[str, float]] = {}
+    for cell in ceilings:
+        if cell.row.status == "ok" and cell.rounds_ms:
+            rate = ceiling.MACS / 1e6 / float(np.median(np.stack(cell.rounds_ms)))
+            peaks.setdefault(str(cell.row.threads), {})[cell.row.runtime] = rate
+    return peaks

@@ -1,9 +1,5 @@
-"""How well a file answers the test split, and against its reference: the keys of a measurement, from logits.
+"""Quality of a file on the test split: fields of a measurement, computed from logits."""
 
-Then how well it still answers when the patches are not quite what it was trained on.
-"""
-
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,74 +8,57 @@ import numpy as np
 
 from histoedge import metrics
 from histoedge.edge import manifest as manifests
-from histoedge.metrics import by_slide as clustered
+from histoedge.metrics import Interval, by_slide
 
 PERCENTS = (90, 95, 99)
-"""Specificities at which the sensitivity is told, and the reverse."""
+"""Specificities at which the sensitivity is measured, and sensitivities at which the specificity is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Robustness:
-    """The AUC on patches after one step of ``perturb.PERTURBATIONS``, with DeLong's 95 % interval.
+    """The AUC after one of ``perturb.PERTURBATIONS``, with DeLong's 95 % interval.
 
-    ``d_auc`` is what it gains (below 0: loses) against the same file on the patches as they are, with the paired
-    interval; ``flips`` counts the decisions that the step changes.
+    ``d_auc`` is that minus the AUC of the same file on unchanged patches, with the paired interval; below 0 is a loss.
+    ``flips`` counts the decisions that the perturbation changes.
     """
 
     perturbation: str
-    auc: float
-    auc_lo: float
-    auc_hi: float
-    d_auc: float
-    d_auc_lo: float
-    d_auc_hi: float
+    auc: Interval
+    d_auc: Interval
     flips: int
-
-
-def threshold_logit(threshold: float, temperature: float) -> float:
-    """The logit whose calibrated probability is ``threshold``; infinite at a threshold of 0 or 1.
-
-    Args:
-        threshold: a probability, 0 to 1, as in a manifest.
-        temperature: above 0, as in a manifest.
-    """
-    if threshold in (0, 1):
-        return math.copysign(math.inf, threshold - 0.5)
-    return temperature * math.log(threshold / (1 - threshold))
 
 
 def figures(
     labels: np.ndarray, logits: np.ndarray, *, temperature: float | None, slides: Sequence[str] | None, seed: int
 ) -> dict[str, Any]:
-    """What one file's logits are worth: AUC, operating points, calibration.
-
-    Each has 95 % bounds under its name with ``_lo`` and ``_hi``, but ``ece``. That and the Brier score are None where
-    ``temperature`` is; ``auc_slides_lo`` and ``auc_slides_hi``, the AUC's bounds over slides, are None where slides are
-    unknown or ``slides.enough`` says too few.
+    """Return AUC, operating points and calibration of one file, with 95 % intervals (``ece`` has none).
 
     Args:
         labels: (n,), 0 or 1, both present.
         logits: (n,), finite.
-        temperature: of the calibrated probability; None where no manifest tells it.
-        slides: (n,), the slide of each patch, where known.
+        temperature: of the calibrated probability; None without a manifest: then ``ece`` and ``brier`` are None.
+        slides: (n,), the slide of each patch. ``auc_slides`` is None without them, or if there are too few
+            (``by_slide.enough``).
         seed: of the bootstraps.
 
     Raises:
-        DataError: as ``metrics.auc``, or another number of slide ids than labels.
+        DataError: as ``metrics.auc``, or the number of slide ids differs from the number of labels.
     """
-    found: dict[str, Any] = {"n_patches": len(labels), **_bounded("auc", metrics.delong(labels, logits))}
+    fields: dict[str, Any] = {"n_patches": len(labels), "auc": metrics.delong(labels, logits)}
     for percent in PERCENTS:
-        sensitivity = metrics.sensitivity_at_specificity(labels, logits, percent / 100, seed=seed)
-        specificity = metrics.specificity_at_sensitivity(labels, logits, percent / 100, seed=seed)
-        found |= _bounded(f"sensitivity_at_{percent}_specificity", sensitivity)
-        found |= _bounded(f"specificity_at_{percent}_sensitivity", specificity)
+        fields[f"sensitivity_at_{percent}_specificity"] = metrics.sensitivity_at_specificity(
+            labels, logits, percent / 100, seed=seed
+        )
+        fields[f"specificity_at_{percent}_sensitivity"] = metrics.specificity_at_sensitivity(
+            labels, logits, percent / 100, seed=seed
+        )
     probabilities = None if temperature is None else manifests.probability(logits, temperature)
-    found["ece"] = None if probabilities is None else metrics.calibration_error(labels, probabilities)
-    found |= _bounded("brier", None if probabilities is None else metrics.brier(labels, probabilities))
-    area = None
-    if slides is not None and clustered.enough(labels, slides):
-        area = clustered.auc(labels, logits, slides, seed=seed)
-    return found | _bounds("auc_slides", area)
+    fields["ece"] = None if probabilities is None else metrics.calibration_error(labels, probabilities)
+    fields["brier"] = None if probabilities is None else metrics.brier(labels, probabilities)
+    fields["auc_slides"] = None
+    if slides is not None and by_slide.enough(labels, slides):
+        fields["auc_slides"] = by_slide.auc(labels, logits, slides, seed=seed)
+    return fields
 
 
 def difference(
@@ -91,26 +70,26 @@ def difference(
     slides: Sequence[str] | None,
     seed: int,
 ) -> dict[str, Any]:
-    """What a file loses or gains against its reference: AUC, paired, and decisions that flip.
+    """Return the paired change of AUC against the reference, and the decisions that differ.
 
     Args:
         labels: (n,), 0 or 1, both present.
         logits: (n,), finite, of the file.
         reference: (n,), finite, of its reference on the same patches.
-        threshold_logit: the file's decision threshold, as a logit; both files are held to it.
-        slides: (n,), the slide of each patch, where known; None and too few as in ``figures``.
+        threshold_logit: the file's decision threshold as a logit, applied to both files.
+        slides: (n,), as in ``figures``.
         seed: of the bootstrap.
 
     Raises:
-        DataError: as ``metrics.auc``, or another number of slide ids than labels.
+        DataError: as ``metrics.auc``, or the number of slide ids differs from the number of labels.
     """
     flips = metrics.flips_from(reference, logits, threshold_logit=threshold_logit)
     over_slides = None
-    if slides is not None and clustered.enough(labels, slides):
-        over_slides = clustered.auc_difference(labels, logits, reference, slides, seed=seed)
+    if slides is not None and by_slide.enough(labels, slides):
+        over_slides = by_slide.auc_difference(labels, logits, reference, slides, seed=seed)
     return {
-        **_bounded("d_auc", metrics.delong_difference(labels, logits, reference)),
-        **_bounds("d_auc_slides", over_slides),
+        "d_auc": metrics.delong_difference(labels, logits, reference),
+        "d_auc_slides": over_slides,
         "flips": flips.count,
         "flips_to_positive": flips.to_positive,
         "flips_to_negative": flips.to_negative,
@@ -118,44 +97,26 @@ def difference(
     }
 
 
-def judged(
+def robustness(
     labels: np.ndarray, logits: np.ndarray, perturbed: Mapping[str, np.ndarray], *, threshold_logit: float = 0.0
 ) -> list[Robustness]:
-    """A row per perturbation, in order, from logits that are there already.
+    """Return a row for each perturbation, in order.
 
     Args:
         labels: (n,), 0 or 1, both present.
-        logits: (n,), finite, of the patches as they are.
-        perturbed: by name of the perturbation, the same file's logits (n,) after it.
-        threshold_logit: the decision threshold, as a logit.
+        logits: (n,), finite, on unchanged patches.
+        perturbed: logits (n,) of the same file after each perturbation, by its name.
+        threshold_logit: the decision threshold as a logit.
 
     Raises:
         DataError: as ``metrics.auc``.
     """
-    rows = []
-    for name, after in perturbed.items():
-        area = metrics.delong(labels, after)
-        change = metrics.delong_difference(labels, after, logits)
-        rows.append(
-            Robustness(
-                perturbation=name,
-                auc=area.value,
-                auc_lo=area.lo,
-                auc_hi=area.hi,
-                d_auc=change.value,
-                d_auc_lo=change.lo,
-                d_auc_hi=change.hi,
-                flips=metrics.flips(after, logits, threshold_logit=threshold_logit),
-            )
+    return [
+        Robustness(
+            perturbation=name,
+            auc=metrics.delong(labels, after),
+            d_auc=metrics.delong_difference(labels, after, logits),
+            flips=metrics.flips(after, logits, threshold_logit=threshold_logit),
         )
-    return rows
-
-
-def _bounded(name: str, found: metrics.Interval | None) -> dict[str, float | None]:
-    """An interval as three keys."""
-    return {name: None if found is None else found.value, **_bounds(name, found)}
-
-
-def _bounds(name: str, found: metrics.Interval | None) -> dict[str, float | None]:
-    """An interval's ends as two keys."""
-    return {f"{name}_lo": None if found is None else found.lo, f"{name}_hi": None if found is None else found.hi}
+        for name, after in perturbed.items()
+    ]

@@ -1,4 +1,4 @@
-"""The decisions that a file turned round, as a picture: whoever chooses a model should have seen them."""
+"""A picture of the decisions that differ from the reference's, for the review of a model before its use."""
 
 import io
 from typing import Any
@@ -10,27 +10,27 @@ from histoedge.data import LABEL_PX, PATCH_PX, Split, picture
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import DataError
 
-MOST_FLIPS = 50
+MAX_FLIPS = 50
 COLUMNS = 10
-FEWEST_COLUMNS = 7  # room for the title
-ENLARGED = 2  # screen pixels per pixel of a patch: whole ones, so that none is smeared
+MIN_COLUMNS = 7  # room for the title
+ENLARGED = 2  # screen pixels per pixel of a patch; a whole number avoids blur
 DPI = 100
 GAP_PX, CAPTION_PX, TITLE_PX = 4, 20, 26  # in pixels of a patch
 CORNER = (PATCH_PX - LABEL_PX) / 2
-COLOURS = {True: "#1b7837", False: "#b2182b"}  # of captions: whether the file is right
-PALETTE = 256  # colours: stained tissue has few, and the file is a third as large
+COLOURS = {True: "#1b7837", False: "#b2182b"}  # of captions, by whether the file is right
+PALETTE = 256  # colours; enough for stained tissue, and the file is a third as large
 
 
 def worst_flips(
-    logits: np.ndarray, reference: np.ndarray, *, threshold_logit: float, most: int = MOST_FLIPS
+    logits: np.ndarray, reference: np.ndarray, *, threshold_logit: float, count: int = MAX_FLIPS
 ) -> np.ndarray:
-    """Indices, at most ``most``, of patches decided otherwise than by the reference, the largest change of logit first.
+    """Return the indices of patches with another decision than the reference's, the largest change of logit first.
 
     Args:
         logits: (n,), of the file.
         reference: (n,), of its reference on the same patches.
-        threshold_logit: the decision threshold, as a logit; at the threshold counts as positive.
-        most: how many are wanted.
+        threshold_logit: the decision threshold as a logit; a logit at the threshold is positive.
+        count: maximum number of indices.
 
     Raises:
         DataError: the shapes differ.
@@ -39,7 +39,7 @@ def worst_flips(
         raise DataError(f"logits of shape {logits.shape} cannot be compared with logits of shape {reference.shape}")
     flipped = np.flatnonzero((logits >= threshold_logit) != (reference >= threshold_logit))
     change = np.abs(logits[flipped].astype(np.float64) - reference[flipped])
-    return flipped[np.argsort(-change, kind="stable")][:most]
+    return flipped[np.argsort(-change, kind="stable")][:count]
 
 
 def draw_flips(
@@ -52,19 +52,19 @@ def draw_flips(
     model: str,
     reference_model: str,
 ) -> bytes:
-    """The worst flips as a PNG file: each patch enlarged, its centre square, its label, both probabilities.
+    """Draw the flips with the largest change as a PNG file: patch, centre square, label, both probabilities.
 
     Args:
-        split: where the patches come from.
+        split: the patches and labels.
         logits: (N,) of the whole split, of the file.
         reference: (N,) of its reference.
-        threshold_logit: the file's decision threshold, as a logit.
-        temperature: the file's; both probabilities are calibrated with it, so that the threshold is the same.
+        threshold_logit: the file's decision threshold as a logit.
+        temperature: the file's; it calibrates both probabilities, and one threshold applies to both.
         model: the file's name in the title.
-        reference_model: its reference's.
+        reference_model: the reference's name in the title.
 
     Returns:
-        The same bytes for the same arguments; where no decision differs, the title alone.
+        PNG bytes, the same for the same arguments; only a title if no decision differs.
 
     Raises:
         DataError: lengths differ.
@@ -74,7 +74,7 @@ def draw_flips(
     if not len(split.labels) == len(logits) == len(reference):
         raise DataError(f"{len(logits)} and {len(reference)} logits for {len(split.labels)} patches of {split.name}")
     chosen = worst_flips(logits, reference, threshold_logit=threshold_logit)
-    columns = min(COLUMNS, max(FEWEST_COLUMNS, len(chosen)))
+    columns = min(COLUMNS, max(MIN_COLUMNS, len(chosen)))
     rows = -(-len(chosen) // columns)
     width = columns * (PATCH_PX + GAP_PX) + GAP_PX
     height = TITLE_PX + rows * (PATCH_PX + CAPTION_PX + GAP_PX)
@@ -85,36 +85,38 @@ def draw_flips(
     title += f", the {len(chosen)} with the largest change" if count > len(chosen) else ""
     title += " (reference \N{RIGHTWARDS ARROW} file, right or wrong)" if count else ""
     axes.text(GAP_PX, TITLE_PX / 2, title, fontsize=12, va="center", parse_math=False)
-    before, after = (manifests.probability(one, temperature) for one in (reference, logits))
+    before, after = (manifests.probability(values, temperature) for values in (reference, logits))
     for number, index in enumerate(chosen.tolist()):
         left = GAP_PX + (number % columns) * (PATCH_PX + GAP_PX)
         top = TITLE_PX + (number // columns) * (PATCH_PX + CAPTION_PX + GAP_PX)
         label = "tumour" if split.labels[index] else "normal"
         right = bool((logits[index] >= threshold_logit) == split.labels[index])
-        said = f"{label}: {before[index]:.3f} \N{RIGHTWARDS ARROW} {after[index]:.3f} {'right' if right else 'wrong'}"
-        _patch(axes, split.patches[index], left, top, said, COLOURS[right])
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
-    return _small(drawn)
+        caption = (
+            f"{label}: {before[index]:.3f} \N{RIGHTWARDS ARROW} {after[index]:.3f} {'right' if right else 'wrong'}"
+        )
+        _patch(axes, split.patches[index], left, top, caption, COLOURS[right])
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=DPI, metadata={"Software": None})
+    return _with_few_colours(image)
 
 
-def _patch(axes: Any, patch: np.ndarray, left: float, top: float, said: str, colour: str) -> None:
-    """One patch, enlarged, its centre square, and a caption below."""
+def _patch(axes: Any, patch: np.ndarray, left: float, top: float, caption: str, colour: str) -> None:
+    """Draw one enlarged patch, its centre square, and a caption below."""
     extent = (left, left + PATCH_PX, top + PATCH_PX, top)
     axes.imshow(patch, extent=extent, interpolation="nearest", aspect="auto")
     picture.centre_square(axes, left + CORNER, top + CORNER)
-    axes.text(left, top + PATCH_PX + CAPTION_PX / 2, said, fontsize=8.5, va="center", color=colour)
+    axes.text(left, top + PATCH_PX + CAPTION_PX / 2, caption, fontsize=8.5, va="center", color=colour)
 
 
-def _small(drawn: io.BytesIO) -> bytes:
-    """The picture with few colours, those of the captions among them."""
+def _with_few_colours(image: io.BytesIO) -> bytes:
+    """Return the picture with a palette that includes the colours of the captions."""
     from PIL import Image, ImageColor
 
-    whole = Image.open(drawn).convert("RGB")
-    kept = [ImageColor.getrgb(name) for name in ("black", "white", *COLOURS.values())]
-    found = whole.quantize(PALETTE - len(kept)).getpalette() or []
+    whole = Image.open(image).convert("RGB")
+    fixed = [ImageColor.getrgb(name) for name in ("black", "white", *COLOURS.values())]
+    chosen = whole.quantize(PALETTE - len(fixed)).getpalette() or []
     palette = Image.new("P", (1, 1))
-    palette.putpalette([*found[: 3 * (PALETTE - len(kept))], *(level for colour in kept for level in colour)])
+    palette.putpalette([*chosen[: 3 * (PALETTE - len(fixed))], *(level for colour in fixed for level in colour)])
     packed = io.BytesIO()
     whole.quantize(palette=palette, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
     return packed.getvalue()

@@ -1,4 +1,4 @@
-"""From the times of a cell to its figures, and whether it has been timed for long enough."""
+"""Quantiles and throughput from the times of a cell, and the rule that stops its measurement."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,19 +9,19 @@ from histoedge import metrics
 from histoedge.config import BenchPlan
 from histoedge.metrics import BOOTSTRAP_RESAMPLES, Interval
 
-QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
+QUANTILES = {"p50_ms": 0.50, "p90_ms": 0.90, "p95_ms": 0.95, "p99_ms": 0.99}
 RESAMPLES_AT_ONCE = 100  # 100 x 10,000 times are 8 MB
 
 Rounds = Sequence[np.ndarray]
-"""Milliseconds of the calls of each round, the same number (n,) in all."""
+"""Times of the calls of each round in milliseconds; every round has the same number of calls (n,)."""
 
 
 def quantiles(rounds_ms: Rounds, shares: Sequence[float], *, seed: int = 0, level: float = 0.95) -> list[Interval]:
-    """Quantiles of all times, each with a bootstrap interval that draws whole rounds.
+    """Return quantiles of all times, each with a bootstrap interval that resamples whole rounds.
 
-    As ``metrics.median``, whose median and interval it gives for a share of 0.5: a block bootstrap (Kuensch 1989),
-    because calls of one round share what the machine was doing. A far quantile of few calls has an interval that is
-    too narrow: none reaches beyond the slowest call that was seen.
+    A block bootstrap (Kuensch 1989), as in ``metrics.median``, because the calls of a round share the state of the
+    machine. For a share of 0.5 the result equals ``metrics.median``. The interval of a far quantile of few calls is
+    too narrow: it cannot extend beyond the slowest observed call.
 
     Args:
         rounds_ms: at least one round.
@@ -33,24 +33,22 @@ def quantiles(rounds_ms: Rounds, shares: Sequence[float], *, seed: int = 0, leve
 
 
 def throughput(rounds_ms: Rounds, outputs: int, *, seed: int = 0) -> Interval:
-    """Outputs per second when each call gives ``outputs``, all calls together, interval as for ``quantiles``."""
-    found = _bootstrap(rounds_ms, lambda times: 1e3 * outputs / times.mean(axis=-1)[None], seed=seed, level=0.95)
-    return found[0]
+    """Return outputs per second over all calls, ``outputs`` per call, with an interval as in ``quantiles``."""
+    (rate,) = _bootstrap(rounds_ms, lambda times: 1e3 * outputs / times.mean(axis=-1)[None], seed=seed, level=0.95)
+    return rate
 
 
 def figures(rounds_ms: Rounds, *, outputs: int, seed: int) -> dict[str, Any]:
-    """The keys of a measurement that tell how fast it is; ``outputs`` are the logits of one call."""
-    found: dict[str, Any] = {"n_calls": sum(len(times) for times in rounds_ms), "n_rounds": len(rounds_ms)}
-    for name, one in zip(QUANTILES, quantiles(rounds_ms, list(QUANTILES.values()), seed=seed), strict=True):
-        found |= {f"{name}_ms": one.value, f"{name}_lo": one.lo, f"{name}_hi": one.hi}
-    rate = throughput(rounds_ms, outputs, seed=seed)
-    return found | {"patches_per_s": rate.value, "patches_per_s_lo": rate.lo, "patches_per_s_hi": rate.hi}
+    """Return the speed fields of a measurement; ``outputs`` is the number of logits of one call."""
+    fields: dict[str, Any] = {"n_calls": sum(len(times) for times in rounds_ms), "n_rounds": len(rounds_ms)}
+    fields |= zip(QUANTILES, quantiles(rounds_ms, list(QUANTILES.values()), seed=seed), strict=True)
+    return fields | {"patches_per_s": throughput(rounds_ms, outputs, seed=seed)}
 
 
 def wants_more(rounds_ms: Rounds, plan: BenchPlan) -> bool:
-    """Whether another round is due by the plan's stop rule.
+    """Whether the plan's stop rule requires another round.
 
-    Stopping when an interval is narrow makes it a little narrower than it should be: the fewer rounds, the more so.
+    Stopping at a narrow interval makes the interval slightly too narrow, most of all with few rounds.
     """
     seconds = _seconds(rounds_ms)
     if len(rounds_ms) < plan.rounds:
@@ -61,21 +59,21 @@ def wants_more(rounds_ms: Rounds, plan: BenchPlan) -> bool:
 
 
 def unsettled(rounds_ms: Rounds, plan: BenchPlan) -> str | None:
-    """Why these times are not to be trusted; None where the interval of p50 is as narrow as asked."""
+    """Return the reason why these times are unsettled; None if the interval of p50 is narrow enough for the plan."""
     if len(rounds_ms) == 1:
         return "one round shows no spread; measure several"
     width = metrics.median(np.stack(rounds_ms), seed=plan.seed).relative_width
     if width <= plan.settled_width:
         return None
-    spent = f"after {len(rounds_ms)} rounds and {_seconds(rounds_ms):.1f} s of calls"
     return (
-        f"the interval of p50 is {width:.0%} of p50 wide {spent}, {plan.settled_width:.0%} was asked for; "
+        f"the interval of p50 is {width:.0%} of p50 wide after {len(rounds_ms)} rounds and "
+        f"{_seconds(rounds_ms):.1f} s of calls; the plan requires {plan.settled_width:.0%}; "
         "measure longer or on a quieter machine"
     )
 
 
 def calls_of_a_round(call_ms: float, plan: BenchPlan) -> int:
-    """``runs_per_round``, or as many calls of this length as fit into ``round_s``, at least one."""
+    """Return ``runs_per_round``, or fewer calls if calls of this length exceed ``round_s``; at least one."""
     return max(1, min(plan.runs_per_round, int(1e3 * plan.round_s / max(call_ms, 1e-6))))
 
 
@@ -86,12 +84,12 @@ def _seconds(rounds_ms: Rounds) -> float:
 def _bootstrap(
     rounds_ms: Rounds, statistics: Callable[[np.ndarray], np.ndarray], *, seed: int, level: float
 ) -> list[Interval]:
-    """``statistics`` of (..., n) times gives (k, ...); each of the k with its percentile interval."""
+    """Return the k statistics with percentile intervals; ``statistics`` maps (..., n) times to (k, ...)."""
     rounds = np.stack(rounds_ms)
     drawn = np.random.default_rng(seed).integers(0, len(rounds), (BOOTSTRAP_RESAMPLES, len(rounds)))
     parts = [
-        statistics(rounds[drawn[at : at + RESAMPLES_AT_ONCE]].reshape(-1, rounds.size))
-        for at in range(0, BOOTSTRAP_RESAMPLES, RESAMPLES_AT_ONCE)
+        statistics(rounds[drawn[start : start + RESAMPLES_AT_ONCE]].reshape(-1, rounds.size))
+        for start in range(0, BOOTSTRAP_RESAMPLES, RESAMPLES_AT_ONCE)
     ]
     resampled = np.concatenate(parts, axis=1)
     bounds = np.quantile(resampled, (0.5 - level / 2, 0.5 + level / 2), axis=1)

@@ -103,6 +103,11 @@ class Manifest:
         """The probability of tumour in the centre, float64, for logits of any shape."""
         return probability(logits, self.temperature)
 
+    @property
+    def threshold_logit(self) -> float:
+        """The decision threshold as a logit."""
+        return threshold_logit(self.threshold, self.temperature)
+
     def operating_point(self, name: str) -> OperatingPoint:
         """The operating point of that name, such as ``specificity 0.95``.
 
@@ -124,6 +129,18 @@ class Manifest:
 def probability(logits: np.ndarray, temperature: float) -> np.ndarray:
     """``1 / (1 + exp(-logit / temperature))``, float64, without overflow."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits, np.float64) / temperature)))
+
+
+def threshold_logit(threshold: float, temperature: float) -> float:
+    """Return the logit whose calibrated probability is ``threshold``; minus or plus infinity at 0 or 1.
+
+    Args:
+        threshold: a probability, 0 to 1.
+        temperature: above 0.
+    """
+    if threshold in (0, 1):
+        return math.copysign(math.inf, threshold - 0.5)
+    return temperature * math.log(threshold / (1 - threshold))
 
 
 def digest(body: dict[str, Any]) -> str:

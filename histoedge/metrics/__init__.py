@@ -1,7 +1,7 @@
-"""How good and how fast, with intervals: AUC, calibration, operating points, decision flips, ratios of medians.
+"""Metrics with intervals: AUC, calibration, operating points, decision flips, ratios of median times.
 
-Labels are 0 or 1; scores and logits are any finite numbers where larger means more tumour. Intervals over patches take
-these to be independent, which patches of one slide are not: ``bench.slides`` draws whole slides where they are known.
+Labels are 0 or 1. Scores and logits are finite numbers; larger means more tumour. Intervals over patches assume
+independent patches, but patches of the same slide are correlated: ``by_slide`` resamples whole slides.
 """
 
 from histoedge.metrics.calibration import brier, calibration_error, cross_entropy, logit_offset, temperature
@@ -17,7 +17,7 @@ from histoedge.metrics.decisions import (
     threshold_of_sensitivity,
     threshold_of_specificity,
 )
-from histoedge.metrics.interval import BOOTSTRAP_RESAMPLES, Interval
+from histoedge.metrics.interval import BOOTSTRAP_RESAMPLES, Interval, value_of
 from histoedge.metrics.medians import median, ratio_of_medians
 from histoedge.metrics.ranking import auc, delong, delong_difference
 
@@ -44,4 +44,5 @@ __all__ = [
     "temperature",
     "threshold_of_sensitivity",
     "threshold_of_specificity",
+    "value_of",
 ]

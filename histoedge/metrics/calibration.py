@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: temperature, calibration error, Brier score."""
+"""Calibration of probabilities: temperature, logit offset, calibration error, Brier score."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,22 +8,23 @@ from histoedge.edge.errors import DataError
 from histoedge.metrics.interval import Floats, Interval, checked, covariance_of, normal_interval, paired
 
 MEAN_SCALED_LOGITS = (0.01, 20.0)
-"""The least and largest mean of |logit / T| that a temperature may give. Without an end, scores no better than chance
-ask for an infinite T, and separated classes for 0, at which probabilities are 0 or 1 and no threshold divides them."""
+"""Range of the mean of |logit / T|. Without it, scores no better than chance lead to an infinite T, and separated
+classes to T = 0, where probabilities are 0 or 1 and no threshold separates them."""
 
 
 def temperature(labels: ArrayLike, logits: ArrayLike) -> float:
-    """The T above 0 for which the probabilities sigmoid(logit / T) have the smallest negative log likelihood.
+    """Return the T above 0 that minimises the negative log likelihood of the probabilities sigmoid(logit / T).
 
     Temperature scaling: Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks". The negative
-    log likelihood is convex in 1 / T, so the root of its slope is its one minimum. No order changes: the AUC stays.
+    log likelihood is convex in 1 / T; the root of its slope is its only minimum. The order of scores and the AUC do not
+    change.
 
     Args:
         labels: (n,), 0 or 1, both present.
         logits: (n,), finite.
 
     Returns:
-        T, at the end that ``MEAN_SCALED_LOGITS`` sets where the minimum lies beyond; 1 where all logits are 0.
+        T, limited to the range of ``MEAN_SCALED_LOGITS``; 1 if all logits are 0.
 
     Raises:
         DataError: as ``auc``.
@@ -45,17 +46,17 @@ def temperature(labels: ArrayLike, logits: ArrayLike) -> float:
 
 
 def logit_offset(labels: ArrayLike, logits: ArrayLike) -> float:
-    """What to add to all logits so that with a temperature after it the negative log likelihood is smallest.
+    """Return the offset of all logits that minimises the negative log likelihood together with a temperature.
 
     Platt 1999, "Probabilistic outputs for support vector machines": sigmoid(a z + b) fitted for a above 0 and b, here
-    as a (z + b / a). No order changes: the AUC stays.
+    as a (z + b / a). The order of scores and the AUC do not change.
 
     Args:
         labels: (n,), 0 or 1, both present.
         logits: (n,), finite.
 
     Returns:
-        b / a, within the largest logit's size; 0 where all logits are 0.
+        b / a, limited to the largest absolute logit; 0 if all logits are 0.
 
     Raises:
         DataError: as ``auc``.
@@ -67,26 +68,27 @@ def logit_offset(labels: ArrayLike, logits: ArrayLike) -> float:
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
         inverse, offset = parameters
-        moved = curves[0] / size + offset
-        error = special.expit(inverse * moved) - positive
-        value = float(np.mean(np.logaddexp(0, inverse * moved) - positive * inverse * moved))
-        return value, np.array([np.mean(error * moved), np.mean(error) * inverse])
+        shifted = curves[0] / size + offset
+        error = special.expit(inverse * shifted) - positive
+        value = float(np.mean(np.logaddexp(0, inverse * shifted) - positive * inverse * shifted))
+        return value, np.array([np.mean(error * shifted), np.mean(error) * inverse])
 
-    reach = float(np.abs(curves[0]).max()) / size
-    found = optimize.minimize(
-        loss, np.array([size, 0.0]), jac=True, method="L-BFGS-B", bounds=[MEAN_SCALED_LOGITS, (-reach, reach)]
+    limit = float(np.abs(curves[0]).max()) / size
+    solution = optimize.minimize(
+        loss, np.array([size, 0.0]), jac=True, method="L-BFGS-B", bounds=[MEAN_SCALED_LOGITS, (-limit, limit)]
     )
-    return float(found.x[1]) * size
+    return float(solution.x[1]) * size
 
 
 def calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 15) -> float:
-    """Expected calibration error of the probability of tumour: 0 where of the patches given p a share p is positive.
+    """Return the expected calibration error (ECE) of the probability of tumour.
 
-    Naeini, Cooper and Hauskrecht 2015: ``bins`` of equal width over the probability of class 1, 0 to 1, the last one
-    with its end; |mean probability - share of positives| of each, weighted with its share of the patches. The
-    confidence-binned error of Guo et al. 2017 instead bins max(p, 1 - p) over 0.5 to 1 and compares it with the share
-    of right decisions: there the patches given 0.2 and those given 0.8 share a bin, and errors of opposite sign cancel.
-    Both are above 0 for a perfectly calibrated model on few patches, because shares scatter.
+    It is 0 if, for every p, a share p of the patches with probability p is positive. Naeini, Cooper and Hauskrecht
+    2015: ``bins`` of equal width over the probability of class 1 from 0 to 1, the last one including 1;
+    |mean probability - share of positives| of each bin, weighted by its share of the patches. The confidence-binned
+    error of Guo et al. 2017 instead bins max(p, 1 - p) from 0.5 to 1 and compares it with the share of correct
+    decisions: patches with 0.2 and with 0.8 are then in the same bin, and errors of opposite sign cancel. On few
+    patches both are above 0 even for a perfectly calibrated model, because shares vary by chance.
 
     Args:
         labels: (n,), 0 or 1.
@@ -97,7 +99,7 @@ def calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, bins: int 
         DataError: lengths differ or are 0, labels are not 0 or 1, probabilities not within 0..1, or ``bins`` below 1.
     """
     if bins < 1:
-        raise DataError(f"a calibration error in {bins} bins; expected at least one")
+        raise DataError(f"calibration error with {bins} bins; expected at least one")
     positive, shares = _shares(labels, probabilities)
     bin_of = np.minimum((shares * bins).astype(int), bins - 1)
     gaps = np.bincount(bin_of, weights=shares - positive, minlength=bins)
@@ -105,7 +107,7 @@ def calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, bins: int 
 
 
 def cross_entropy(labels: ArrayLike, logits: ArrayLike) -> float:
-    """The mean binary cross-entropy of labels (n,), 0 or 1, under the probabilities sigmoid(logits), in nats.
+    """Return the mean binary cross-entropy of labels (n,), 0 or 1, under the probabilities sigmoid(logits), in nats.
 
     Raises:
         DataError: as ``auc``.
@@ -115,10 +117,10 @@ def cross_entropy(labels: ArrayLike, logits: ArrayLike) -> float:
 
 
 def brier(labels: ArrayLike, probabilities: ArrayLike, *, level: float = 0.95) -> Interval:
-    """Brier score, mean (probability - label)^2, with the normal interval of a mean, clipped to 0..1.
+    """Return the Brier score, mean (probability - label)^2, with the normal interval of a mean, clipped to 0..1.
 
-    Brier 1950. 0 is certain and right, 0.25 is what p = 0.5 for everything gets, 1 is certain and wrong. It rewards
-    calibration and separation together.
+    Brier 1950. 0: certain and right; 0.25: p = 0.5 for every patch; 1: certain and wrong. The score depends on both
+    calibration and separation.
 
     Args:
         labels: (n,), 0 or 1.
@@ -136,7 +138,7 @@ def brier(labels: ArrayLike, probabilities: ArrayLike, *, level: float = 0.95) -
 
 
 def _shares(labels: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
-    """Which patches are positive, and their probabilities (n,), at least one, within 0..1."""
+    """Return which patches are positive, and their probabilities (n,); at least one, within 0..1."""
     positive, curves = paired(labels, probabilities)
     shares = curves[0]
     if len(shares) == 0:

@@ -13,33 +13,34 @@ from histoedge.metrics.interval import BOOTSTRAP_RESAMPLES, Interval, checked, p
 
 @dataclass(frozen=True)
 class Flips:
-    """Decisions that differ: negative to ``to_positive`` positive ones, positive to ``to_negative`` negative ones."""
+    """Numbers of decisions that differ: from negative to positive, and from positive to negative."""
 
     to_positive: int
     to_negative: int
 
     @property
     def count(self) -> int:
-        """All of them."""
+        """Both directions together."""
         return self.to_positive + self.to_negative
 
     @property
     def p(self) -> float:
-        """McNemar's exact two-sided p value: both directions equally likely; 1 where nothing flips.
+        """McNemar's exact two-sided p value for equally likely directions; 1 without flips.
 
-        McNemar 1947, with the binomial in place of its chi-squared approximation, so that few flips count right.
+        McNemar 1947, with the binomial distribution instead of its chi-squared approximation, which is wrong for few
+        flips.
         """
         return float(stats.binomtest(self.to_positive, self.count, 0.5).pvalue) if self.count else 1.0
 
 
 def proportion(successes: int, trials: int, *, level: float = 0.95) -> Interval:
-    """``successes`` of ``trials`` as a share, with Wilson's score interval (Wilson 1927).
+    """Return ``successes`` of ``trials`` as a share with Wilson's score interval (Wilson 1927).
 
     Raises:
         DataError: no trials, or successes not within 0..trials.
     """
     if not 0 <= successes <= trials or trials < 1:
-        raise DataError(f"{successes} of {trials} is no share")
+        raise DataError(f"{successes} of {trials} is not a share; expected 0 to all of at least one")
     share, z = successes / trials, float(stats.norm.ppf(0.5 + level / 2))
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
@@ -47,9 +48,9 @@ def proportion(successes: int, trials: int, *, level: float = 0.95) -> Interval:
 
 
 def sensitivity(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Interval:
-    """The share of positives that score ``threshold`` or above, with Wilson's 95 % interval.
+    """Return the share of positives with a score at or above ``threshold``, with Wilson's 95 % interval.
 
-    The interval takes the threshold as given before: of one chosen on the same patches it is somewhat too narrow.
+    The interval assumes a threshold fixed before; for one chosen on the same patches it is slightly too narrow.
 
     Raises:
         DataError: as ``auc``.
@@ -59,7 +60,7 @@ def sensitivity(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Inter
 
 
 def specificity(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Interval:
-    """The share of negatives that score below ``threshold``, with Wilson's 95 % interval; see ``sensitivity``.
+    """Return the share of negatives with a score below ``threshold``, with Wilson's 95 % interval; see ``sensitivity``.
 
     Raises:
         DataError: as ``auc``.
@@ -69,30 +70,32 @@ def specificity(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Inter
 
 
 def threshold_of_sensitivity(labels: ArrayLike, scores: ArrayLike, at_least: float) -> float:
-    """The largest threshold whose sensitivity is at least ``at_least``: the score of a positive. Ties pass together.
+    """Return the largest threshold with a sensitivity of at least ``at_least``. It is the score of a positive.
+
+    Tied scores get the same decision.
 
     Args:
         labels: (n,), 0 or 1, both present.
-        scores: (n,), finite; ``threshold`` or above is called positive.
+        scores: (n,), finite; a score at or above the threshold is positive.
         at_least: above 0, at most 1.
 
     Raises:
         DataError: as ``auc``, or ``at_least`` out of range.
     """
     positive, curves = checked(labels, scores)
-    found = np.sort(curves[0][positive])
-    return float(found[len(found) - _fewest(at_least, len(found))])
+    positives = np.sort(curves[0][positive])
+    return float(positives[len(positives) - _min_count(at_least, len(positives))])
 
 
 def threshold_of_specificity(labels: ArrayLike, scores: ArrayLike, at_least: float) -> float:
-    """The smallest score whose specificity as a threshold is at least ``at_least``; infinity where no score's is.
+    """Return the smallest score that as a threshold has a specificity of at least ``at_least``; infinity if none has.
 
-    Any number above the next lower score would decide alike, so the smallest is sought among the scores. Infinity
-    calls nothing positive. Ties pass together.
+    Any number between the next lower score and this one makes the same decisions; only scores are considered. With
+    infinity nothing is positive. Tied scores get the same decision.
 
     Args:
         labels: (n,), 0 or 1, both present.
-        scores: (n,), finite; below the threshold is called negative.
+        scores: (n,), finite; a score below the threshold is negative.
         at_least: above 0, at most 1.
 
     Raises:
@@ -100,19 +103,19 @@ def threshold_of_specificity(labels: ArrayLike, scores: ArrayLike, at_least: flo
     """
     positive, curves = checked(labels, scores)
     negatives = np.sort(curves[0][~positive])
-    above = curves[0][curves[0] > negatives[_fewest(at_least, len(negatives)) - 1]]
+    above = curves[0][curves[0] > negatives[_min_count(at_least, len(negatives)) - 1]]
     return float(above.min(initial=math.inf))
 
 
 def sensitivity_at_specificity(
     labels: ArrayLike, scores: ArrayLike, at_least: float = 0.95, *, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """The sensitivity at ``threshold_of_specificity``, with a bootstrap interval that chooses the threshold anew.
+    """Return the sensitivity at ``threshold_of_specificity``; the bootstrap chooses the threshold in each resample.
 
-    Percentile bootstrap over patches, positives and negatives apart (Efron and Tibshirani 1993, chapter 13; for this
-    measure Platt, Hanley and Yang 2000), so the interval holds the threshold's own uncertainty, which Wilson's does
-    not. Its draws are exact without any sorting: the k-th smallest of n values drawn from n has the rank
-    floor(n Beta(k, n - k + 1)), and how many drawn positives lie above it is binomial.
+    Percentile bootstrap over patches, positives and negatives separately (Efron and Tibshirani 1993, chapter 13; for
+    this measure Platt, Hanley and Yang 2000). The interval includes the uncertainty of the threshold, which Wilson's
+    does not. Resamples are exact without sorting: the k-th smallest of n values drawn from n has the rank
+    floor(n Beta(k, n - k + 1)), and the number of drawn positives above it is binomial.
 
     Args:
         labels: (n,), 0 or 1, both present.
@@ -127,7 +130,7 @@ def sensitivity_at_specificity(
     positive, curves = checked(labels, scores)
     positives, negatives = np.sort(curves[0][positive]), np.sort(curves[0][~positive])
     m, n = len(positives), len(negatives)
-    k = _fewest(at_least, n)
+    k = _min_count(at_least, n)
     random = np.random.default_rng(seed)
     ranks = np.minimum((n * random.beta(k, n - k + 1, BOOTSTRAP_RESAMPLES)).astype(int), n - 1)
     above = (m - np.searchsorted(positives, negatives[[k - 1, *ranks]], side="right")) / m
@@ -138,9 +141,9 @@ def sensitivity_at_specificity(
 def specificity_at_sensitivity(
     labels: ArrayLike, scores: ArrayLike, at_least: float = 0.95, *, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """The specificity at ``threshold_of_sensitivity``, with a bootstrap interval that chooses the threshold anew.
+    """Return the specificity at ``threshold_of_sensitivity``; the bootstrap chooses the threshold in each resample.
 
-    ``sensitivity_at_specificity`` with the classes changing places; arguments and errors are its own.
+    As ``sensitivity_at_specificity`` with the classes exchanged.
 
     Args:
         labels: (n,), 0 or 1, both present.
@@ -157,12 +160,12 @@ def specificity_at_sensitivity(
 
 
 def flips(logits_a: ArrayLike, logits_b: ArrayLike, *, threshold_logit: float = 0.0) -> int:
-    """How many patches fall on the other side of the threshold; at the threshold counts as positive.
+    """Return the number of patches with different decisions; a logit at the threshold is positive.
 
     Args:
         logits_a: any shape.
         logits_b: the same shape.
-        threshold_logit: the decision threshold, as a logit.
+        threshold_logit: the decision threshold as a logit.
 
     Raises:
         DataError: the shapes differ.
@@ -171,12 +174,12 @@ def flips(logits_a: ArrayLike, logits_b: ArrayLike, *, threshold_logit: float = 
 
 
 def flips_from(reference_logits: ArrayLike, logits: ArrayLike, *, threshold_logit: float = 0.0) -> Flips:
-    """Which way decisions went from the reference's to these, as ``flips`` counts them.
+    """Return the different decisions by direction, from the reference to these logits.
 
     Args:
         reference_logits: any shape, finite.
         logits: the same shape, finite.
-        threshold_logit: the decision threshold, as a logit.
+        threshold_logit: the decision threshold as a logit.
 
     Raises:
         DataError: the shapes differ.
@@ -184,12 +187,12 @@ def flips_from(reference_logits: ArrayLike, logits: ArrayLike, *, threshold_logi
     before, after = np.asarray(reference_logits), np.asarray(logits)
     if before.shape != after.shape:
         raise DataError(f"logits of shape {after.shape} cannot be compared with logits of shape {before.shape}")
-    was, now = before >= threshold_logit, after >= threshold_logit
-    return Flips(int(np.count_nonzero(now & ~was)), int(np.count_nonzero(was & ~now)))
+    old, new = before >= threshold_logit, after >= threshold_logit
+    return Flips(int(np.count_nonzero(new & ~old)), int(np.count_nonzero(old & ~new)))
 
 
-def _fewest(share: float, count: int) -> int:
-    """The fewest of ``count`` that are at least this share of them."""
+def _min_count(share: float, count: int) -> int:
+    """Return the smallest number that is at least this share of ``count``."""
     if not 0 < share <= 1:
-        raise DataError(f"a share of {share:g} cannot be asked for; expected above 0, at most 1")
-    return max(1, math.ceil(share * count - 1e-9))  # 0.07 x 100 is a little more than 7 in floating point
+        raise DataError(f"a share of {share:g}; expected above 0, at most 1")
+    return max(1, math.ceil(share * count - 1e-9))  # 0.07 x 100 is slightly above 7 in floating point

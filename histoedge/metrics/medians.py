@@ -1,4 +1,4 @@
-"""Medians of latency in rounds, and their ratio, with bootstrap intervals."""
+"""Median latency over rounds, and ratios of medians, with bootstrap intervals."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,10 +8,10 @@ from histoedge.metrics.interval import BOOTSTRAP_RESAMPLES, Floats, Interval, pe
 
 
 def median(rounds_ms: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
-    """The median of all times with a bootstrap interval that draws whole rounds.
+    """Return the median of all times with a bootstrap interval that resamples whole rounds.
 
-    Times within a round share what the machine was doing, so rounds are the unit that is independent
-    (a block bootstrap: Kuensch 1989; percentile interval: Efron and Tibshirani 1993, chapter 13).
+    The times of a round share the state of the machine; rounds are the independent units (a block bootstrap: Kuensch
+    1989; percentile interval: Efron and Tibshirani 1993, chapter 13).
 
     Args:
         rounds_ms: (rounds, runs), milliseconds, finite.
@@ -19,21 +19,22 @@ def median(rounds_ms: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Inter
         seed: of the resampling.
 
     Raises:
-        DataError: not (rounds, runs) with at least one of each, or not finite.
+        DataError: the shape is not (rounds, runs) with at least one of each, or a time is not finite.
     """
     rounds = _rounds(rounds_ms)
-    drawn = np.random.default_rng(seed).integers(0, len(rounds), (BOOTSTRAP_RESAMPLES, len(rounds)))
-    medians = np.median(rounds[drawn].reshape(BOOTSTRAP_RESAMPLES, -1), axis=1)
+    chosen = np.random.default_rng(seed).integers(0, len(rounds), (BOOTSTRAP_RESAMPLES, len(rounds)))
+    medians = np.median(rounds[chosen].reshape(BOOTSTRAP_RESAMPLES, -1), axis=1)
     low, high = percentile_interval(medians, level)
     return Interval(float(np.median(rounds)), low, high)
 
 
 def ratio_of_medians(a_ms: ArrayLike, b_ms: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
-    """Median time of a over median time of b in a round, the median over rounds, with a bootstrap interval.
+    """Return the median over rounds of (median time of a) / (median time of b), with a bootstrap interval.
 
-    Round k of a and round k of b ran next to each other, so what the machine did then hits both alike and cancels,
-    however few rounds it lasted. The quotient of the medians over all rounds does not cancel it: where some rounds are
-    slow, either median may fall among them alone (``benchmarks/aa.py``). Whole rounds are drawn, as for ``median``.
+    Round k of a and round k of b ran next to each other. Disturbances of the machine affect both and cancel, even if
+    they last only a few rounds. They do not cancel in the quotient of the medians over all rounds: if some rounds are
+    slow, only one of the two medians may be among them (``benchmarks/aa.py``). Whole rounds are resampled, as for
+    ``median``.
 
     Args:
         a_ms: (rounds, runs), milliseconds above 0.
@@ -48,7 +49,7 @@ def ratio_of_medians(a_ms: ArrayLike, b_ms: ArrayLike, *, level: float = 0.95, s
     if len(a) != len(b):
         raise DataError(f"{len(a)} rounds cannot be paired with {len(b)}; measure both in the same run")
     if np.min(b) <= 0:
-        raise DataError("a reference time of 0 ms gives no ratio; the clock is too coarse for this model")
+        raise DataError("a reference time of 0 ms, expected above 0; the clock is too coarse for this model")
     ratios = np.median(a, axis=1) / np.median(b, axis=1)
     return median(ratios[:, None], level=level, seed=seed)
 
@@ -58,5 +59,5 @@ def _rounds(times: ArrayLike) -> Floats:
     if rounds.ndim != 2 or rounds.size == 0:
         raise DataError(f"times have shape {rounds.shape}; expected (rounds, runs) with at least one of each")
     if not np.isfinite(rounds).all():
-        raise DataError("times hold values that are not finite")
+        raise DataError("times that are not finite; expected finite milliseconds")
     return rounds

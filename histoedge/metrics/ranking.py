@@ -1,4 +1,4 @@
-"""How well scores rank tumour above normal: AUC, and its intervals after DeLong."""
+"""Ranking of tumour above normal patches: AUC with DeLong's intervals."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,16 +8,16 @@ from histoedge.metrics.interval import Floats, Interval, checked, covariance_of,
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
+    """Return the area under the ROC curve: the probability that a positive scores above a negative, ties as half.
 
-    Mann and Whitney 1947 through midranks, O(n log n).
+    Mann and Whitney 1947 with midranks, O(n log n).
 
     Args:
         labels: (n,), 0 or 1, both present.
         scores: (n,), finite.
 
     Raises:
-        DataError: lengths differ, labels are not 0 or 1, one class is absent, or a score is not finite.
+        DataError: lengths differ, labels are not 0 or 1, a class is missing, or a score is not finite.
     """
     positive, ordered = checked(labels, scores)
     m, n = int(positive.sum()), int((~positive).sum())
@@ -26,11 +26,11 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def delong(labels: ArrayLike, scores: ArrayLike, *, level: float = 0.95) -> Interval:
-    """The AUC with DeLong's confidence interval, clipped to 0..1.
+    """Return the AUC with DeLong's confidence interval, clipped to 0..1.
 
-    DeLong, DeLong and Clarke-Pearson 1988, by the fast algorithm of Sun and Xu 2014 (IEEE Signal
-    Processing Letters 21, 1389). With perfect separation the estimated variance is 0 and the interval
-    has no width: it says nothing about how many patches there were.
+    DeLong, DeLong and Clarke-Pearson 1988, with the fast algorithm of Sun and Xu 2014 (IEEE Signal Processing Letters
+    21, 1389). With perfect separation the estimated variance is 0 and the interval has no width, for any number of
+    patches.
 
     Args:
         labels: (n,), 0 or 1, both present.
@@ -46,9 +46,9 @@ def delong(labels: ArrayLike, scores: ArrayLike, *, level: float = 0.95) -> Inte
 
 
 def delong_difference(labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, *, level: float = 0.95) -> Interval:
-    """AUC of a minus AUC of b on the same patches, with DeLong's interval for paired curves, clipped to -1..1.
+    """Return AUC of a minus AUC of b on the same patches with DeLong's paired interval, clipped to -1..1.
 
-    Scores that rank alike give 0 with no width. Papers as for ``delong``.
+    For scores with the same order it is 0 without width. Papers as for ``delong``.
 
     Args:
         labels: (n,), 0 or 1, both present.
@@ -67,7 +67,7 @@ def delong_difference(labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLik
 
 
 def _areas(labels: ArrayLike, *scores: ArrayLike) -> tuple[Floats, Floats]:
-    """AUCs (curves,) and their covariance (curves, curves): Sun and Xu 2014, algorithm 2."""
+    """Return AUCs (curves,) and their covariance (curves, curves): Sun and Xu 2014, algorithm 2."""
     positive, curves = checked(labels, *scores)
     x, y = curves[:, positive], curves[:, ~positive]
     m, n = x.shape[1], y.shape[1]

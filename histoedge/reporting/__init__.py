@@ -1,4 +1,4 @@
-"""Measured results for people: terminal tables, Markdown, CSV and one self-contained HTML page; for programs JSON."""
+"""Reports of measured results: terminal tables, Markdown, CSV, a self-contained HTML page, and JSON for programs."""
 
 from histoedge.reporting.document import document
 from histoedge.reporting.notes import SPARSITY_NOTE

@@ -1,8 +1,8 @@
-"""The facts of a report as one JSON document, for programs that would otherwise read a table."""
+"""The content of a report as one JSON document, for programs."""
 
 from typing import Any
 
-from histoedge.benchmark import Measurement, Results
+from histoedge.benchmark import Measurement, Results, columns
 from histoedge.reporting import facts, subject
 from histoedge.reporting.notes import notes
 
@@ -14,23 +14,23 @@ COLUMNS = (
 
 
 def document(results: Results, *, name: str | None = None) -> dict[str, Any]:
-    """What the report says, as JSON.
+    """Return the content of the report as JSON.
 
-    ``title``: a line. ``run``, ``networks`` (a list), ``data`` (``content_hash`` SHA-256, ``patches`` a count,
-    ``synthetic`` whether they were drawn; None where not recorded).
+    ``title``: one line. ``run``, ``networks`` (a list), ``data`` (``content_hash`` SHA-256, ``patches`` a count,
+    ``synthetic`` true or false; None if not recorded).
     ``headlines``: ``fastest`` (ms per call at p50), ``shortest`` (p50 over that of the fp32 file) and ``auc`` (the
-    highest), each None or an object of ``value``, ``lo``, ``hi``, ``model``, ``runtime``, ``threads``; ``auc`` has also
-    ``clearly_best``: whether its interval overlaps that of no other network here. Files that answer wrong or lose AUC
-    for certain are in none of the first two.
+    highest), each None or an object of ``value``, ``lo``, ``hi``, ``model``, ``runtime``, ``threads``; ``auc`` also has
+    ``clearly_best``: whether no other network's interval overlaps. Files with wrong answers or a certain loss of AUC
+    are excluded from the first two.
     ``warnings``: a line for each of these files. ``notes``: as below the table.
-    ``rows``: an object per cell with the keys of ``COLUMNS``, which are those of a results file.
-    ``environment``: that of the results file, with the ``date`` in UTC, the ``commit`` and histoedge's version.
+    ``rows``: an object per cell with ``COLUMNS``, which are columns of a results file, in this order.
+    ``environment``: from the results file, with the ``date`` in UTC, the ``commit`` and histoedge's version.
 
     Args:
-        results: what was measured.
-        name: of the run, where the results do not tell it.
+        results: the measurements.
+        name: of the run, used if the results do not record it.
     """
-    found = {one.name: one for one in facts.headlines(results)}
+    headlines = {headline.name: headline for headline in facts.headlines(results)}
     synthetic = facts.is_synthetic(results) if "data" in results.environment else None
     return {
         "title": subject.title(results, name),
@@ -41,7 +41,7 @@ def document(results: Results, *, name: str | None = None) -> dict[str, Any]:
             "patches": subject.patches_of(results.measurements),
             "synthetic": synthetic,
         },
-        "headlines": {key: _headline(found[key]) if key in found else None for key in ("fastest", "shortest", "auc")},
+        "headlines": {key: _headline(headlines.get(key)) for key in ("fastest", "shortest", "auc")},
         "warnings": facts.warnings(results),
         "notes": notes(results),
         "rows": [_row(row) for row in results.measurements],
@@ -49,11 +49,15 @@ def document(results: Results, *, name: str | None = None) -> dict[str, Any]:
     }
 
 
-def _headline(one: facts.Headline) -> dict[str, Any]:
-    told: dict[str, Any] = {"value": one.value, "lo": one.lo, "hi": one.hi}
-    told |= {"model": one.row.model, "runtime": one.row.runtime, "threads": one.row.threads}
-    return {**told, "clearly_best": one.clearly_best} if one.name == "auc" else told
+def _headline(headline: facts.Headline | None) -> dict[str, Any] | None:
+    if headline is None:
+        return None
+    figure, row = headline.figure, headline.row
+    fields: dict[str, Any] = {"value": figure.value, "lo": figure.lo, "hi": figure.hi}
+    fields |= {"model": row.model, "runtime": row.runtime, "threads": row.threads}
+    return fields | ({"clearly_best": headline.clearly_best} if headline.name == "auc" else {})
 
 
 def _row(row: Measurement) -> dict[str, Any]:
-    return {key: getattr(row, key) for key in COLUMNS}
+    values = columns.as_columns(row)
+    return {key: values[key] for key in COLUMNS}

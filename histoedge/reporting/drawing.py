@@ -1,4 +1,4 @@
-"""Plots as data: axes in pixels and the marks that a template writes as inline SVG."""
+"""Plots as data: axes in pixels, and marks that the template writes as inline SVG."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,15 +15,15 @@ COLOURS = {
 }
 OTHER_COLOUR = "#7a1f4d"
 CURVE_COLOURS = ("#1d6fb8", "#c2500f", "#0a8060", "#a8408a", "#8a6a00", "#5b4a9e", "#3d4450", "#b02a37")
-"""After Okabe and Ito 2008, darker: at least 4 to 1 on white."""
+"""After Okabe and Ito 2008, darker: a contrast of at least 4 to 1 on white."""
 DASHES = ("", "7 4")
 GRID = "#e6eaef"
-LETTER_PX = 6.9  # about the width of a character of 12.5 px, to keep texts apart
+LETTER_PX = 6.9  # approximate width of a character of 12.5 px, to avoid overlapping texts
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One SVG element; ``title`` is what a pointer over it shows."""
+    """One SVG element; ``title`` is its tooltip."""
 
     tag: str
     attributes: dict[str, str | float]
@@ -33,7 +33,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a legend: a dot, filled or not, or a line where ``dash`` is not None."""
+    """An entry of a legend: a dot, filled or not, or a line if ``dash`` is not None."""
 
     text: str
     colour: str
@@ -43,7 +43,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot of ``width`` x ``height`` pixels, which a page scales; ``label`` is for who cannot see it."""
+    """A plot of ``width`` x ``height`` pixels, scaled by the page; ``label`` is for screen readers."""
 
     title: str
     label: str
@@ -56,7 +56,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Scale:
-    """From a value, ``lo`` to ``hi``, to pixels, ``start_px`` to ``end_px``."""
+    """Mapping of values from ``lo`` to ``hi`` to pixels from ``start_px`` to ``end_px``."""
 
     lo: float
     hi: float
@@ -65,19 +65,19 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """The pixel of a value, that of the nearest end where it lies beyond."""
-        lo, hi, at = self.lo, self.hi, min(max(value, self.lo), self.hi)
-        share = math.log(at / lo) / math.log(hi / lo) if self.log else (at - lo) / (hi - lo)
+        """Return the pixel of a value; values outside the scale are moved to its nearest end."""
+        lo, hi, inside = self.lo, self.hi, min(max(value, self.lo), self.hi)
+        share = math.log(inside / lo) / math.log(hi / lo) if self.log else (inside - lo) / (hi - lo)
         return round(self.start_px + share * (self.end_px - self.start_px), 1)
 
-    def ticks(self, most: int = 8) -> list[float]:
-        """Round values within the scale, at most about ``most``."""
-        return log_ticks(self.lo, self.hi, most) if self.log else linear_ticks(self.lo, self.hi, most)
+    def ticks(self, max_ticks: int = 8) -> list[float]:
+        """Return round values within the scale, about ``max_ticks`` at most."""
+        return log_ticks(self.lo, self.hi, max_ticks) if self.log else linear_ticks(self.lo, self.hi, max_ticks)
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Two scales with what is written beside them. The vertical one runs upwards: its ``start_px`` is below."""
+    """Two scales with titles and tick labels. The vertical scale runs upwards: its ``start_px`` is at the bottom."""
 
     x: Scale
     y: Scale
@@ -85,16 +85,16 @@ class Axes:
     y_title: str
     x_text: Callable[[float], str] = field(default=lambda value: f"{value:,g}")
     y_text: Callable[[float], str] = field(default=lambda value: f"{value:g}")
-    most_ticks: int = 8
+    max_ticks: int = 8
 
     def frame(self, *, horizontal: bool = False) -> list[Mark]:
-        """Grid lines, numbers and titles; with ``horizontal`` of the horizontal axis alone."""
+        """Return grid lines, numbers and titles; with ``horizontal`` only those of the horizontal axis."""
         left, right, top, bottom = self.x.start_px, self.x.end_px, self.y.end_px, self.y.start_px
         marks = []
-        for value in [] if horizontal else self.y.ticks(self.most_ticks):
+        for value in [] if horizontal else self.y.ticks(self.max_ticks):
             marks.append(line(left, self.y(value), right, self.y(value), GRID))
             marks.append(text(left - 6, self.y(value) + 4, self.y_text(value), "end"))
-        for value in self.x.ticks(self.most_ticks):
+        for value in self.x.ticks(self.max_ticks):
             marks.append(line(self.x(value), top, self.x(value), bottom, GRID))
             marks.append(text(self.x(value), bottom + 17, self.x_text(value), "middle"))
         if self.x_title:
@@ -105,54 +105,54 @@ class Axes:
 
 
 def colour_of(runtime: str) -> str:
-    """Of everything that was measured on the runtime."""
+    """Return the colour of a runtime."""
     return COLOURS.get(runtime, OTHER_COLOUR)
 
 
 def curve_style(number: int) -> tuple[str, str]:
-    """Colour and dashes of the n-th curve of a plot, all different for 16."""
+    """Return colour and dashes of the n-th curve of a plot; the first 16 are distinct."""
     return CURVE_COLOURS[number % len(CURVE_COLOURS)], DASHES[number // len(CURVE_COLOURS) % len(DASHES)]
 
 
 def line(x1: float, y1: float, x2: float, y2: float, colour: str, **more: str | float) -> Mark:
-    """A straight line."""
+    """Return a straight line."""
     return Mark("line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "stroke": colour, **more})
 
 
 def path(points: Sequence[tuple[float, float]], colour: str, *, width: float = 1.6, dash: str = "") -> Mark:
-    """A line through points."""
+    """Return a line through points."""
     through = " ".join(f"{x:g},{y:g}" for x, y in points)
     dashes: dict[str, str | float] = {"stroke-dasharray": dash} if dash else {}
     return Mark("polyline", {"points": through, "fill": "none", "stroke": colour, "stroke-width": width, **dashes})
 
 
 def dot(x: float, y: float, colour: str, *, filled: bool = True, radius: float = 4.5, title: str = "") -> Mark:
-    """A circle, white inside where it is not filled."""
+    """Return a circle; white inside if not filled."""
     look: dict[str, str | float] = {"stroke": colour, "stroke-width": 1.8, "fill": colour if filled else "#fff"}
     return Mark("circle", {"cx": x, "cy": y, "r": radius, **look}, title=title)
 
 
-def text(x: float, y: float, words: str, anchor: str = "start", *, strong: bool = False) -> Mark:
-    """Words; ``anchor`` is ``start``, ``middle`` or ``end``, ``strong`` those that name something measured."""
+def text(x: float, y: float, content: str, anchor: str = "start", *, strong: bool = False) -> Mark:
+    """Return text; ``anchor`` is ``start``, ``middle`` or ``end``; ``strong`` for names of files and layers."""
     look: dict[str, str | float] = {"class": "name"} if strong else {}
     if anchor != "start":
         look["text-anchor"] = anchor
-    return Mark("text", {"x": x, "y": y, **look}, text=words)
+    return Mark("text", {"x": x, "y": y, **look}, text=content)
 
 
-def log_ticks(lo: float, hi: float, most: int = 10) -> list[float]:
-    """1, 2 and 5 times powers of ten within the range, fewer where these are many; even steps in a narrow range."""
+def log_ticks(lo: float, hi: float, max_ticks: int = 10) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten within the range, or fewer; even steps in a narrow range."""
     decades = range(math.floor(math.log10(lo)), math.ceil(math.log10(hi)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
-        found = [step * 10.0**decade for decade in decades for step in steps if lo <= step * 10.0**decade <= hi]
-        if len(found) <= most:
+        ticks = [step * 10.0**decade for decade in decades for step in steps if lo <= step * 10.0**decade <= hi]
+        if len(ticks) <= max_ticks:
             break
-    return found if len(found) > 1 else linear_ticks(lo, hi, 5)
+    return ticks if len(ticks) > 1 else linear_ticks(lo, hi, 5)
 
 
-def linear_ticks(lo: float, hi: float, most: int = 8) -> list[float]:
-    """Round values within the range."""
-    raw = (hi - lo) / most
+def linear_ticks(lo: float, hi: float, max_ticks: int = 8) -> list[float]:
+    """Return round values within the range."""
+    raw = (hi - lo) / max_ticks
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(step * power for step in (1, 2, 5, 10) if step * power >= raw * (1 - 1e-9))
     digits = max(0, -math.floor(math.log10(step)))
@@ -163,13 +163,13 @@ def linear_ticks(lo: float, hi: float, most: int = 8) -> list[float]:
 def placed(
     names: Sequence[tuple[float, float, str]], taken: Sequence[tuple[float, float]], axes: Axes, *, cluster_px: float
 ) -> list[Mark]:
-    """Names beside their points that cover nothing else: one for each cluster, none where none fits.
+    """Return names next to their points without overlaps: at most one for each cluster of points.
 
     Args:
-        names: x, y and name of the points to be named, the most important first.
+        names: x, y and name of points, the most important first.
         taken: x, y of all points.
-        axes: within which the names must stay.
-        cluster_px: points nearer than this in both directions share a name.
+        axes: the area for the names.
+        cluster_px: points closer than this in both directions share a name.
     """
     boxes = [(x - 5, y - 5, x + 5, y + 5) for x, y in taken]
     marks: list[Mark] = []

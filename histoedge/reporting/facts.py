@@ -1,151 +1,146 @@
-"""What results say in few figures, and which files they must not be said of: those whose answers are wrong."""
+"""Headline figures of results, and warnings about files with wrong answers."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from histoedge.benchmark import Measurement, Results
 from histoedge.data import PATCH_PX
+from histoedge.metrics import Interval, value_of
 from histoedge.reporting import groups
 from histoedge.reporting.short import brackets, signed, three
 
 MATERIAL_AUC = 0.01
-"""A loss of AUC that matters: some three times what quantisation or pruning by half cost the released networks. A file
-is known to lose as much where the whole 95 % interval of its paired difference lies below minus this."""
+"""A material loss of AUC: about three times the loss from quantisation or from pruning half of the released networks.
+A file certainly loses this much if the whole 95 % interval of its paired difference is below minus this value."""
 
 CHANCE = 0.5
-"""The AUC of a file that tells nothing."""
-
-Bounds = tuple[float | None, float | None, float | None]
-"""A value and its 95 % interval."""
+"""The AUC of random answers."""
 
 
 @dataclass(frozen=True)
 class Headline:
-    """One figure to see first, with its 95 % interval and the cell it is of.
+    """A headline figure with its 95 % interval and its cell.
 
-    ``name``: ``fastest``, ``shortest`` (against fp32) or ``auc``. ``value``: milliseconds, a ratio, an AUC. ``rivals``
-    counts the other networks whose AUC has an interval that overlaps this one's, of ``others``: where there are any,
-    it is not known which is best.
+    ``name``: ``fastest`` (milliseconds), ``shortest`` (ratio to fp32) or ``auc``. ``rivals``, of ``others``, is the
+    number of other networks whose AUC has an overlapping interval. With rivals the best network is not known.
     """
 
     name: str
-    value: float
-    lo: float | None
-    hi: float | None
+    figure: Interval
     row: Measurement
     rivals: int = 0
     others: int = 0
 
     @property
     def clearly_best(self) -> bool:
-        """Of AUCs: whether its interval overlaps that of no other network."""
+        """Whether no other network's AUC interval overlaps this one."""
         return self.rivals == 0
 
 
 def headlines(results: Results) -> list[Headline]:
-    """The fastest file, the one that gains most against fp32 and the highest AUC, of files that answer well enough.
+    """Return the fastest file, the file with the largest gain over fp32, and the highest AUC.
 
-    Of speed those count that lose no more AUC than ``MATERIAL_AUC`` for certain and do not answer wrong. Times are
-    those of one patch per call, or of the first shape where that was not measured.
+    Only files with sound answers count: those that certainly lose more AUC than ``MATERIAL_AUC``, or have wrong
+    answers, are excluded. Times are for one patch per call, or for the first shape if that was not measured.
     """
     sound = [row for row in results.measurements if row.measured and _is_sound(row, results)]
-    shape = [row for row in sound if (row.batch, row.field_px) == (1, PATCH_PX)] or [
+    one_patch = [row for row in sound if (row.batch, row.field_px) == (1, PATCH_PX)] or [
         row for row in sound if (row.batch, row.field_px) == (sound[0].batch, sound[0].field_px)
     ]
-    found = [
-        _least("fastest", shape, lambda row: (row.p50_ms, row.p50_lo, row.p50_hi)),
-        _least("shortest", shape, lambda row: (row.p50_ratio, row.p50_ratio_lo, row.p50_ratio_hi)),
+    figures = [
+        _minimum("fastest", one_patch, lambda row: row.p50_ms),
+        _minimum("shortest", one_patch, lambda row: row.p50_ratio),
         _highest_auc(groups.files_on_runtimes(sound)),
     ]
-    return [one for one in found if one is not None]
+    return [headline for headline in figures if headline is not None]
 
 
 def warnings(results: Results) -> list[str]:
-    """A line for each file on a runtime that answers wrong or loses AUC for certain, the wrong ones first."""
-    judged = groups.files_on_runtimes(results.measurements)
-    wrong = {id(row): better for row in judged if (better := _better_one(row, judged)) is not None}
-    lines = [_said_wrong(row, wrong[id(row)]) for row in judged if id(row) in wrong]
-    return lines + [_said_lost(row) for row in judged if id(row) not in wrong and _loses(row)]
+    """Return a line for each file on a runtime with wrong answers or a certain loss of AUC, wrong answers first."""
+    files = groups.files_on_runtimes(results.measurements)
+    better = {id(row): other for row in files if (other := _proof_of_wrong_answers(row, files)) is not None}
+    lines = [_wrong_answers_line(row, better[id(row)]) for row in files if id(row) in better]
+    return lines + [_loss_line(row) for row in files if id(row) not in better and _certainly_loses(row)]
 
 
 def is_synthetic(results: Results) -> bool:
-    """Whether the results say that their patches were drawn; older ones do not say it."""
+    """Whether the results record synthetic patches; results of earlier versions do not record it."""
     return results.environment.get("data") == "synthetic"
 
 
 def _is_sound(row: Measurement, results: Results) -> bool:
-    """Whether its speed is worth telling; without any AUC in the results nothing speaks against it."""
-    judged = [one for one in groups.files_on_runtimes(results.measurements) if one.auc is not None]
-    first = next((one for one in judged if (one.model, one.runtime) == (row.model, row.runtime)), None)
+    """Whether the answers of the file are good enough for a headline; yes if the results contain no AUC at all."""
+    files = [other for other in groups.files_on_runtimes(results.measurements) if other.auc is not None]
+    first = next((other for other in files if (other.model, other.runtime) == (row.model, row.runtime)), None)
     if first is None:
-        return not judged
-    return _better_one(first, judged) is None and not _loses(first)
+        return not files
+    return _proof_of_wrong_answers(first, files) is None and not _certainly_loses(first)
 
 
-def _loses(row: Measurement) -> bool:
-    return row.d_auc_hi is not None and row.d_auc_hi < -MATERIAL_AUC
+def _certainly_loses(row: Measurement) -> bool:
+    return row.d_auc is not None and row.d_auc.hi < -MATERIAL_AUC
 
 
-def _better_one(row: Measurement, judged: Iterable[Measurement]) -> Measurement | None:
-    """The cell by which this one answers wrong; None where it does not.
+def _proof_of_wrong_answers(row: Measurement, files: Iterable[Measurement]) -> Measurement | None:
+    """Return the cell that shows that the answers of this one are wrong; None if they are not.
 
-    Either the same recipe in another format or on another runtime has an AUC that is higher by ``MATERIAL_AUC`` with
-    both intervals apart, though such files answer nearly alike; or more than half of what another one's AUC is above
-    chance is lost.
+    Either the same recipe in another format or on another runtime, which should have nearly the same answers, has an
+    AUC that is higher by ``MATERIAL_AUC`` with separate intervals. Or this cell lost more than half of another cell's
+    AUC above chance.
     """
-    if row.auc_hi is None:
+    if row.auc is None:
         return None
-    nearest = sorted((one for one in judged if one is not row), key=lambda one: _distance(row, one))
-    for one in nearest:
-        if one.auc_lo is None:
+    nearest = sorted((other for other in files if other is not row), key=lambda other: _distance(row, other))
+    for other in nearest:
+        if other.auc is None:
             continue
-        if _is_twin(row, one) and row.auc_hi < one.auc_lo - MATERIAL_AUC:
-            return one
-        if row.auc_hi - CHANCE < (one.auc_lo - CHANCE) / 2:
-            return one
+        if _is_twin(row, other) and row.auc.hi < other.auc.lo - MATERIAL_AUC:
+            return other
+        if row.auc.hi - CHANCE < (other.auc.lo - CHANCE) / 2:
+            return other
     return None
 
 
-def _distance(row: Measurement, one: Measurement) -> int:
-    """How far another cell is from this one: its reference, its twins, its folder, any other."""
-    if f"{one.model} @ {one.runtime}" == row.reference:
+def _distance(row: Measurement, other: Measurement) -> int:
+    """Return 0 for the reference, 1 for twins, 2 for the same folder, 3 for all others."""
+    if f"{other.model} @ {other.runtime}" == row.reference:
         return 0
-    if _is_twin(row, one):
+    if _is_twin(row, other):
         return 1
-    return 2 if groups.folder(one) == groups.folder(row) else 3
+    return 2 if groups.folder(other) == groups.folder(row) else 3
 
 
-def _is_twin(row: Measurement, one: Measurement) -> bool:
-    """Of one folder and recipe: the same network in another format or on another runtime."""
-    return (groups.folder(one), one.recipe) == (groups.folder(row), row.recipe)
+def _is_twin(row: Measurement, other: Measurement) -> bool:
+    """Whether folder and recipe are the same: the same network in another format or on another runtime."""
+    return (groups.folder(other), other.recipe) == (groups.folder(row), row.recipe)
 
 
-def _least(name: str, rows: Sequence[Measurement], figure: Callable[[Measurement], Bounds]) -> Headline | None:
-    told = [(value, lo, hi, row) for row in rows for value, lo, hi in [figure(row)] if value is not None]
-    if not told:
+def _minimum(
+    name: str, rows: Sequence[Measurement], figure_of: Callable[[Measurement], Interval | None]
+) -> Headline | None:
+    figures = [(figure, row) for row in rows if (figure := figure_of(row)) is not None]
+    if not figures:
         return None
-    value, lo, hi, row = min(told, key=lambda one: one[0])
-    return Headline(name, value, lo, hi, row)
+    figure, row = min(figures, key=lambda pair: pair[0].value)
+    return Headline(name, figure, row)
 
 
-def _highest_auc(judged: Sequence[Measurement]) -> Headline | None:
-    told = [(row.auc, row) for row in judged if row.auc is not None]
-    if not told:
+def _highest_auc(files: Sequence[Measurement]) -> Headline | None:
+    aucs = sorted(((row.auc, row) for row in files if row.auc is not None), key=lambda pair: -pair[0].value)
+    if not aucs:
         return None
-    auc, best = max(told, key=lambda one: one[0])
-    networks = groups.networks(row for _, row in sorted(told, key=lambda one: -one[0]))
-    others = [row for row in networks if not _is_twin(best, row)]
-    rivals = [row for row in others if row.auc_hi is None or best.auc_lo is None or row.auc_hi >= best.auc_lo]
-    return Headline("auc", auc, best.auc_lo, best.auc_hi, best, rivals=len(rivals), others=len(others))
+    auc, best = aucs[0]
+    others = [row for row in groups.networks(row for _, row in aucs) if not _is_twin(best, row)]
+    rivals = [row for row in others if row.auc is not None and row.auc.hi >= auc.lo]
+    return Headline("auc", auc, best, rivals=len(rivals), others=len(others))
 
 
-def _said_wrong(row: Measurement, better: Measurement) -> str:
-    other = f"{better.model} @ {better.runtime}"
-    against = f"{'reference' if other == row.reference else other} {three(better.auc)}"
-    auc = brackets(three(row.auc), three(row.auc_lo), three(row.auc_hi))
-    return f"{row.model} @ {row.runtime} answers wrong: AUC {auc}, {against}"
+def _wrong_answers_line(row: Measurement, better: Measurement) -> str:
+    name = f"{better.model} @ {better.runtime}"
+    comparison = f"{'reference' if name == row.reference else name} {three(value_of(better.auc))}"
+    return f"{row.model} @ {row.runtime}: wrong answers: AUC {brackets(row.auc, three)}, {comparison}"
 
 
-def _said_lost(row: Measurement) -> str:
-    change = brackets(signed(row.d_auc), signed(row.d_auc_lo), signed(row.d_auc_hi))
-    return f"{row.model} @ {row.runtime} loses AUC: {change} against {row.reference or 'its reference'}"
+def _loss_line(row: Measurement) -> str:
+    reference = row.reference or "its reference"
+    return f"{row.model} @ {row.runtime}: loss of AUC: {brackets(row.d_auc, signed)} against {reference}"

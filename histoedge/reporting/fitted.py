@@ -1,4 +1,4 @@
-"""Tables that fit the terminal: in little room names are folded, and the least important figures left out."""
+"""Tables that fit the width of a terminal: names are folded, and the least important figures are omitted."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -10,17 +10,17 @@ from rich.text import Text
 
 GAP = 1
 FOLDERS, WORDS, ALL_WORDS = "/ ", "/ -", "/ -_"
-"""Characters after which names may be folded, the better places first."""
+"""Characters after which names may be folded, in three levels from few to many."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and what each row says below it.
+    """A heading and its cells.
 
-    ``short`` says it in less room, such as a value without its interval, below ``short_name``. ``fold_after``: the
-    characters after which names may go on in another line; empty for what is never folded. ``spare``: the order in
-    which columns are left out where there is no room, 1 the first; None for those that are always there. ``styles``:
-    rich's, one for each cell, or none at all.
+    ``short`` are shorter cells, such as values without intervals, for the heading ``short_name``. ``fold_after``: the
+    characters after which names may continue on another line; empty for columns that are never folded. ``left``: for
+    text; numbers are right-aligned. ``spare``: the order in which columns are omitted in a narrow terminal, 1 the
+    first; None for columns that are always shown. ``styles``: of rich, one for each cell, or none.
     """
 
     name: str
@@ -34,44 +34,44 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Of the widest cell, characters."""
+        """Width of the widest cell in characters."""
         return max(map(len, (self.name, *self.cells)))
 
     @property
-    def least(self) -> int:
-        """The width that its longest word needs."""
+    def min_width(self) -> int:
+        """Width of the longest part that is not folded."""
         texts = (self.name, *self.cells)
         return max(len(part.rstrip()) for text in texts for part in parts(text, self.fold_after))
 
     def text(self, number: int) -> Text:
-        """The cell of that row."""
+        """Return the cell of this row."""
         return Text(self.cells[number], style=self.styles[number] if self.styles else "")
 
     def shortened(self) -> "Column":
-        """This one in less room."""
+        """Return the column in its short form."""
         if self.short is None:
             return self
         return dataclasses.replace(self, name=self.short_name or self.name, cells=self.short, short=None)
 
     def folded(self, width: int) -> "Column":
-        """This one with cells of several lines, none longer than ``width`` where the words allow it."""
+        """Return the column with cells of several lines, at most ``width`` wide if the parts permit."""
         name, *cells = (fold(text, self.fold_after, width) for text in (self.name, *self.cells))
         return dataclasses.replace(self, name=name, cells=tuple(cells))
 
 
 class FittedTable:
-    """Columns that choose their form by the width that they are printed in; a line below says what was left out."""
+    """A table that adapts to the width it is printed in; a line below it lists the omitted columns."""
 
     def __init__(self, title: str, columns: Sequence[Column], styles: Sequence[str] = ()) -> None:
-        """The same number of cells in every column; ``styles`` one for each row, or none at all."""
+        """Every column has the same number of cells; ``styles`` has one entry for each row, or none."""
         self._title, self._columns, self._styles = title, columns, styles
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """For rich: a table of the columns that fit."""
-        chosen, missing = fit(self._columns, options.max_width)
-        yield self._table(chosen)
-        if missing:
-            yield Text(f"not shown in {options.max_width} columns: {', '.join(missing)}", style="dim")
+        """Yield a table of the columns that fit, for rich."""
+        shown, omitted = fit(self._columns, options.max_width)
+        yield self._table(shown)
+        if omitted:
+            yield Text(f"not shown in {options.max_width} columns: {', '.join(omitted)}", style="dim")
 
     def _table(self, columns: Sequence[Column]) -> Table:
         table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
@@ -86,35 +86,35 @@ class FittedTable:
 
 
 def fit(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
-    """The columns as they fit into ``width`` characters, in the form that says most, and the names of those left out.
+    """Return the columns in the most complete form that fits into ``width`` characters, and the omitted names.
 
-    Forms are tried in this order: everything; without the spare columns, one by one; names folded at folders, then at
-    hyphens; figures shortened, from the first column on; names folded at every word. Where even that is too wide, rich
-    folds what it must.
+    The order of the columns stays. Forms are tried in this order: all columns; without the spare columns, one by one;
+    names folded at folders, then at hyphens; figures shortened, from the first column on; names folded at every word.
+    If even that is too wide, rich folds the rest.
     """
-    spare = sorted((one.spare, number) for number, one in enumerate(columns) if one.spare is not None)
+    spare = sorted((column.spare, number) for number, column in enumerate(columns) if column.spare is not None)
     for count in range(len(spare) + 1):
-        out = [number for _, number in spare[:count]]
-        kept = [one for number, one in enumerate(columns) if number not in out]
-        if _total([one.width for one in kept]) <= width:
+        omitted = [number for _, number in spare[:count]]
+        shown = [column for number, column in enumerate(columns) if number not in omitted]
+        if _total([column.width for column in shown]) <= width:
             break
-    missing = [columns[number].name for number in sorted(out)]
-    for form in _forms(kept):
-        least = [one.least if one.fold_after else one.width for one in form]
-        if _total(least) <= width:
-            return _filled(form, width), missing
-    return _filled(form, width), missing
+    omitted_names = [columns[number].name for number in sorted(omitted)]
+    for form in _forms(shown):
+        widths = [column.min_width if column.fold_after else column.width for column in form]
+        if _total(widths) <= width:
+            return _folded_to_fit(form, width), omitted_names
+    return _folded_to_fit(form, width), omitted_names
 
 
 def _forms(columns: Sequence[Column]) -> Iterator[list[Column]]:
-    yield [_foldable_at(one, FOLDERS) for one in columns]
-    form = [_foldable_at(one, WORDS) for one in columns]
+    yield [_foldable_at(column, FOLDERS) for column in columns]
+    form = [_foldable_at(column, WORDS) for column in columns]
     yield list(form)
-    for number, one in enumerate(columns):
-        if one.short is not None:
-            form[number] = one.shortened()
+    for number, column in enumerate(columns):
+        if column.short is not None:
+            form[number] = column.shortened()
             yield list(form)
-    yield [_foldable_at(one, ALL_WORDS) for one in form]
+    yield [_foldable_at(column, ALL_WORDS) for column in form]
 
 
 def _foldable_at(column: Column, separators: str) -> Column:
@@ -123,16 +123,19 @@ def _foldable_at(column: Column, separators: str) -> Column:
     return dataclasses.replace(column, fold_after=separators)
 
 
-def _filled(form: Sequence[Column], width: int) -> list[Column]:
-    """Names folded into the room that the figures leave, first those that can give most of theirs."""
-    widths = [one.width for one in form]
-    able = [number for number, one in enumerate(form) if one.fold_after]
-    while able and _total(widths) > width:
-        widest = max(able, key=lambda number: widths[number] - form[number].least)
-        if widths[widest] <= form[widest].least:
+def _folded_to_fit(form: Sequence[Column], width: int) -> list[Column]:
+    """Fold names into the width that the figures leave, first the column with the most spare width."""
+    widths = [column.width for column in form]
+    foldable = [number for number, column in enumerate(form) if column.fold_after]
+    while foldable and _total(widths) > width:
+        widest = max(foldable, key=lambda number: widths[number] - form[number].min_width)
+        if widths[widest] <= form[widest].min_width:
             break
         widths[widest] -= 1
-    return [one.folded(wide) if one.fold_after else one for one, wide in zip(form, widths, strict=True)]
+    return [
+        column.folded(column_width) if column.fold_after else column
+        for column, column_width in zip(form, widths, strict=True)
+    ]
 
 
 def _total(widths: Sequence[int]) -> int:
@@ -140,17 +143,17 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def parts(name: str, separators: str) -> list[str]:
-    """What a name may be folded into: each part with the separator that ends it."""
-    found = [""]
+    """Return the parts that a name may be folded into, each with the separator at its end."""
+    split = [""]
     for number, character in enumerate(name):
-        found[-1] += character
+        split[-1] += character
         if character in separators and number < len(name) - 1:
-            found.append("")
-    return found
+            split.append("")
+    return split
 
 
 def fold(name: str, separators: str, width: int) -> str:
-    """The name in lines of at most ``width`` characters, each as long as it can be; a longer part stays whole."""
+    """Return the name in lines of at most ``width`` characters, as long as possible; a longer part stays whole."""
     lines = [""]
     for part in parts(name, separators):
         if lines[-1] and len(lines[-1] + part.rstrip()) > width:

@@ -1,4 +1,4 @@
-"""Which rows of a results file belong together: those of one shape, and those of one file on one runtime."""
+"""Groups of rows of a results file: rows of the same shape, and rows of the same file on the same runtime."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from histoedge.data import PATCH_PX
 
 @dataclass(frozen=True)
 class Group:
-    """Cells that were timed together: of the same threads and shape.
+    """Cells that were timed together: with the same threads and shape.
 
-    ``title`` tells what sets it apart from the other groups of the results; empty where it is the only one.
+    ``title`` contains what distinguishes it from the other groups of the results; empty for the only group.
     """
 
     title: str
@@ -20,49 +20,49 @@ class Group:
 
     @property
     def figure(self) -> str:
-        """The key of a measurement that its scenario is about; ``p90_ms`` where it has no scenario."""
+        """The field that the scenario is about; ``p90_ms`` without a scenario."""
         scenario = self.rows[0].scenario
         return SCENARIOS[scenario].figure if scenario in SCENARIOS else "p90_ms"
 
     @property
     def of_fields(self) -> bool:
-        """Whether calls are given more than patches: their MACs and outputs per call are not those of a patch."""
+        """Whether calls process fields larger than a patch; their MACs and outputs per call differ from a patch's."""
         return self.rows[0].field_px != PATCH_PX
 
 
 def groups(rows: Iterable[Measurement]) -> list[Group]:
-    """The groups, in the order of their first rows."""
-    found: dict[tuple[int, int, int], list[Measurement]] = {}
+    """Return the groups, in the order of their first rows."""
+    members: dict[tuple[int, int, int], list[Measurement]] = {}
     for row in rows:
-        found.setdefault((row.threads, row.batch, row.field_px), []).append(row)
-    vary = [len({key[part] for key in found}) > 1 for part in range(3)]
-    return [Group(_title(members[0], vary), tuple(members)) for members in found.values()]
+        members.setdefault((row.threads, row.batch, row.field_px), []).append(row)
+    vary = [len({key[part] for key in members}) > 1 for part in range(3)]
+    return [Group(_title(of_group[0], vary), tuple(of_group)) for of_group in members.values()]
 
 
 def files_on_runtimes(rows: Iterable[Measurement]) -> list[Measurement]:
-    """The first measured row of every file on a runtime: on that alone its answers depend."""
-    found: dict[tuple[str, str], Measurement] = {}
+    """Return the first measured row of every file on a runtime; answers depend only on these two."""
+    first: dict[tuple[str, str], Measurement] = {}
     for row in rows:
         if row.measured:
-            found.setdefault((row.model, row.runtime), row)
-    return list(found.values())
+            first.setdefault((row.model, row.runtime), row)
+    return list(first.values())
 
 
 def networks(rows: Iterable[Measurement]) -> list[Measurement]:
-    """Of each folder and recipe the first row: files of other formats, and other runtimes, answer nearly alike."""
-    found: dict[tuple[str, str], Measurement] = {}
+    """Return the first row of each folder and recipe; other formats and runtimes have nearly the same answers."""
+    first: dict[tuple[str, str], Measurement] = {}
     for row in rows:
-        found.setdefault((folder(row), row.recipe), row)
-    return list(found.values())
+        first.setdefault((folder(row), row.recipe), row)
+    return list(first.values())
 
 
 def folder(row: Measurement) -> str:
-    """What precedes the file's own name; empty where the results need no more than that to tell files apart."""
+    """Return the folders in front of the file name; empty if file names alone distinguish the files."""
     return row.model.rpartition("/")[0]
 
 
 def network_names(rows: Sequence[Measurement]) -> list[str]:
-    """The recipe of each, with its folder where the recipes alone do not tell them apart."""
+    """Return the recipe of each row, with its folder if the recipes alone are not unique."""
     if len({row.recipe for row in rows}) == len(rows):
         return [row.recipe for row in rows]
     return [f"{folder(row)}/{row.recipe}".lstrip("/") for row in rows]

@@ -1,4 +1,4 @@
-"""What a page of results is about, for its head: run, networks, data, and what measured it and when."""
+"""Title and head of a page of results: run, networks, data, machine, date and versions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,18 +8,18 @@ from histoedge.benchmark.environment import folder_name
 from histoedge.reporting import groups
 
 NOT_RECORDED = "not recorded"
-SHORT_HASH = 12  # digits: enough to tell data sets apart by eye
+SHORT_HASH = 12  # digits; enough to distinguish data sets by eye
 RESULTS_OF_A_RUN = "bench.json"
 MODELS = "models"
 
 
 def name_of(path: Path) -> str | None:
-    """A name for results that tell none: the run in whose folder they lie, else the file's own name."""
+    """Return a name for results that record none: the folder of the run, otherwise the file name."""
     return folder_name(path.resolve().parent) if path.name == RESULTS_OF_A_RUN else path.stem
 
 
 def run_name(results: Results, name: str | None = None) -> str | None:
-    """The run or runs: as recorded, by the folders that tell models apart, else ``name``."""
+    """Return the run or runs: as recorded, otherwise from the folders of the models, otherwise ``name``."""
     recorded = results.environment.get("run")
     if isinstance(recorded, str):
         return recorded
@@ -29,53 +29,50 @@ def run_name(results: Results, name: str | None = None) -> str | None:
 
 
 def title(results: Results, name: str | None = None) -> str:
-    """Such as ``run kept: network edge, 10 files on 3 runtimes``."""
+    """Return a title such as ``run first: network edge, 10 files on 3 runtimes``."""
     run = run_name(results, name)
     networks = networks_of(results)
     rows = [row for row in results.measurements if row.format != "keras"] or results.measurements
     measured = [row for row in rows if row.measured]
     files, runtimes = (len({getattr(row, key) for row in measured}) for key in ("model", "runtime"))
-    known = len(networks) > 1 and ", ".join(networks) == run
-    parts = ["" if known else _named("network", networks)]
+    same_names = len(networks) > 1 and ", ".join(networks) == run
+    parts = ["" if same_names else _named("network", networks)]
     parts.append(f"{_counted(files, 'file')} on {_counted(runtimes, 'runtime')}")
-    said = ", ".join(part for part in parts if part)
-    return f"run {run}: {said}" if run else said
+    content = ", ".join(part for part in parts if part)
+    return f"run {run}: {content}" if run else content
 
 
 def networks_of(results: Results) -> list[str]:
-    """The names of the networks, in the order of the results."""
+    """Return the names of the networks, in the order of the results."""
     return list(dict.fromkeys(row.network for row in results.measurements if row.network))
 
 
 def head(results: Results, name: str | None = None) -> list[tuple[str, str]]:
-    """Word and fact of what the page is about; ``not recorded`` where the results do not tell it."""
-    about = results.environment
+    """Return label and value pairs; the value is ``not recorded`` if the results do not contain it."""
+    environment = results.environment
     facts = [
         ("Run", run_name(results, name)),
         ("Networks" if len(networks_of(results)) > 1 else "Network", ", ".join(networks_of(results))),
         ("Test data", _data(results)),
-        ("Measured", about.get("date")),
-        ("On", about.get("cpu")),
-        ("histoedge", about.get("histoedge")),
-        ("Commit", about.get("commit")),
+        ("Measured", environment.get("date")),
+        ("CPU", environment.get("cpu")),
+        ("histoedge", environment.get("histoedge")),
+        ("Commit", environment.get("commit")),
     ]
-    return [(word, str(fact) if fact else NOT_RECORDED) for word, fact in facts]
+    return [(label, str(value) if value else NOT_RECORDED) for label, value in facts]
 
 
 def patches_of(rows: Sequence[Measurement]) -> int | None:
-    """How many test patches were answered."""
+    """Return the number of test patches."""
     return max((row.n_patches for row in rows if row.n_patches is not None), default=None)
 
 
 def _data(results: Results) -> str:
-    told = results.environment.get("data")
+    kind = results.environment.get("data")
     count = patches_of(results.measurements)
     content = str(results.inputs.get("data") or "")
-    parts = [
-        f"{told} patches" if told else "",
-        "" if count is None else f"{count:,} patches" if not told else f"{count:,} of them",
-        f"content hash {content[:SHORT_HASH]}" if content else "",
-    ]
+    patches = " ".join(part for part in ("" if count is None else f"{count:,}", kind, "patches") if part)
+    parts = [patches if kind or count is not None else "", f"content hash {content[:SHORT_HASH]}" if content else ""]
     return ", ".join(part for part in parts if part)
 
 

@@ -1,4 +1,4 @@
-"""Templates of pages; all share one style sheet and ask nothing of any network."""
+"""Templates of pages; all share one style sheet and load nothing from a network."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
 def render(package: str, **values: Any) -> str:
-    """The page of ``package``, its ``page.html.j2``, with these values; every value is escaped."""
-    packages = (package, __package__)  # the style sheet lies in this one
+    """Return ``page.html.j2`` of ``package`` rendered with these values; all values are escaped."""
+    packages = (package, __package__)  # this package contains the style sheet
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name, "") for name in packages]),
         autoescape=True,

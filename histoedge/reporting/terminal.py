@@ -1,12 +1,13 @@
-"""Results on the terminal, in as many columns as it has, or 100 where it is none."""
+"""Results on the terminal, in its width, or in 100 columns if stdout is not a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from histoedge.benchmark import Measurement, Results
+from histoedge.metrics import Interval, value_of
 from histoedge.reporting import facts, groups
 from histoedge.reporting.fitted import FOLDERS, Column, FittedTable
 from histoedge.reporting.notes import UNSETTLED_MARK, notes
@@ -17,22 +18,23 @@ WIDTH = 100
 
 
 def terminal(results: Results) -> Group:
-    """A table of times for each shape, one of quality, one of robustness; below, warnings, why what failed did, notes.
+    """Return a table of times for each shape, one of quality and one of robustness; below them warnings and notes.
 
-    Model, runtime, p50, ratio and AUC are always there; the rest where the width that it is printed in has room.
+    The columns have a fixed order, names on the left. Model, runtime, p50, ratio and AUC are always shown, the others
+    if the width permits.
     """
-    found = groups.groups(results.measurements)
+    by_shape = groups.groups(results.measurements)
     parts: list[RenderableType] = []
-    for group in found:
-        parts += [_cost(group, with_auc=len(found) == 1), Text()]
-    judged = [row for row in groups.files_on_runtimes(results.measurements) if row.auc is not None]
-    if (len(found) > 1 and judged) or any(row.sensitivity_at_95_specificity is not None for row in judged):
-        parts += [_quality(judged, with_auc=len(found) > 1), Text()]
-    robust = [row for row in judged if row.robustness]
+    for group in by_shape:
+        parts += [_cost(group, with_auc=len(by_shape) == 1), Text()]
+    files = [row for row in groups.files_on_runtimes(results.measurements) if row.auc is not None]
+    if (len(by_shape) > 1 and files) or any(row.sensitivity_at_95_specificity is not None for row in files):
+        parts += [_quality(files, with_auc=len(by_shape) > 1), Text()]
+    robust = [row for row in files if row.robustness]
     if robust:
         parts += [_robustness(robust), Text()]
-    warned = [Text(f"warning: {line}", style="bold red") for line in facts.warnings(results)]
-    return Group(*parts, *warned, *(Text(note) for note in notes(results)))
+    warnings = [Text(f"warning: {line}", style="bold red") for line in facts.warnings(results)]
+    return Group(*parts, *warnings, *(Text(note) for note in notes(results)))
 
 
 def print_table(results: Results) -> None:
@@ -47,16 +49,16 @@ def _cost(group: groups.Group, *, with_auc: bool) -> FittedTable:
     rows = group.rows
     columns = [
         *_names(rows),
-        _figure("kB", [kilobytes(row.size_bytes) for row in rows], spare=4),
-        _figure("p50 us", [micros(row.p50_ms) + _mark(row) for row in rows]),
-        _figure(f"{tail} us", [micros(getattr(row, f"{tail}_ms")) for row in rows], spare=2),
-        _figure(
+        _numbers("kB", [kilobytes(row.size_bytes) for row in rows], spare=4),
+        _numbers("p50 us", [micros(value_of(row.p50_ms)) + _mark(row) for row in rows]),
+        _numbers(f"{tail} us", [micros(value_of(getattr(row, f"{tail}_ms"))) for row in rows], spare=2),
+        _numbers(
             "p50 / fp32",
-            [_ratio(row) if row.measured else row.status for row in rows],
-            short=[_value(row.p50_ratio) if row.measured else row.status for row in rows],
+            [brackets(row.p50_ratio, _ratio) if row.measured else row.status for row in rows],
+            short=[_ratio(value_of(row.p50_ratio)) if row.measured else row.status for row in rows],
             short_name="ratio",
         ),
-        _figure(
+        _numbers(
             "Mpx/s" if group.of_fields else "patch/s",
             [fixed(row.mpx_per_s, 1) if group.of_fields else per_second(row) for row in rows],
             spare=1,
@@ -67,58 +69,61 @@ def _cost(group: groups.Group, *, with_auc: bool) -> FittedTable:
 
 
 def _quality(rows: Sequence[Measurement], *, with_auc: bool) -> FittedTable:
+    sensitivities = [fixed(value_of(row.sensitivity_at_95_specificity), 3) for row in rows]
+    specificities = [fixed(value_of(row.specificity_at_95_sensitivity), 3) for row in rows]
     columns = [
         *_names(rows),
         *(_auc(rows) if with_auc else []),
-        _figure("sens@95%", [fixed(row.sensitivity_at_95_specificity, 3) for row in rows], spare=6),
-        _figure("spec@95%", [fixed(row.specificity_at_95_sensitivity, 3) for row in rows], spare=2),
-        _figure("Brier", [fixed(row.brier) for row in rows], spare=1),
-        _figure("ECE", [fixed(row.ece) for row in rows], spare=4),
-        _figure("flips", ["" if row.flips is None else str(row.flips) for row in rows], spare=5),
-        _figure("p", [p_value(row.mcnemar_p) for row in rows], spare=3),
+        _numbers("sens@95%", sensitivities, spare=6),
+        _numbers("spec@95%", specificities, spare=2),
+        _numbers("Brier", [fixed(value_of(row.brier)) for row in rows], spare=1),
+        _numbers("ECE", [fixed(row.ece) for row in rows], spare=4),
+        _numbers("flips", ["" if row.flips is None else str(row.flips) for row in rows], spare=5),
+        _numbers("p", [p_value(row.mcnemar_p) for row in rows], spare=3),
     ]
     return FittedTable("", columns)
 
 
 def _robustness(rows: Sequence[Measurement]) -> FittedTable:
-    """The perturbation that costs each file most."""
-    worst = [min(row.robustness or (), key=lambda one: one.d_auc) for row in rows]
+    """Return the perturbation with the largest loss of AUC for each file."""
+    worst = [min(row.robustness or (), key=lambda robustness: robustness.d_auc.value) for row in rows]
     columns = [
         *_names(rows),
         Column(
             "most harmful perturbation",
-            tuple(one.perturbation.replace("_", " ") for one in worst),
+            tuple(robustness.perturbation.replace("_", " ") for robustness in worst),
             fold_after=FOLDERS,
             left=True,
         ),
-        _figure("AUC", [three(one.auc) for one in worst], spare=2),
-        _figure(
-            "dAUC 95 %",
-            [brackets(signed(one.d_auc), signed(one.d_auc_lo), signed(one.d_auc_hi)) for one in worst],
-            short=[signed(one.d_auc) for one in worst],
-            short_name="dAUC",
-        ),
-        _figure("flips", [str(one.flips) for one in worst], spare=1),
+        _numbers("AUC", [three(robustness.auc.value) for robustness in worst], spare=2),
+        _intervals("dAUC 95 %", [robustness.d_auc for robustness in worst], signed, short_name="dAUC"),
+        _numbers("flips", [str(robustness.flips) for robustness in worst], spare=1),
     ]
     return FittedTable("", columns)
 
 
 def _names(rows: Sequence[Measurement]) -> list[Column]:
-    names: dict[str, Any] = {"fold_after": FOLDERS, "left": True}
+    layout: dict[str, Any] = {"fold_after": FOLDERS, "left": True}
     models, runtimes = (tuple(getattr(row, key) for row in rows) for key in ("model", "runtime"))
-    return [Column("model", models, **names), Column("runtime", runtimes, **names)]
+    return [Column("model", models, **layout), Column("runtime", runtimes, **layout)]
 
 
 def _auc(rows: Sequence[Measurement]) -> list[Column]:
-    whole = [brackets(three(row.auc), three(row.auc_lo), three(row.auc_hi)) for row in rows]
-    values = [three(row.auc) for row in rows]
     return [
-        _figure("AUC 95 %", whole, short=values, short_name="AUC"),
-        _figure("dAUC", [signed(row.d_auc) for row in rows], spare=3),
+        _intervals("AUC 95 %", [row.auc for row in rows], three, short_name="AUC"),
+        _numbers("dAUC", [signed(value_of(row.d_auc)) for row in rows], spare=3),
     ]
 
 
-def _figure(
+def _intervals(
+    name: str, intervals: Sequence[Interval | None], number: Callable[[float | None], str], *, short_name: str
+) -> Column:
+    """Return a column of intervals; its short form contains only the values."""
+    cells = [brackets(interval, number) for interval in intervals]
+    return _numbers(name, cells, short=[number(value_of(interval)) for interval in intervals], short_name=short_name)
+
+
+def _numbers(
     name: str,
     cells: Sequence[str],
     *,
@@ -137,9 +142,5 @@ def _mark(row: Measurement) -> str:
     return UNSETTLED_MARK if row.status == "unsettled" else ""
 
 
-def _ratio(row: Measurement) -> str:
-    return brackets(_value(row.p50_ratio), _value(row.p50_ratio_lo), _value(row.p50_ratio_hi))
-
-
-def _value(ratio: float | None) -> str:
+def _ratio(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2f}"

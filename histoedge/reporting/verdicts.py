@@ -1,4 +1,4 @@
-"""Gates and comparisons on the terminal."""
+"""Judged gates and comparisons on the terminal."""
 
 from collections.abc import Sequence
 
@@ -8,126 +8,124 @@ from rich.text import Text
 
 from histoedge.benchmark import junit, noise
 from histoedge.benchmark.compare import Change, Comparison, Difference
-from histoedge.benchmark.gates import Judgement
+from histoedge.benchmark.gates import Judgement, Outcome
 from histoedge.reporting.fitted import FOLDERS, Column, FittedTable
 from histoedge.reporting.short import signed
 from histoedge.reporting.tables import kilobytes, micros
 
 STYLES = {"failed": "red", "undecided": "yellow", "slower": "red", "lower": "red", "faster": "green", "higher": "green"}
-COUNTED = ("passed", "failed", "undecided", "skipped")
+OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "undecided", "skipped")
 WIDTH = 100
-BEYOND_MARK = "*"
+BEYOND_NOISE_MARK = "*"
 
 
 def gates(judgements: Sequence[Judgement]) -> Group:
-    """A line per gate with how many cells passed; below, what was found where one did not, and what was skipped."""
-    table = _table(("gate", "left"), *((name, "right") for name in COUNTED), ("", "left"))
-    table.columns[0].overflow = "fold"
-    for gate in dict.fromkeys(one.gate for one in judgements):
-        of_gate = [one for one in judgements if one.gate == gate]
-        counts = [str(sum(one.outcome == name for one in of_gate)) for name in COUNTED]
-        worst = next((name for name in ("failed", "undecided") if any(one.outcome == name for one in of_gate)), "")
+    """Return a line per gate with the number of cells by outcome; below it the cells that did not pass and why."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("gate", overflow="fold")
+    for name in OUTCOMES:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for gate in dict.fromkeys(judgement.gate for judgement in judgements):
+        outcomes = [judgement.outcome for judgement in judgements if judgement.gate == gate]
+        counts = [str(outcomes.count(name)) for name in OUTCOMES]
+        worst = next((name for name in ("failed", "undecided") if name in outcomes), "")
         cells = [Text(cell) for cell in (gate, *counts, f"does not pass: {worst}" if worst else "passes")]
         table.add_row(*cells, style=STYLES.get(worst, ""))
     lines = [
-        f"{one.outcome}: {one.gate}: " + ": ".join(part for part in (one.cell, junit.said(one)) if part)
-        for one in sorted(judgements, key=lambda one: COUNTED.index(one.outcome))
-        if one.outcome != "passed"
+        _judgement_line(judgement)
+        for judgement in sorted(judgements, key=lambda judgement: OUTCOMES.index(judgement.outcome))
+        if judgement.outcome != "passed"
     ]
     return _with_notes(table, lines)
 
 
-def comparison(found: Comparison) -> Group:
-    """A line per cell that is in both files; below, the differences of everything else."""
-    told = [one for one in found.cells if one.presence == "both" and None not in (one.p50_a_ms, one.p50_b_ms)]
-    auc_styles, p50_styles = (
-        tuple(STYLES.get(verdict or "", "") for verdict in verdicts)
-        for verdicts in ([one.auc_verdict for one in told], [one.p50_verdict for one in told])
-    )
-    changes = [
-        signed(one.auc_change) + (BEYOND_MARK if style else " ") for one, style in zip(told, auc_styles, strict=True)
-    ]
+def comparison(compared: Comparison) -> Group:
+    """Return a line per cell that was measured in both files; below it all other differences."""
+    rows = [row for row in compared.cells if row.presence == "both" and None not in (row.p50_a_ms, row.p50_b_ms)]
+    auc_styles = tuple(STYLES.get(row.auc_verdict or "", "") for row in rows)
+    p50_styles = tuple(STYLES.get(row.p50_verdict or "", "") for row in rows)
+    marks = [BEYOND_NOISE_MARK if style else " " for style in auc_styles]
     columns = [
-        Column("cell", tuple(one.cell for one in told), fold_after=FOLDERS, left=True),
-        Column("file", tuple("changed" if one.file_changed else "same" for one in told), left=True, spare=2),
-        Column("kB", tuple(_from_to(*_sizes(one)) for one in told), spare=1),
-        Column("AUC", tuple(changes), styles=auc_styles),
-        Column("p50 us", tuple(_from_to(micros(one.p50_a_ms), micros(one.p50_b_ms)) for one in told), spare=3),
-        Column("ratio 99 %", tuple(map(_ratio, told)), tuple(_short_ratio(one) for one in told), "ratio"),
-        Column("p50", tuple(one.p50_verdict or "" for one in told), left=True, styles=p50_styles),
+        Column("cell", tuple(row.cell for row in rows), fold_after=FOLDERS, left=True),
+        Column("file", tuple("changed" if row.file_changed else "same" for row in rows), left=True, spare=2),
+        Column("kB", tuple(_from_to(*_sizes(row)) for row in rows), spare=1),
+        Column(
+            "AUC",
+            tuple(signed(row.auc_change) + mark for row, mark in zip(rows, marks, strict=True)),
+            styles=auc_styles,
+        ),
+        Column("p50 us", tuple(_from_to(micros(row.p50_a_ms), micros(row.p50_b_ms)) for row in rows), spare=3),
+        Column("ratio 99 %", tuple(map(_ratio, rows)), tuple(map(_short_ratio, rows)), "ratio"),
+        Column("p50", tuple(row.p50_verdict or "" for row in rows), left=True, styles=p50_styles),
     ]
-    return _with_notes(FittedTable("", columns), _notes(found))
+    return _with_notes(FittedTable("", columns), _notes(compared))
 
 
 def print_gates(judgements: Sequence[Judgement]) -> None:
-    """Print the gates on stdout, an empty line before them."""
+    """Print an empty line and the gates on stdout."""
     _print(Group(Text(), gates(judgements)))
 
 
-def print_comparison(found: Comparison) -> None:
+def print_comparison(compared: Comparison) -> None:
     """Print the comparison on stdout."""
-    _print(comparison(found))
+    _print(comparison(compared))
 
 
-def _notes(found: Comparison) -> list[str]:
-    lines = [f"{one.presence}: {one.cell} ({one.status_b or one.status_a})" for one in found.cells if _alone(one)]
-    for one in found.cells:
-        if one.presence == "both" and one.status_a != one.status_b:
-            lines.append(f"status: {one.cell}: {one.status_a} -> {one.status_b}")
-        of_file = [item for item in one.differences if item.name not in ("sha256", "size_bytes")]
-        lines += [f"{one.cell}: {_difference(item)}" for item in of_file]
-    lines += [f"environment: {_difference(one)}" for one in found.environment]
-    lines += [f"settings: {_difference(one)}" for one in found.settings]
-    if found.other_machine:
-        lines.append(f"times do not compare: another machine ({'; '.join(found.other_machine)})")
+def _judgement_line(judgement: Judgement) -> str:
+    parts = (judgement.outcome, judgement.gate, judgement.cell, junit.value_and_reason(judgement))
+    return ": ".join(part for part in parts if part)
+
+
+def _notes(compared: Comparison) -> list[str]:
+    rows = compared.cells
+    lines = [f"{row.presence}: {row.cell} ({row.status_b or row.status_a})" for row in rows if row.presence != "both"]
+    for row in rows:
+        if row.presence == "both" and row.status_a != row.status_b:
+            lines.append(f"status: {row.cell}: {row.status_a} -> {row.status_b}")
+        shown = [entry for entry in row.differences if entry.name not in ("sha256", "size_bytes")]
+        lines += [f"{row.cell}: {_difference(entry)}" for entry in shown]
+    lines += [f"environment: {_difference(entry)}" for entry in compared.environment]
+    lines += [f"settings: {_difference(entry)}" for entry in compared.settings]
+    if compared.other_machine:
+        lines.append(f"times do not compare: another machine ({'; '.join(compared.other_machine)})")
     lines.append(
-        f"from A to B, verdicts at the 1 % level. AUC is B's less A's, {BEYOND_MARK} where that is more than noise. "
-        "The ratio is p50 of B over A: two runs are not interleaved, so besides both intervals it allows for "
-        f"{noise.DRIFT:.1%} of drift (standard deviation) between runs."
+        f"Changes from A to B, verdicts at the 1 % level. AUC: B minus A, {BEYOND_NOISE_MARK} means more than noise. "
+        "Ratio: p50 of B over p50 of A. Two runs are not interleaved; the interval of the ratio includes a drift of "
+        f"{noise.DRIFT:.1%} (one SD) between runs."
     )
     return lines
 
 
-def _alone(one: Change) -> bool:
-    return one.presence != "both"
+def _difference(entry: Difference) -> str:
+    return f"{entry.name}: {noise.change_text(entry.a, entry.b)}"
 
 
-def _difference(one: Difference) -> str:
-    return f"{one.name}: {noise.said(one.a, one.b)}"
-
-
-def _sizes(one: Change) -> tuple[str, str]:
-    return kilobytes(one.size_a_bytes), kilobytes(one.size_b_bytes)
+def _sizes(row: Change) -> tuple[str, str]:
+    return kilobytes(row.size_a_bytes), kilobytes(row.size_b_bytes)
 
 
 def _from_to(a: str, b: str) -> str:
     return b if a == b else f"{a or '-'} -> {b or '-'}"
 
 
-def _ratio(one: Change) -> str:
-    if one.p50_ratio is None:
+def _ratio(row: Change) -> str:
+    if row.p50_ratio is None:
         return ""
-    if one.p50_ratio_lo is None or one.p50_ratio_hi is None:
-        return f"{one.p50_ratio:.2f}"
-    return f"{one.p50_ratio:.2f} [{one.p50_ratio_lo:.2f} {one.p50_ratio_hi:.2f}]"
+    if row.p50_ratio_lo is None or row.p50_ratio_hi is None:
+        return f"{row.p50_ratio:.2f}"
+    return f"{row.p50_ratio:.2f} [{row.p50_ratio_lo:.2f} {row.p50_ratio_hi:.2f}]"
 
 
-def _short_ratio(one: Change) -> str:
-    return "" if one.p50_ratio is None else f"{one.p50_ratio:.2f}"
-
-
-def _table(*columns: tuple[str, str]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for number, (name, side) in enumerate(columns):
-        table.add_column(name, justify="right" if side == "right" else "left", no_wrap=number > 0)
-    return table
+def _short_ratio(row: Change) -> str:
+    return "" if row.p50_ratio is None else f"{row.p50_ratio:.2f}"
 
 
 def _with_notes(table: RenderableType, lines: Sequence[str]) -> Group:
     return Group(table, *(Text(line) for line in (["", *lines] if lines else [])))
 
 
-def _print(what: RenderableType) -> None:
+def _print(content: RenderableType) -> None:
     console = Console()
     wide_enough = console if console.is_terminal else Console(width=max(console.width, WIDTH))
-    wide_enough.print(what)
+    wide_enough.print(content)

@@ -123,7 +123,7 @@ def _on_split(model: Path, manifest: Manifest, split: Split) -> tuple[SourceComp
         model=name,
         runtime=other.runtime,
         output_quantum=manifest.output_quantum,
-        threshold_logit=_threshold_logit(manifest),
+        threshold_logit=manifest.threshold_logit,
     )
     return comparison, check
 
@@ -167,10 +167,6 @@ def compare_twins(
     )
 
 
-def _threshold_logit(manifest: Manifest) -> float:
-    return manifest.temperature * float(np.log(manifest.threshold / (1 - manifest.threshold)))
-
-
 def _compare(model: Path, manifest: Manifest, split: Split, runtime: str, ours: np.ndarray) -> SourceComparison:
     """The file's logits of the whole split against its source's."""
     from histoedge import metrics  # needs scipy, which a machine that only verifies golden patches may lack
@@ -186,7 +182,7 @@ def _compare(model: Path, manifest: Manifest, split: Split, runtime: str, ours: 
         n_patches=len(split.labels),
         largest=largest,
         rms=float(np.sqrt(np.mean(difference**2))),
-        flips=metrics.flips(ours, theirs, threshold_logit=_threshold_logit(manifest)),
+        flips=metrics.flips(ours, theirs, threshold_logit=manifest.threshold_logit),
         auc=metrics.auc(split.labels, ours),
         d_auc=d_auc.value,
         d_auc_lo=d_auc.lo,

@@ -1,4 +1,4 @@
-"""Tiny ONNX models with a known answer, and patches whose red tells their label."""
+"""Tiny ONNX models with known answers, and patches whose red value depends on their label."""
 
 import hashlib
 from pathlib import Path
@@ -13,7 +13,7 @@ from histoedge.edge.manifest import CONTRACT, Manifest, manifest_path
 
 
 def write_model(path: Path, content: bytes, *, source: str = "0" * 64, temperature: float = 1.0) -> Path:
-    """``content`` as a model file with a manifest that fits it; ``source`` is the SHA-256 of its source network."""
+    """Write ``content`` as a model file with a matching manifest; ``source`` is the SHA-256 of its source network."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     golden = np.zeros((1, 96, 96, 3), np.uint8)
@@ -54,7 +54,7 @@ def write_model(path: Path, content: bytes, *, source: str = "0" * 64, temperatu
 
 
 def write_mean_red(path: Path, *, scale: float = 1.0, source: str = "0" * 64, temperature: float = 1.0) -> Path:
-    """An ONNX file whose logit is ``scale`` x (mean red value - 100)."""
+    """Write an ONNX file whose logit is ``scale`` x (mean red value - 100)."""
     from onnx import TensorProto, helper
 
     nodes = [
@@ -92,7 +92,7 @@ def other_model():
 
 @pytest.fixture(scope="session")
 def split():
-    """600 patches, more than one chunk; tumour is a little redder."""
+    """600 patches, more than one chunk; tumour is slightly redder."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, 600).astype(np.uint8)
     colour = random.normal(100, 4, (600, 1, 1, 3)) + 5 * labels[:, None, None, None]

@@ -1,4 +1,4 @@
-"""``histoedge bench`` as it is typed."""
+"""``histoedge bench`` on the command line."""
 
 import json
 
@@ -15,7 +15,7 @@ def data(tmp_path_factory):
     return place
 
 
-def test_options_repeat_and_replace_those_of_the_file(mean_red, tmp_path, data):
+def test_options_can_repeat_and_override_the_settings_file(mean_red, tmp_path, data):
     settings = tmp_path / "plan.toml"
     settings.write_text(
         "[bench]\nbatch = [1, 64]\nrounds = 2\nruns_per_round = 2\nmax_seconds = 0\ninteger_peak = false"
@@ -23,9 +23,9 @@ def test_options_repeat_and_replace_those_of_the_file(mean_red, tmp_path, data):
     model, out = mean_red(tmp_path / "fp32.onnx"), tmp_path / "r.json"
     command = ["bench", model, "--data", data, "--out", out, "--config", settings, "--json"]
     command += ["--runtime", "onnxruntime", "--batch", 1, "--batch", 3, "--batch", 3, "--scenario", "multi-stream"]
-    done = CliRunner().invoke(main, [str(word) for word in command])
-    assert done.exit_code == 0, done.output
-    document = json.loads(done.stdout)
+    result = CliRunner().invoke(main, [str(argument) for argument in command])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
     assert document == json.loads(out.read_text())
     assert [row["batch"] for row in document["measurements"]] == [1, 3, 8]
     assert [row["scenario"] for row in document["measurements"]] == ["single-stream", None, "multi-stream"]
@@ -33,7 +33,7 @@ def test_options_repeat_and_replace_those_of_the_file(mean_red, tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "says"),
+    ("options", "code", "message"),
     [
         (["--threads", "0"], 2, "0 is not in the range x>=1"),
         (["--field", "64"], 2, "64 is not in the range x>=96"),
@@ -42,9 +42,9 @@ def test_options_repeat_and_replace_those_of_the_file(mean_red, tmp_path, data):
         (["--runtime", "litert-builtin"], 1, "none of 1 files can be opened by litert-builtin"),
     ],
 )
-def test_a_wrong_option_is_refused(mean_red, tmp_path, data, words, code, says):
+def test_a_wrong_option_is_refused(mean_red, tmp_path, data, options, code, message):
     model, out = mean_red(tmp_path / "fp32.onnx"), tmp_path / "r.json"
-    done = CliRunner().invoke(main, ["bench", str(model), "--data", str(data), "--out", str(out), *words])
-    assert done.exit_code == code
-    assert says in done.stderr
+    result = CliRunner().invoke(main, ["bench", str(model), "--data", str(data), "--out", str(out), *options])
+    assert result.exit_code == code
+    assert message in result.stderr
     assert not list(tmp_path.glob("r.json*"))

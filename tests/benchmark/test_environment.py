@@ -1,4 +1,4 @@
-"""A machine's results lie in a folder whose name its environment gives."""
+"""The environment: the name of a machine's folder, the commit, and what may be published."""
 
 import json
 import re
@@ -29,31 +29,31 @@ HERE = {"cpus_allowed": 4, "cpus_in_machine": 64, "machine": "x86_64"}
         ({"cpu": "arm", "cpu_flags": [], "cpus_allowed": None, "machine": "arm64"}, "arm-arm64-64-cores"),
     ],
 )
-def test_a_machine_is_named_by_maker_kernels_and_cpus(described: dict[str, object], name: str) -> None:
+def test_the_name_of_a_machine_contains_maker_instructions_and_cpus(described: dict[str, object], name: str) -> None:
     assert environment.machine_name({**HERE, **described}) == name
 
 
-def test_this_machine_has_a_name_that_a_folder_can_have() -> None:
+def test_the_name_of_this_machine_is_a_valid_folder_name() -> None:
     name = environment.machine_name(environment.this_machine())
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
     assert name.endswith(("-cores", "-without-amx")) or "-cores-" in name
 
 
 @pytest.mark.skipif(not RESULTS.is_dir(), reason="not a checkout")
-def test_committed_results_lie_in_the_folder_of_their_machine() -> None:
+def test_committed_results_are_in_the_folder_of_their_machine() -> None:
     for results in RESULTS.glob("*/*.json"):
         described = json.loads(results.read_text()).get("environment")
-        if described and "cpu_flags_refused" in described:  # older results do not tell what was refused
+        if described and "cpu_flags_refused" in described:  # older results do not record refused flags
             assert results.parent.name == environment.machine_name(described)
 
 
 def git(folder: Path, *arguments: str) -> None:
-    who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", "-C", folder, *who, *arguments], check=True, capture_output=True)
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_the_commit_of_a_checkout_is_told_with_a_mark_where_it_was_changed(tmp_path: Path) -> None:
+def test_the_commit_of_a_checkout_is_marked_if_files_were_changed(tmp_path: Path) -> None:
     git(tmp_path, "init")
     (tmp_path / "code.py").write_text("1")
     assert environment.commit(tmp_path) is None  # nothing committed
@@ -63,14 +63,14 @@ def test_the_commit_of_a_checkout_is_told_with_a_mark_where_it_was_changed(tmp_p
     clean = environment.commit(tmp_path)
     assert clean is not None
     assert re.fullmatch("[0-9a-f]{12}", clean)
-    (tmp_path / "results.json").write_text("not of the checkout")
+    (tmp_path / "results.json").write_text("untracked")
     assert environment.commit(tmp_path) == clean
     (tmp_path / "code.py").write_text("2")
     assert environment.commit(tmp_path) == f"{clean}+"
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_telling_the_commit_starts_no_program_that_the_checkout_names(tmp_path: Path) -> None:
+def test_reading_the_commit_starts_no_program_from_the_settings_of_the_checkout(tmp_path: Path) -> None:
     git(tmp_path, "init")
     (tmp_path / "code.py").write_text("1")
     git(tmp_path, "add", ".")
@@ -80,7 +80,7 @@ def test_telling_the_commit_starts_no_program_that_the_checkout_names(tmp_path: 
     hook.chmod(0o755)
     git(tmp_path, "config", "core.fsmonitor", str(hook))
     subprocess.run(["git", "-C", tmp_path, "status"], check=True, capture_output=True)
-    assert (tmp_path / "started").exists()  # git itself does start it
+    assert (tmp_path / "started").exists()  # git itself starts it
     (tmp_path / "started").unlink()
     assert environment.commit(tmp_path)
     assert not (tmp_path / "started").exists()
@@ -96,16 +96,16 @@ def test_an_installed_package_and_a_machine_without_git_have_no_commit(
     assert environment.commit(Path(__file__).parents[2]) is None
 
 
-def test_the_day_is_told_without_the_time() -> None:
+def test_the_date_contains_no_time() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", environment.this_machine()["date"])
 
 
-def test_what_was_measured_is_told_by_names_of_folders_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = synthetic.generate("test", patches=16, seed=0)
+def test_the_subject_contains_only_names_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic_split = synthetic.generate("test", patches=16, seed=0)
     models = [tmp_path / run / "models" / "int8.onnx" for run in ("edge", "nano")]
-    assert environment.subject(models, drawn) == {"run": "edge, nano", "data": "synthetic", "patches": 16}
-    photographed = Split("test", np.zeros((2, 96, 96, 3), np.uint8), np.array([0, 1], np.uint8), ["a", "b"])
-    assert environment.subject(models[:1], photographed) == {"run": "edge", "data": None, "patches": 2}
-    assert environment.subject([tmp_path / "int8.onnx"], drawn)["run"] is None
+    assert environment.subject(models, synthetic_split) == {"run": "edge, nano", "data": "synthetic", "patches": 16}
+    real_split = Split("test", np.zeros((2, 96, 96, 3), np.uint8), np.array([0, 1], np.uint8), ["a", "b"])
+    assert environment.subject(models[:1], real_split) == {"run": "edge", "data": None, "patches": 2}
+    assert environment.subject([tmp_path / "int8.onnx"], synthetic_split)["run"] is None
     monkeypatch.setenv("HOME", str(tmp_path / "edge"))
-    assert environment.subject(models, drawn)["run"] is None
+    assert environment.subject(models, synthetic_split)["run"] is None

@@ -37,7 +37,7 @@ def test_a_release_predicts_benches_and_tells_its_figures(finished_run: Path, tm
     told = [row for row in rows if row.recipe in ("fp32", "int8") and row.format != "keras"]
     for row in told:
         assert f"| {row.model} | {row.runtime} " in card
-        assert f"{row.auc:.4f} [{row.auc_lo:.4f}, {row.auc_hi:.4f}]" in card
+        assert f"{row.auc.value:.4f} [{row.auc.lo:.4f}, {row.auc.hi:.4f}]" in card
     assert "prune50" not in card
     assert "Not a medical device" in card
     statistics = manifests.read(into / "models" / "int8.onnx").input_statistics

@@ -16,6 +16,7 @@ from histoedge.benchmark import Measurement, environment, read_results, results
 from histoedge.config import BenchPlan, resolve
 from histoedge.data import synthetic
 from histoedge.edge import RUNTIMES
+from histoedge.metrics import Interval
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -34,7 +35,7 @@ integer_peak = false
 
 @pytest.fixture
 def measurement(cell: Callable[..., Measurement]) -> Callable[..., Measurement]:
-    figures = {"p50_ms": 0.05, "p50_lo": 0.04, "p50_hi": 0.06, "p90_ms": 0.0712, "p90_lo": 0.07, "p90_hi": 0.08}
+    figures = {"p50_ms": Interval(0.05, 0.04, 0.06), "p90_ms": Interval(0.0712, 0.07, 0.08)}
     return functools.partial(cell, "nano/models/int8.onnx", network="nano", scenario="single-stream", **figures)
 
 
@@ -78,10 +79,10 @@ def test_threads_stand_side_by_side_and_what_is_missing_is_told_once(
     script: Script, measurement: Callable[..., Measurement]
 ) -> None:
     rows = [
-        measurement(p50_ratio=0.5, p50_ratio_lo=0.4, p50_ratio_hi=0.6),
+        measurement(p50_ratio=Interval(0.5, 0.4, 0.6)),
         *(measurement(runtime="onnxruntime-cuda", status="unavailable", reason="no GPU", p50_ms=None) for _ in "ab"),
-        measurement(threads=2, p50_ms=0.03, p50_lo=0.02, p50_hi=0.04, status="unsettled", reason="wide"),
-        measurement(scenario="offline", batch=64, patches_per_s=2e4, patches_per_s_lo=1e4, patches_per_s_hi=3e4),
+        measurement(threads=2, p50_ms=Interval(0.03, 0.02, 0.04), status="unsettled", reason="wide"),
+        measurement(scenario="offline", batch=64, patches_per_s=Interval(2e4, 1e4, 3e4)),
         measurement(scenario="field", field_px=1024),
     ]
     text = "\n".join(script("suite_tables").parts(rows))

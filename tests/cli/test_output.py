@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from histoedge import benchmark
 from histoedge.benchmark import Measurement
 from histoedge.cli import group
+from histoedge.metrics import Interval
 
 pty = pytest.importorskip("pty")
 
@@ -56,14 +57,14 @@ def test_report_keeps_names_whole_in_eighty_columns_and_tells_its_facts(
     cell: Callable[..., Measurement], tmp_path: Path
 ) -> None:
     rows = [
-        cell("accurate/models/prune50_int8.tflite", "litert", n_patches=9, p50_ratio=0.25),
+        cell("accurate/models/prune50_int8.tflite", "litert", n_patches=9, p50_ratio=Interval(0.25, 0.24, 0.26)),
         cell("edge/models/int8.onnx"),
     ]
     file = tmp_path / "first.json"
     benchmark.write_results(file, rows, inputs={})
     lines = in_terminal(80, "report", file)
     assert max(map(len, lines)) <= 80
-    assert re.search(r"accurate/models/ +litert +1,000 +0\.25 +\.940 \[\.930 \.950\]", lines[1])
+    assert re.search(r"accurate/models/ +litert +1,000 +0\.25 \[0\.24 0\.26\] +\.940 \[\.930 \.950\]", lines[1])
     assert lines[2].strip() == "prune50_int8.tflite"
     done = CliRunner().invoke(group.main, ["report", str(file), "--json", "--csv", str(tmp_path / "a.csv")])
     found = json.loads(done.stdout)

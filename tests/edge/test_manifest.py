@@ -213,6 +213,17 @@ def test_a_golden_file_with_pickled_objects_is_refused(mean_red: Path) -> None:
         goldens.read_golden(mean_red, manifests.read(mean_red))
 
 
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
+def test_the_threshold_logit_has_the_threshold_as_its_probability(threshold: float) -> None:
+    logit = manifests.threshold_logit(threshold, 2.5)
+    assert manifests.probability(np.array(logit), 2.5) == pytest.approx(threshold)
+
+
+@pytest.mark.parametrize(("threshold", "logit"), [(0.0, -np.inf), (1.0, np.inf)])
+def test_the_threshold_logit_is_infinite_at_zero_and_one(threshold: float, logit: float) -> None:
+    assert manifests.threshold_logit(threshold, 2.0) == logit
+
+
 def test_probability_uses_the_temperature(mean_red: Path) -> None:
     manifest = manifests.read(mean_red)
     np.testing.assert_allclose(manifest.probability(np.array([0.0, 2.0])), [0.5, 1 / (1 + np.exp(-2.0))])

@@ -6,7 +6,7 @@ from histoedge.reporting import drawing
 from histoedge.reporting.drawing import Axes, Scale
 
 
-def test_a_scale_is_straight_in_its_logarithm() -> None:
+def test_a_logarithmic_scale_is_linear_in_the_logarithm() -> None:
     scale = Scale(1, 100, 0, 200, log=True)
     assert [scale(value) for value in (0.1, 1, 10, 100, 1000)] == [0, 0, 100, 200, 200]
     assert Scale(0, 4, 100, 0)(1) == 75
@@ -32,7 +32,7 @@ def test_linear_ticks_are_round() -> None:
     assert len(drawing.linear_ticks(0.91230001, 0.91230009, 5)) >= 3
 
 
-def test_names_cover_neither_points_nor_each_other() -> None:
+def test_names_overlap_neither_points_nor_each_other() -> None:
     axes = Axes(Scale(0, 1, 50, 430), Scale(0, 1, 280, 20), "", "")
     points = [(100.0, 100.0), (110.0, 104.0), (200.0, 100.0), (425.0, 270.0)]
     names = [(x, y, f"name {number}") for number, (x, y) in enumerate(points)]

@@ -1,4 +1,4 @@
-"""Tables choose their form by the width that there is."""
+"""Tables adapt to the available width."""
 
 from histoedge.reporting.fitted import FOLDERS, Column, fit, fold
 
@@ -12,17 +12,17 @@ WHOLE = 21 + 1 + 3 + 1 + 7 + 1 + 16 + 1 + 16
 
 
 def names(width: int) -> list[str]:
-    return [one.name for one in fit(ALL, width)[0]]
+    return [column.name for column in fit(ALL, width)[0]]
 
 
-def test_spare_columns_go_first_in_their_order_and_are_named() -> None:
+def test_spare_columns_are_omitted_first_in_their_order_and_listed() -> None:
     assert fit(ALL, WHOLE)[1] == []
     assert fit(ALL, WHOLE - 1)[1] == ["kB"]
     assert fit(ALL, WHOLE - 1 - 4)[1] == ["kB", "patch/s"]
     assert names(WHOLE - 1 - 4) == ["model", "p50 / fp32", "AUC 95 %"]
 
 
-def test_then_names_are_folded_at_folders_and_then_intervals_left_out() -> None:
+def test_then_names_are_folded_at_folders_and_then_intervals_are_omitted() -> None:
     folded, _ = fit(ALL, 46)
     assert folded[0].cells == ("edge/models/\nint8.onnx", "fp32.onnx")
     assert names(46) == ["model", "p50 / fp32", "AUC 95 %"]

@@ -1,4 +1,4 @@
-"""Which rows belong together, and how groups are called."""
+"""Groups of rows and their titles."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from histoedge.reporting import groups
 
 
-def test_a_group_is_called_after_what_sets_it_apart(cell: Callable[..., Any]) -> None:
+def test_the_title_of_a_group_contains_what_distinguishes_it(cell: Callable[..., Any]) -> None:
     assert [group.title for group in groups.groups([cell(), cell(runtime="openvino")])] == [""]
     threads = groups.groups([cell(threads=2), cell(), cell(threads=2, runtime="openvino")])
     assert [(group.title, len(group.rows)) for group in threads] == [("2 threads", 2), ("1 thread", 1)]
@@ -32,7 +32,7 @@ def test_a_file_on_a_runtime_is_its_first_measured_row(cell: Callable[..., Any])
     assert groups.files_on_runtimes(rows) == [rows[1], rows[3]]
 
 
-def test_networks_are_called_by_as_much_as_tells_them_apart(cell: Callable[..., Any]) -> None:
+def test_networks_are_named_by_recipe_and_by_folder_only_if_necessary(cell: Callable[..., Any]) -> None:
     rows = [cell(model="a/int8.onnx"), cell(model="a/int8.tflite"), cell(model="b/int8.onnx")]
     assert groups.network_names(groups.networks(rows)) == ["a/int8", "b/int8"]
     assert groups.network_names(groups.networks([cell(), cell(model="fp32.onnx")])) == ["int8", "fp32"]

@@ -1,4 +1,4 @@
-"""What a page says it is about."""
+"""Title and head of a page."""
 
 import dataclasses
 import re
@@ -18,15 +18,15 @@ def test_the_title_names_run_network_files_and_runtimes(cell: Cell) -> None:
     rows = [cell(model, runtime, network="edge") for model in ("fp32.onnx", "int8.onnx") for runtime in ("a", "b")]
     rows.append(cell("fp32.weights.h5", "keras", network="edge"))
     rows[-1] = dataclasses.replace(rows[-1], format="keras")
-    told = Results({"run": "first"}, {}, tuple(rows))
-    assert subject.title(told, "other") == "run first: network edge, 2 files on 2 runtimes"
+    results = Results({"run": "first"}, {}, tuple(rows))
+    assert subject.title(results, "other") == "run first: network edge, 2 files on 2 runtimes"
     assert subject.title(Results({}, {}, tuple(rows)), "edge") == "run edge: network edge, 2 files on 2 runtimes"
     assert subject.title(Results({}, {}, tuple(rows[:1]))) == "network edge, 1 file on 1 runtime"
     assert subject.title(Results({}, {}, ())) == "0 files on 0 runtimes"
-    assert "<title>run first: network edge, 2 files on 2 runtimes</title>" in reporting.html(told)
+    assert "<title>run first: network edge, 2 files on 2 runtimes</title>" in reporting.html(results)
 
 
-def test_runs_are_named_by_the_folders_that_tell_models_apart(cell: Cell) -> None:
+def test_runs_are_named_by_the_folders_of_their_models(cell: Cell) -> None:
     names = ("exported/edge/models/int8.onnx", "exported/nano/models/int8.onnx", "exported/nano/models/fp32.onnx")
     rows = tuple(cell(name, network=name.split("/")[1]) for name in names)
     assert subject.title(Results({}, {}, rows), "suite") == "run edge, nano: 3 files on 1 runtime"
@@ -35,17 +35,23 @@ def test_runs_are_named_by_the_folders_that_tell_models_apart(cell: Cell) -> Non
 @pytest.mark.parametrize(
     ("path", "name"), [("runs/first/bench.json", "first"), ("results/edge.json", "edge"), ("a.json", "a")]
 )
-def test_results_without_a_name_are_called_after_their_place(tmp_path: Path, path: str, name: str) -> None:
+def test_results_without_a_name_are_named_after_their_path(tmp_path: Path, path: str, name: str) -> None:
     assert reporting.name_of(tmp_path / path) == name
 
 
-def test_the_head_tells_data_day_version_and_commit_or_that_they_are_not_recorded(cell: Cell) -> None:
-    about = {"run": "first", "date": "2026-11-28", "commit": "581a7dae8c69+", "histoedge": "0.1.0", "cpu": "A CPU"}
+def test_the_head_contains_data_date_version_and_commit_or_not_recorded(cell: Cell) -> None:
+    environment = {
+        "run": "first",
+        "date": "2026-11-28",
+        "commit": "581a7dae8c69+",
+        "histoedge": "0.1.0",
+        "cpu": "A CPU",
+    }
     row = cell(network="edge", n_patches=1420)
-    told = Results({**about, "data": "synthetic"}, {"data": "4fca38914d9ce1dec6e30f8a"}, (row,))
-    assert dict(subject.head(told)) == {
-        **{"Run": "first", "Network": "edge", "Measured": "2026-11-28", "On": "A CPU", "histoedge": "0.1.0"},
-        **{"Commit": "581a7dae8c69+", "Test data": "synthetic patches, 1,420 of them, content hash 4fca38914d9c"},
+    results = Results({**environment, "data": "synthetic"}, {"data": "4fca38914d9ce1dec6e30f8a"}, (row,))
+    assert dict(subject.head(results)) == {
+        **{"Run": "first", "Network": "edge", "Measured": "2026-11-28", "CPU": "A CPU", "histoedge": "0.1.0"},
+        **{"Commit": "581a7dae8c69+", "Test data": "1,420 synthetic patches, content hash 4fca38914d9c"},
     }
     old = dict(subject.head(Results({}, {}, (cell(),))))
     assert set(old.values()) == {"not recorded"}

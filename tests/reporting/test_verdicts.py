@@ -1,4 +1,4 @@
-"""Gates and comparisons as a person reads them."""
+"""Gates and comparisons on the terminal."""
 
 import dataclasses
 import io
@@ -7,12 +7,15 @@ import pytest
 from rich.console import Console
 
 from histoedge.benchmark import Results, compare, gates
+from histoedge.metrics import Interval
 from histoedge.reporting import verdicts
+
+SLOW = Interval(0.128, 0.126, 0.130)
 
 
 @pytest.fixture
 def row(cell):
-    return cell("prune50_int8.tflite", "litert", p50_ms=0.064, p50_lo=0.063, p50_hi=0.065, auc=0.93, size_bytes=113_000)
+    return cell("prune50_int8.tflite", "litert", p50_ms=Interval(0.064, 0.063, 0.065), auc=0.93, size_bytes=113_000)
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def printed(table):
     return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
 
 
-def test_a_gate_is_one_line_and_what_did_not_pass_is_told_below(row, crashed):
+def test_a_gate_is_one_line_and_cells_that_did_not_pass_are_below(row, crashed):
     parsed = gates.parse(["auc > 0.5", "auc > 0.925", "p50_ms < 0.01"])
     lines = printed(verdicts.gates(gates.judge_gates(parsed, Results({}, {}, (row, crashed)))))
     assert lines[:4] == [
@@ -43,8 +46,8 @@ def test_a_gate_is_one_line_and_what_did_not_pass_is_told_below(row, crashed):
     assert "passed: auc > 0.5" not in below
 
 
-def test_a_comparison_is_one_line_per_cell_and_the_rest_is_told_below(row, crashed):
-    slower = dataclasses.replace(row, p50_ms=0.128, p50_lo=0.126, p50_hi=0.130, auc=0.9312, sha256="b" * 64)
+def test_a_comparison_is_one_line_per_cell_and_other_differences_are_below(row, crashed):
+    slower = dataclasses.replace(row, p50_ms=SLOW, auc=Interval(0.9312, 0.92, 0.94), sha256="b" * 64)
     other = dataclasses.replace(row, runtime="onnxruntime", kernels="mlas")
     a = Results({"python": "3.11"}, {"data": "d"}, (row, crashed))
     b = Results({"python": "3.12"}, {"data": "d"}, (slower, dataclasses.replace(crashed, status="unavailable"), other))
@@ -56,13 +59,13 @@ def test_a_comparison_is_one_line_per_cell_and_the_rest_is_told_below(row, crash
     assert "environment: python: 3.11 -> 3.12" in lines
 
 
-def test_an_auc_that_is_lower_for_certain_is_marked(row):
-    lower = dataclasses.replace(row, auc=0.92)
-    a, b = (Results({}, {"data": "d"}, (one,)) for one in (row, lower))
+def test_a_certainly_lower_auc_is_marked(row):
+    lower = dataclasses.replace(row, auc=Interval(0.92, 0.91, 0.93))
+    a, b = (Results({}, {"data": "d"}, (each,)) for each in (row, lower))
     assert "-.0100*" in printed(verdicts.comparison(compare.compare(a, b)))[1]
 
 
-def test_another_machine_is_told(row):
+def test_another_machine_is_reported(row):
     a, b = (Results({"cpu": cpu}, {}, (row,)) for cpu in ("Xeon", "Ryzen"))
     lines = printed(verdicts.comparison(compare.compare(a, b)))
     assert lines[1].endswith("1.00 other machine")
@@ -71,10 +74,10 @@ def test_another_machine_is_told(row):
 
 def test_a_comparison_keeps_the_names_of_cells_whole_in_eighty_columns(row):
     named = dataclasses.replace(row, model="exported/accurate/models/prune50_int8.tflite")
-    slower = dataclasses.replace(named, p50_ms=0.128, p50_lo=0.126, p50_hi=0.130, sha256="b" * 64)
+    slower = dataclasses.replace(named, p50_ms=SLOW, sha256="b" * 64)
     console = Console(file=io.StringIO(), width=80, color_system=None)
     console.print(
-        verdicts.comparison(compare.compare(*(Results({}, {"data": "d"}, (one,)) for one in (named, slower))))
+        verdicts.comparison(compare.compare(*(Results({}, {"data": "d"}, (each,)) for each in (named, slower))))
     )
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80

@@ -142,3 +142,26 @@ def test_twins_may_differ_by_one_quantum(
     )
     assert (check.flips, check.flips_beyond_quantum, check.passed) == (flips, beyond, passed)
     assert check.n_patches == 3
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_a_threshold_of_zero_or_one_flips_no_decision(mean_red: Path, threshold: float) -> None:
+    """At 0 every patch is positive, at 1 every patch is negative."""
+    body = json.loads(manifests.manifest_path(mean_red).read_text())
+    body |= {"threshold": threshold, "fp32": mean_red.name, "parents": {"source": "0"}}
+    manifests.manifest_path(mean_red).write_text(json.dumps(body | {"digest": manifests.digest(body)}))
+    split = SimpleNamespace(patches=np.zeros((4, 96, 96, 3), np.uint8), labels=np.array([0, 1, 0, 1]))
+    split.patches[..., 0] = np.array([0, 80, 160, 255])[:, None, None]
+    verdict = verification.verify(mean_red, split=split)
+    assert verdict.comparison is not None
+    assert (verdict.comparison.flips, verdict.comparison.passed) == (0, True)
+    logits = np.array([-3.0, 0.0, 40.0], np.float32)
+    check = verification.compare_twins(
+        logits,
+        logits[::-1],
+        model="int8.tflite",
+        runtime="litert",
+        output_quantum=100.0,
+        threshold_logit=manifests.read(mean_red).threshold_logit,
+    )
+    assert (check.flips, check.flips_beyond_quantum, check.passed) == (0, 0, True)

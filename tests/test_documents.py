@@ -232,6 +232,17 @@ def test_the_rooms_and_layers_of_the_architecture_page_are_those_of_the_package(
     assert blocks(section)[0].split("\n")[:-1] == layers
 
 
+def test_every_module_that_the_architecture_page_names_exists() -> None:
+    package = ROOT / "histoedge"
+    rooms = [path.name for path in package.iterdir() if (path / "__init__.py").is_file()]
+    spans = code_spans((package / "README.md").read_text())
+    words = [word for span in spans for word in re.findall(rf"^(?:{'|'.join(rooms)})[./]\w+", span)]
+    assert len(words) >= 15
+    for room, name in (re.split(r"[./]", word) for word in words):
+        code = (package / room / "__init__.py").read_text()
+        assert (package / room / f"{name}.py").is_file() or re.search(rf"\b{name}\b", code), f"{room}.{name}"
+
+
 def test_the_architecture_page_lists_every_key_of_a_manifest() -> None:
     page = (ROOT / "histoedge" / "README.md").read_text()
     table = re.findall(r"^\| (`.*?`) \|", page.partition("the manifest (`edge/manifest.py`)")[2], re.MULTILINE)

@@ -10,50 +10,45 @@ import pytest
 import histoedge
 from histoedge.lab import checkpoint
 
+pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.lab
 
 GUIDE = Path(histoedge.__file__).parent / "GUIDE.md"
 
 
-@pytest.fixture
-def copied(finished_run: Path, tmp_path: Path) -> Path:
-    """A finished run, that nothing is done again in."""
-    return shutil.copytree(finished_run, tmp_path / "run")
-
-
-def test_the_stages_find_what_the_command_did(copied: Path, tiny_data: Path, settings: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()}
-    trained = histoedge.train(tiny_data, out=copied, config=settings)
-    held = checkpoint.read(checkpoint.path_of(copied, "fp32"))
+def test_the_stages_find_what_the_command_did(run_copy: Path, tiny_data: Path, settings: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run_copy.rglob("*") if path.is_file()}
+    trained = histoedge.train(tiny_data, out=run_copy, config=settings)
+    held = checkpoint.read(checkpoint.path_of(run_copy, "fp32"))
     np.testing.assert_array_equal(trained.arrays["stem/kernel"], held.arrays["stem/kernel"])
-    made = histoedge.compress(copied, data=str(tiny_data), recipe=["prune50_int8"], config=str(settings))
+    made = histoedge.compress(run_copy, data=str(tiny_data), recipe=["prune50_int8"], config=str(settings))
     assert [one.recipe for one in made] == ["fp32", "prune50", "prune50_int8"]
-    exported = histoedge.export(str(copied))
+    exported = histoedge.export(str(run_copy))
     assert [one.written for one in exported] == [False] * 10
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    outcome = histoedge.run(tiny_data, out=copied, config=settings)
+    outcome = histoedge.run(tiny_data, out=run_copy, config=settings)
     assert set(outcome.models) == {one.model for one in exported}
     changed = {path.name for path, when in before.items() if path.stat().st_mtime_ns != when}
     assert changed == {"report.html"}
 
 
-def test_verify_tells_layers_and_explain_takes_weights(copied: Path, tiny_data: Path, tmp_path: Path) -> None:
-    verdict = histoedge.verify(copied / "models" / "int8.tflite", data=tiny_data, layers=True)
+def test_verify_tells_layers_and_explain_takes_weights(run_copy: Path, tiny_data: Path, tmp_path: Path) -> None:
+    verdict = histoedge.verify(run_copy / "models" / "int8.tflite", data=tiny_data, layers=True)
     assert verdict.passed
     assert verdict.advice is not None
     assert {error.layer for error in verdict.layers} >= {"stem", "head"}
-    found = histoedge.explain(copied / "fp32.weights.h5", data=tiny_data, out=tmp_path / "out")
+    found = histoedge.explain(run_copy / "fp32.weights.h5", data=tiny_data, out=tmp_path / "out")
     assert {row.method for row in found.evidence} == {"occlusion", "gradcam"}
 
 
 @pytest.mark.skipif(not GUIDE.is_file(), reason="not a checkout")
 def test_the_example_of_the_guide_runs(
-    copied: Path, tiny_data: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_copy: Path, tiny_data: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section = GUIDE.read_text().partition("## From Python\n")[2].partition("\n## ")[0]
     example = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert example is not None
-    copied.rename(tmp_path / "RUN")
+    run_copy.rename(tmp_path / "RUN")
     (tmp_path / "DATA").symlink_to(tiny_data)
     shutil.copy(settings, tmp_path / "F.toml")
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ from histoedge.edge.golden import golden_path
 from histoedge.edge.manifest import CONTRACT, Manifest, manifest_path
 
 
-def write_model(path: Path, content: bytes, *, source: str = "0" * 64, temperature: float = 1.0) -> Path:
+def _write_model(path: Path, content: bytes, *, source: str = "0" * 64, temperature: float = 1.0) -> Path:
     """Write ``content`` as a model file with a matching manifest; ``source`` is the SHA-256 of its source network."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -53,7 +53,7 @@ def write_model(path: Path, content: bytes, *, source: str = "0" * 64, temperatu
     return path
 
 
-def write_mean_red(path: Path, *, scale: float = 1.0, source: str = "0" * 64, temperature: float = 1.0) -> Path:
+def _write_mean_red(path: Path, *, scale: float = 1.0, source: str = "0" * 64, temperature: float = 1.0) -> Path:
     """Write an ONNX file whose logit is ``scale`` x (mean red value - 100)."""
     from onnx import TensorProto, helper
 
@@ -75,19 +75,21 @@ def write_mean_red(path: Path, *, scale: float = 1.0, source: str = "0" * 64, te
     logits = helper.make_tensor_value_info("tumour_logit", TensorProto.FLOAT, ["n", 1, 1, 1])
     graph = helper.make_graph(nodes, "mean_red", [pixels], [logits], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return write_model(path, model.SerializeToString(), source=source, temperature=temperature)
+    return _write_model(path, model.SerializeToString(), source=source, temperature=temperature)
 
 
 @pytest.fixture
-def mean_red():
+def write_mean_red():
+    """``write_mean_red(path, scale=1.0, ...)``: an ONNX file whose logit is ``scale`` x (mean red value - 100)."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    return write_mean_red
+    return _write_mean_red
 
 
 @pytest.fixture
-def other_model():
-    return write_model
+def write_model():
+    """``write_model(path, content, source=..., temperature=1.0)``: that content under a manifest that fits it."""
+    return _write_model
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +103,6 @@ def split():
 
 
 @pytest.fixture(scope="session")
-def red(split):
+def mean_reds(split):
     """The mean red value of each patch of the split, float64 (600,)."""
     return split.patches[..., 0].mean(axis=(1, 2))

@@ -33,16 +33,18 @@ def by_name(rows):
 
 
 @pytest.mark.parametrize(("newer_part", "message"), [("ir_version", "IR version: 99"), ("opset", "Opset 99")])
-def test_a_file_that_is_newer_than_the_runtime_is_a_row(mean_red, other_model, tmp_path, split, newer_part, message):
+def test_a_file_that_is_newer_than_the_runtime_is_a_row(
+    write_mean_red, write_model, tmp_path, split, newer_part, message
+):
     import onnx
 
-    good = mean_red(tmp_path / "fp32.onnx")
+    good = write_mean_red(tmp_path / "fp32.onnx")
     model = onnx.load(good)
     if newer_part == "opset":
         model.opset_import[0].version = 99
     else:
         model.ir_version = 99
-    newer = other_model(tmp_path / "int8.onnx", model.SerializeToString())
+    newer = write_model(tmp_path / "int8.onnx", model.SerializeToString())
     rows = by_name(measure_models([newer, good], plan=PLAN, split=split))
     refused = rows["int8.onnx @ onnxruntime"]
     assert refused.status == "failed"
@@ -52,7 +54,7 @@ def test_a_file_that_is_newer_than_the_runtime_is_a_row(mean_red, other_model, t
     assert rows["fp32.onnx @ onnxruntime"].auc is not None
 
 
-def test_a_tflite_file_of_another_schema_is_a_row(mean_red, other_model, tmp_path, split):
+def test_a_tflite_file_of_another_schema_is_a_row(write_mean_red, write_model, tmp_path, split):
     pytest.importorskip("ai_edge_litert")
     import flatbuffers
 
@@ -61,22 +63,22 @@ def test_a_tflite_file_of_another_schema_is_a_row(mean_red, other_model, tmp_pat
     empty.version = 4  # TFLite's is 3 since 2017
     builder = flatbuffers.Builder(64)
     builder.Finish(empty.Pack(builder), b"TFL3")
-    newer = other_model(tmp_path / "int8.tflite", bytes(builder.Output()))
+    newer = write_model(tmp_path / "int8.tflite", bytes(builder.Output()))
     plan = dataclasses.replace(PLAN, runtimes=("litert", "onnxruntime"))
-    rows = by_name(measure_models([newer, mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split))
+    rows = by_name(measure_models([newer, write_mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split))
     assert rows["int8.tflite @ litert"].status == "failed"
     assert rows["int8.tflite @ litert"].reason.startswith("LiteRT cannot open this file:")
     assert rows["fp32.onnx @ onnxruntime"].auc is not None
 
 
-def test_a_runtime_without_a_required_function_is_a_row(mean_red, tmp_path, split, monkeypatch):
+def test_a_runtime_without_a_required_function_is_a_row(write_mean_red, tmp_path, split, monkeypatch):
     old_release = tmp_path / "site" / "onnxruntime"
     old_release.mkdir(parents=True)
     (old_release / "__init__.py").write_text("__version__ = '0.1.0'")
     paths = [str(old_release.parent), str(Path(measure.__file__).parents[2])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     plan = dataclasses.replace(PLAN, runtimes=("onnxruntime", "openvino"))
-    rows = by_name(measure_models([mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split))
+    rows = by_name(measure_models([write_mean_red(tmp_path / "fp32.onnx")], plan=plan, split=split))
     row = rows["fp32.onnx @ onnxruntime"]
     assert row.status == "failed"
     assert row.reason.startswith("AttributeError: module 'onnxruntime' has no attribute")
@@ -84,11 +86,11 @@ def test_a_runtime_without_a_required_function_is_a_row(mean_red, tmp_path, spli
         assert rows["fp32.onnx @ openvino"].auc is not None
 
 
-def test_several_runs_are_distinguished_by_their_folders_and_resume(mean_red, tmp_path, split):
+def test_several_runs_are_distinguished_by_their_folders_and_resume(write_mean_red, tmp_path, split):
     runs = [tmp_path / "exported" / name for name in ("edge", "nano")]
     for run in runs:
         for recipe in ("fp32", "int8"):
-            mean_red(run / "models" / f"{recipe}.onnx", source=run.name[0] * 64)
+            write_mean_red(run / "models" / f"{recipe}.onnx", source=run.name[0] * 64)
     models, reference = find_models(runs)
     assert reference is None
     out = tmp_path / "results" / "suite.json"
@@ -113,10 +115,10 @@ def test_several_runs_are_distinguished_by_their_folders_and_resume(mean_red, tm
     assert {manifests.read(path).sha256 for path in models} == {row.sha256 for row in rows.values()}
 
 
-def test_a_reason_contains_no_folder_of_this_machine(mean_red, tmp_path, split):
+def test_a_reason_contains_no_folder_of_this_machine(write_mean_red, tmp_path, split):
     """Results are published; a path can reveal a user or a customer."""
-    good = mean_red(tmp_path / "fp32.onnx")
-    orphan, nonsense = tmp_path / "int8.onnx", mean_red(tmp_path / "fp16.onnx")
+    good = write_mean_red(tmp_path / "fp32.onnx")
+    orphan, nonsense = tmp_path / "int8.onnx", write_mean_red(tmp_path / "fp16.onnx")
     orphan.write_bytes(good.read_bytes())
     nonsense.write_bytes(b"no model")
     rows = by_name(measure_models([orphan, nonsense, good], plan=PLAN, split=split))

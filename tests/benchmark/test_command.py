@@ -15,12 +15,12 @@ def data(tmp_path_factory):
     return place
 
 
-def test_options_can_repeat_and_override_the_settings_file(mean_red, tmp_path, data):
+def test_options_can_repeat_and_override_the_settings_file(write_mean_red, tmp_path, data):
     settings = tmp_path / "plan.toml"
     settings.write_text(
         "[bench]\nbatch = [1, 64]\nrounds = 2\nruns_per_round = 2\nmax_seconds = 0\ninteger_peak = false"
     )
-    model, out = mean_red(tmp_path / "fp32.onnx"), tmp_path / "r.json"
+    model, out = write_mean_red(tmp_path / "fp32.onnx"), tmp_path / "r.json"
     command = ["bench", model, "--data", data, "--out", out, "--config", settings, "--json"]
     command += ["--runtime", "onnxruntime", "--batch", 1, "--batch", 3, "--batch", 3, "--scenario", "multi-stream"]
     result = CliRunner().invoke(main, [str(argument) for argument in command])
@@ -42,8 +42,8 @@ def test_options_can_repeat_and_override_the_settings_file(mean_red, tmp_path, d
         (["--runtime", "litert-builtin"], 1, "none of 1 files can be opened by litert-builtin"),
     ],
 )
-def test_a_wrong_option_is_refused(mean_red, tmp_path, data, options, code, message):
-    model, out = mean_red(tmp_path / "fp32.onnx"), tmp_path / "r.json"
+def test_a_wrong_option_is_refused(write_mean_red, tmp_path, data, options, code, message):
+    model, out = write_mean_red(tmp_path / "fp32.onnx"), tmp_path / "r.json"
     result = CliRunner().invoke(main, ["bench", str(model), "--data", str(data), "--out", str(out), *options])
     assert result.exit_code == code
     assert message in result.stderr

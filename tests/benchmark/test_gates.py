@@ -15,9 +15,9 @@ AGAINST_FP32 = {"d_auc": Interval(-0.001, -0.002, 0.0), "p50_ratio": Interval(0.
 
 
 @pytest.fixture
-def row(cell):
+def row(make_measurement):
     times = {"p50_ms": Interval(0.50, 0.48, 0.52), "p99_ms": Interval(0.9, 0.8, 1.0)}
-    return cell(auc=0.93, size_bytes=113_000, **times, **AGAINST_FP32)
+    return make_measurement(auc=0.93, size_bytes=113_000, **times, **AGAINST_FP32)
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def litert(row):
 
 
 @pytest.fixture
-def crashed(cell):
-    return cell(runtime="openvino", status="failed", reason="killed by SIGSEGV", p50_ms=None, auc=None)
+def crashed(make_measurement):
+    return make_measurement(runtime="openvino", status="failed", reason="killed by SIGSEGV", p50_ms=None, auc=None)
 
 
 def results(*rows, cpu="Xeon", data="d"):

@@ -52,8 +52,8 @@ def test_a_file_that_ends_the_lab_does_not_affect_the_others(layers_of):
     assert (odd.reason, len(int8.layers)) == ("out of order", 2)
 
 
-def test_a_file_without_its_weights_has_a_reason_in_the_results(mean_red, tmp_path, split):
-    models = [mean_red(tmp_path / "models" / name) for name in ("fp32.onnx", "int8.onnx")]
+def test_a_file_without_its_weights_has_a_reason_in_the_results(write_mean_red, tmp_path, split):
+    models = [write_mean_red(tmp_path / "models" / name) for name in ("fp32.onnx", "int8.onnx")]
     plan = BenchPlan(runtimes=("onnxruntime",), rounds=2, runs_per_round=2, max_seconds=0.0, integer_peak=False)
     bench_to(tmp_path / "r.json", BenchJob(models=models, plan=plan, split=split, valid=split))
     (file,) = read_results(tmp_path / "r.json").layers

@@ -27,8 +27,8 @@ INPUTS = {"data": "c", "plan": {"rounds": 3}}
 
 
 @pytest.fixture
-def row(cell):
-    return cell(auc=Interval(1, 0.99, 1))
+def row(make_measurement):
+    return make_measurement(auc=Interval(1, 0.99, 1))
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from histoedge.edge import drift
 from histoedge.edge import manifest as manifests
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "release.py"
+pytest.importorskip("tensorflow")
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(not SCRIPT.is_file(), reason="not a checkout")]
 
 

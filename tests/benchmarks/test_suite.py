@@ -34,9 +34,11 @@ integer_peak = false
 
 
 @pytest.fixture
-def measurement(cell: Callable[..., Measurement]) -> Callable[..., Measurement]:
+def measurement(make_measurement: Callable[..., Measurement]) -> Callable[..., Measurement]:
     figures = {"p50_ms": Interval(0.05, 0.04, 0.06), "p90_ms": Interval(0.0712, 0.07, 0.08)}
-    return functools.partial(cell, "nano/models/int8.onnx", network="nano", scenario="single-stream", **figures)
+    return functools.partial(
+        make_measurement, "nano/models/int8.onnx", network="nano", scenario="single-stream", **figures
+    )
 
 
 def test_synthetic_patches_are_known_also_from_a_folder(script: Script, tmp_path: Path) -> None:

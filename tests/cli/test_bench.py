@@ -122,11 +122,11 @@ def test_options_without_what_they_are_for_are_wrong_usage(untouched: tuple[obje
     assert bench("--data", "synthetic").exit_code == 2
 
 
-def test_two_results_files_are_compared_without_measuring(cell: Callable[..., Any], tmp_path: Path) -> None:
+def test_two_results_files_are_compared_without_measuring(make_measurement: Callable[..., Any], tmp_path: Path) -> None:
     from histoedge.benchmark import write_results
 
     for name, p50_ms in (("a.json", 1.0), ("b.json", 2.0)):
-        write_results(tmp_path / name, [cell(p50_ms=p50_ms)], inputs={})
+        write_results(tmp_path / name, [make_measurement(p50_ms=p50_ms)], inputs={})
     shown = bench("--compare", tmp_path / "a.json", tmp_path / "b.json")
     assert shown.exit_code == 0, shown.output
     assert "slower" in shown.stdout

@@ -54,11 +54,13 @@ def test_list_keeps_to_the_terminal_and_goes_on_below_its_column() -> None:
 
 
 def test_report_keeps_names_whole_in_eighty_columns_and_tells_its_facts(
-    cell: Callable[..., Measurement], tmp_path: Path
+    make_measurement: Callable[..., Measurement], tmp_path: Path
 ) -> None:
     rows = [
-        cell("accurate/models/prune50_int8.tflite", "litert", n_patches=9, p50_ratio=Interval(0.25, 0.24, 0.26)),
-        cell("edge/models/int8.onnx"),
+        make_measurement(
+            "accurate/models/prune50_int8.tflite", "litert", n_patches=9, p50_ratio=Interval(0.25, 0.24, 0.26)
+        ),
+        make_measurement("edge/models/int8.onnx"),
     ]
     file = tmp_path / "first.json"
     benchmark.write_results(file, rows, inputs={})

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ import pytest
 from PIL import Image
 
 from histoedge.data import cache_folder, decoder, digests, hdf5, image, pack
-from histoedge.edge.errors import DataError, HistoedgeError
+from histoedge.edge.errors import DataError
 from histoedge.files import WriteError
 
 MANY = 3 * decoder.BLOCK  # enough for processes
@@ -124,14 +123,8 @@ def test_a_pack_is_an_hdf5_file_that_anybody_reads(folder: Path, tmp_path: Path)
         np.testing.assert_array_equal(file["x"][:], plain(folder))
 
 
-def test_processes_decode_what_one_does(tmp_path: Path) -> None:
+def test_images_decoded_by_several_processes_are_packed_in_order(tmp_path: Path) -> None:
     folder = written(tmp_path / "images", pixels(MANY + 5))
-    names = [path.name for path in sorted(folder.iterdir())]
-    waiting = list(decoder.blocks(folder, names))
-    several = {block.names[0]: found for block, found in decoder.decode_all(waiting, processes=2)}
-    one = {block.names[0]: found for block, found in decoder.decode_all(waiting, processes=1)}
-    assert several == one
-    assert len(one) == 4
     found, _ = packed(folder, tmp_path / "cache")
     assert_equal(found, folder)
 
@@ -352,13 +345,3 @@ def test_threads_and_forked_processes_may_share_a_pack(folder: Path, tmp_path: P
 
 def _same(found: pack.Pack, expected: np.ndarray) -> None:
     sys.exit(0 if (found.patches[5] == expected).all() else 1)
-
-
-def test_a_process_that_is_killed_is_one_line(tmp_path: Path) -> None:
-    folder = written(tmp_path / "images", pixels(MANY))
-    names = [path.name for path in sorted(folder.iterdir())]
-    with decoder._Decoders(1) as decoders:
-        os.kill(decoders._processes[0].pid, signal.SIGKILL)
-        decoders._processes[0].wait()
-        with pytest.raises(HistoedgeError, match=r"a process that decodes its images ended \(exit status -9\)"):
-            list(decoders.answers([decoder.Block(folder, names[:4])]))

@@ -64,7 +64,7 @@ def test_a_description_holds_the_quantiles() -> None:
 
 
 @pytest.fixture
-def plain(by_hand: Callable[..., Path], mean_red: Path) -> manifests.Manifest:
+def plain(write_onnx: Callable[..., Path], mean_red: Path) -> manifests.Manifest:
     """The manifest of a model trained on plain grey patches of 50 to 150."""
     patches = np.zeros((101, 96, 96, 3), np.uint8)
     patches[:] = np.arange(50, 151)[:, None, None, None]

@@ -147,13 +147,6 @@ def test_a_model_that_passes_the_parser_and_cannot_run_is_told() -> None:
     assert not any("\n" in one for one in told)
 
 
-def forged(model: Path, golden: bytes) -> None:
-    goldens.golden_path(model).write_bytes(golden)
-    path = manifests.manifest_path(model)
-    body = json.loads(path.read_text()) | {"golden_sha256": manifests.hashlib.sha256(golden).hexdigest()}
-    path.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
-
-
 @pytest.mark.parametrize(
     ("header", "message"),
     [
@@ -164,14 +157,17 @@ def forged(model: Path, golden: bytes) -> None:
         (b"{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }\n", "labels is <f4"),
     ],
 )
-def test_a_forged_array_header_is_refused(tmp_path: Path, header: bytes, message: str) -> None:
+def test_a_forged_array_header_is_refused(
+    tmp_path: Path, header: bytes, message: str, sign: Callable[..., Path]
+) -> None:
     model = copied(tmp_path)
     packed = io.BytesIO()
     with zipfile.ZipFile(goldens.golden_path(model)) as old, zipfile.ZipFile(packed, "w") as new:
         for name in old.namelist():
             told = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
             new.writestr(name, told if name == "labels.npy" else old.read(name))
-    forged(model, packed.getvalue())
+    goldens.golden_path(model).write_bytes(packed.getvalue())
+    sign(model)
     with pytest.raises(ModelError, match=message):
         goldens.read_golden(model, manifests.read(model))
 
@@ -198,12 +194,10 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_signed_manifest_with_values_out_of_range_is_refused(
-    tmp_path: Path, changed: dict[str, Any], message: str
+    tmp_path: Path, changed: dict[str, Any], message: str, sign: Callable[..., Path]
 ) -> None:
     model = copied(tmp_path)
-    path = manifests.manifest_path(model)
-    body = json.loads(path.read_text()) | changed
-    path.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
+    sign(model, **changed)
     with pytest.raises(ModelError, match=message) as caught:
         manifests.read(model)
     assert "\n" not in str(caught.value)

@@ -48,7 +48,7 @@ def noise() -> np.ndarray:
 
 
 @pytest.fixture
-def centre_red(by_hand: Callable[..., Path]) -> Path:
+def centre_red(write_onnx: Callable[..., Path]) -> Path:
     """An exported file whose logit is the mean red value of the centre 32 x 32 px alone, over 255."""
     from onnx import TensorProto, helper
 
@@ -60,7 +60,7 @@ def centre_red(by_hand: Callable[..., Path]) -> Path:
         helper.make_node("Conv", ["planes", "kernel"], ["logit"], strides=[32, 32]),
         helper.make_node("Transpose", ["logit"], ["tumour_logit"], perm=[0, 2, 3, 1]),
     ]
-    return by_hand("centre_red", nodes, {"kernel": kernel})
+    return write_onnx("centre_red", nodes, {"kernel": kernel})
 
 
 # ---- occlusion

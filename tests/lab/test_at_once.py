@@ -1,38 +1,43 @@
-"""Two commands in one folder of a run, and one that is killed: real processes."""
+"""Two trainings in one folder, and one that is killed: real processes."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.lab
 
 
-def test_of_two_trainings_one_is_refused_and_a_killed_one_is_gone_on_with(
-    finished_run: Path, tiny_data: Path, settings: Path, tmp_path: Path
+def test_of_two_trainings_one_is_refused_and_a_killed_one_resumes(
+    tiny_data: Path, small_settings: Path, tmp_path: Path, invoke: Callable[..., Any]
 ) -> None:
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "histoedge", "train", "--data", tiny_data, "--out", run, "--config", settings]
+    def arguments(out: Path) -> list[object]:
+        return ["train", "--data", tiny_data, "--out", out, "--config", small_settings, "--epochs", 12]
+
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    command = [sys.executable, "-m", "histoedge", *map(str, arguments(run))]
 
     def start() -> "subprocess.Popen[str]":
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     both = [start(), start()]
-    while not (over := [process for process in both if process.poll() is not None]):
+    while not (ended := [process for process in both if process.poll() is not None]):
         time.sleep(0.02)
-    (refused,) = over
+    (refused,) = ended
     (working,) = [process for process in both if process is not refused]
-    _, told = refused.communicate()
+    _, message = refused.communicate()
     assert refused.returncode == 1
-    assert told.startswith(f"histoedge: {run}: in use by process {working.pid} on ")
-    assert told.count("\n") == 1
-    os.kill(working.pid, signal.SIGKILL)
+    assert message.startswith(f"histoedge: {run}: in use by process {working.pid} on ")
+    assert message.count("\n") == 1
+    working.kill()
     working.communicate()
-    subprocess.run(command, check=True, capture_output=True)
-    name = "fp32.weights.h5"
-    assert (run / name).read_bytes() == (finished_run / name).read_bytes()
+    assert working.returncode == -signal.SIGKILL
+    for out in (run, whole):
+        assert invoke(*arguments(out)).exit_code == 0
+    assert (run / "fp32.weights.h5").read_bytes() == (whole / "fp32.weights.h5").read_bytes()
     assert not list(run.glob(".*"))

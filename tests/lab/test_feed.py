@@ -31,32 +31,41 @@ import json, sys
 import jax
 from histoedge import data
 from histoedge.config import TrainConfig
-from histoedge.lab import backend, train
+from histoedge.lab import backend
 from histoedge.lab.architecture import Network, Row
 from histoedge.lab.trainee import Trainee, TrainingJob
 
-source, patches_on, count = sys.argv[1:]
-devices = backend.use_device("auto")
-split = data.load(source, splits=("train",))["train"]
 network = Network(
     "small",
     (Row(kind="conv", channels=8, kernel=8, stride=8), Row(kind="head", channels=1, kernel=12, bias=True)),
 )
+
+def bytes_by_device():
+    held, seen = {}, set()
+    for array in jax.live_arrays():
+        for shard in array.addressable_shards:
+            if shard.data.unsafe_buffer_pointer() not in seen:
+                seen.add(shard.data.unsafe_buffer_pointer())
+                held[str(shard.device)] = held.get(str(shard.device), 0) + shard.data.nbytes
+    return held
+
+def trained(patches_on):
+    keras.utils.set_random_seed(0)
+    with devices.scope():
+        config = TrainConfig(epochs=2, batch=16, focus=0.0)
+        job = TrainingJob(
+            network=network, splits={"train": split}, config=config, devices=devices, patches_on=patches_on
+        )
+        trainee = Trainee(keras, job)
+        losses = [trainee.epoch(epoch) for epoch in range(2)]
+    weights = {name: value.tobytes().hex() for name, value in trainee.weights().items()}
+    return {"losses": losses, "held": bytes_by_device(), "weights": weights}
+
+source, *places = sys.argv[1:]
+devices = backend.use_device("auto")
+split = data.load(source, splits=("train",))["train"]
 keras = backend.keras()
-keras.utils.set_random_seed(0)
-with devices.scope():
-    config = TrainConfig(epochs=2, batch=16, focus=0.0)
-    job = TrainingJob(network=network, splits={"train": split}, config=config, devices=devices, patches_on=patches_on)
-    trainee = Trainee(keras, job)
-    losses = [trainee.epoch(epoch) for epoch in range(2)]
-held, seen = {}, set()
-for array in jax.live_arrays():
-    for shard in array.addressable_shards:
-        if shard.data.unsafe_buffer_pointer() not in seen:
-            seen.add(shard.data.unsafe_buffer_pointer())
-            held[str(shard.device)] = held.get(str(shard.device), 0) + shard.data.nbytes
-weights = {name: value.tobytes().hex() for name, value in trainee.weights().items()}
-print(json.dumps({"summary": devices.summary, "losses": losses, "held": held, "weights": weights}))
+print(json.dumps({"summary": devices.summary, "trainings": [trained(place) for place in places]}))
 """
 
 
@@ -65,10 +74,11 @@ def splits(tiny_data: Path) -> dict[str, data.Split]:
     return data.load(str(tiny_data))
 
 
-def on_jax(source: Path, patches_on: str, devices: int) -> dict:
+def on_jax(source: Path, *patches_on: str, devices: int) -> dict:
+    """Train in a process on so many JAX devices, once for each place of the patches."""
     variables = {"KERAS_BACKEND": "jax", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     done = subprocess.run(
-        [sys.executable, "-c", JAX, str(source), patches_on, str(devices)],
+        [sys.executable, "-c", JAX, str(source), *patches_on],
         env={**os.environ, **variables, "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -114,11 +124,13 @@ def test_patches_that_are_cut_off_in_the_middle_of_an_epoch_are_named(tiny_data:
 
 def test_on_jax_held_and_streamed_patches_give_the_same_weights_and_four_devices_share_them(tiny_data: Path) -> None:
     pytest.importorskip("jax")
-    held, streamed, shared = (on_jax(tiny_data, on, count) for on, count in (("device", 1), ("disk", 1), ("device", 4)))
+    held, streamed = on_jax(tiny_data, "device", "disk", devices=1)["trainings"]
+    four = on_jax(tiny_data, "device", devices=4)
+    (shared,) = four["trainings"]
     assert held["losses"] == streamed["losses"]
     assert held["weights"] == streamed["weights"]
     np.testing.assert_allclose(shared["losses"], held["losses"], atol=1e-4)  # sums of float32 in another order
-    assert shared["summary"].endswith("as 4 devices")
+    assert four["summary"].endswith("as 4 devices")
     patches = 192 * 27_648
     assert list(held["held"]) == ["cpu:0"] or len(held["held"]) == 1
     assert patches < sum(held["held"].values()) < 1.1 * patches

@@ -30,33 +30,35 @@ def test_float_files_hold_the_kernels_of_the_weights(finished_run: Path, recipe:
 
 
 @pytest.mark.parametrize("recipe", ["int8", "prune50_int8", "int8ptq", "2of4_int8", "cluster16_int8", "slim50_int8"])
-def test_both_formats_hold_the_same_codes_and_the_manifest_says_what_they_can_do(every_run: Path, recipe: str) -> None:
+def test_both_formats_hold_the_same_codes_and_the_manifest_says_what_they_can_do(
+    all_recipes_run: Path, recipe: str
+) -> None:
     """Some hundred patches do not decide which grid is kept: either is right if the manifest tells."""
-    tflite, onnx = (kernels_of(every_run, recipe, format_) for format_ in FORMATS)
-    largest = checkpoint.read(checkpoint.path_of(every_run, recipe)).arrays[quantise.KERNEL_CODES][1]
+    tflite, onnx = (kernels_of(all_recipes_run, recipe, format_) for format_ in FORMATS)
+    largest = checkpoint.read(checkpoint.path_of(all_recipes_run, recipe)).arrays[quantise.KERNEL_CODES][1]
     for name, codes in tflite.items():
         assert codes.dtype == np.int8
         assert np.abs(codes).max() == largest
         np.testing.assert_array_equal(codes, onnx[name])
     for format_ in FORMATS:
-        found = manifests.read(every_run / "models" / f"{recipe}.{format_}").may_saturate
+        found = manifests.read(all_recipes_run / "models" / f"{recipe}.{format_}").may_saturate
         assert found == readback.may_saturate(tflite)
         assert bool(found) == (largest == 127)
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_files_hold_what_their_names_promise(every_run: Path, format_: str) -> None:
+def test_files_hold_what_their_names_promise(all_recipes_run: Path, format_: str) -> None:
     for recipe in ("prune50", "prune50_int8", "2of4_int8", "cluster16_int8"):
-        codes = kernels_of(every_run, recipe, format_)
+        codes = kernels_of(all_recipes_run, recipe, format_)
         constraints.check_kernels(Recipe.parse(recipe), EDGE, codes, where=recipe)
-        manifest = manifests.read(every_run / "models" / f"{recipe}.{format_}")
+        manifest = manifests.read(all_recipes_run / "models" / f"{recipe}.{format_}")
         assert manifest.zeros == readback.zero_share(codes)
         assert manifest.zeros > 0.45 or recipe == "cluster16_int8"
 
 
-def test_what_is_promised_is_to_be_seen_in_every_kernel_of_the_raw_file(every_run: Path) -> None:
+def test_what_is_promised_is_to_be_seen_in_every_kernel_of_the_raw_file(all_recipes_run: Path) -> None:
     for name in ("2of4_int8", "cluster16_int8"):
-        graph = onnx.load(every_run / "models" / f"{name}.onnx").graph
+        graph = onnx.load(all_recipes_run / "models" / f"{name}.onnx").graph
         kernels = [onnx.numpy_helper.to_array(value) for value in graph.initializer if len(value.dims) == 4]
         assert len(kernels) == 6
         for kernel in kernels:
@@ -67,11 +69,11 @@ def test_what_is_promised_is_to_be_seen_in_every_kernel_of_the_raw_file(every_ru
                 assert ((fours == 0).sum(axis=2) >= 2).all()
 
 
-def test_a_slim_file_is_a_smaller_network(every_run: Path) -> None:
-    whole, slim = (manifests.read(every_run / "models" / f"{name}.onnx") for name in ("int8", "slim50_int8"))
+def test_a_slim_file_is_a_smaller_network(all_recipes_run: Path) -> None:
+    whole, slim = (manifests.read(all_recipes_run / "models" / f"{name}.onnx") for name in ("int8", "slim50_int8"))
     assert slim.network == "edge-slim50"
     assert slim.macs < 0.4 * whole.macs
-    size = {name: (every_run / "models" / f"{name}.tflite").stat().st_size for name in ("int8", "slim50_int8")}
+    size = {name: (all_recipes_run / "models" / f"{name}.tflite").stat().st_size for name in ("int8", "slim50_int8")}
     assert size["slim50_int8"] < 0.5 * size["int8"]
 
 
@@ -95,19 +97,19 @@ def test_two_codes_of_one_sign_must_fit_16_bits(codes: list[int], saturates: boo
         assert max(pairs) < 2**15
 
 
-def test_a_file_of_another_network_is_refused(every_run: Path) -> None:
-    content = (every_run / "models" / "int8.tflite").read_bytes()
+def test_a_file_of_another_network_is_refused(all_recipes_run: Path) -> None:
+    content = (all_recipes_run / "models" / "int8.tflite").read_bytes()
     with pytest.raises(ModelError, match="its network expects"):
         readback.read_kernels(content, "tflite", catalogue.get_network("baseline"))
 
 
-def test_a_recipe_that_breaks_its_promise_is_not_exported(every_run: Path, tmp_path: Path) -> None:
+def test_a_recipe_that_breaks_its_promise_is_not_exported(all_recipes_run: Path, tmp_path: Path) -> None:
     for name in ("fp32", "2of4_int8"):
-        saved = checkpoint.read(checkpoint.path_of(every_run, name))
+        saved = checkpoint.read(checkpoint.path_of(all_recipes_run, name))
         if name == "2of4_int8":
             saved.arrays["conv4/kernel"][0, 0, :4] = 0.1
         checkpoint.write(checkpoint.path_of(tmp_path, name), saved)
-    shutil.copy(every_run / "appearance.json", tmp_path)
+    shutil.copy(all_recipes_run / "appearance.json", tmp_path)
     with pytest.raises(ModelError, match=r"2of4_int8.tflite: conv4 has fewer than two zeros"):
         export.export(tmp_path, Recipe.parse("2of4_int8"))
     assert not list((tmp_path / "models").glob("*"))

@@ -2,30 +2,19 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from histoedge import data, verification
-from histoedge.cli import main
 from histoedge.config import CompressConfig, Recipe, resolve
 from histoedge.lab import checkpoint, compress, export
 
 pytestmark = pytest.mark.lab
 
 PRUNED = ("prune50", "prune50_int8")
-
-
-def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-@pytest.fixture
-def copied(finished_run: Path, tmp_path: Path) -> Path:
-    """A finished run, to be gone on with."""
-    return shutil.copytree(finished_run, tmp_path / "run")
 
 
 @pytest.fixture
@@ -41,81 +30,83 @@ def weights(run: Path) -> dict[str, bytes]:
 
 
 def test_compress_renews_what_was_made_from_the_old_weights_and_names_old_files(
-    copied: Path, tiny_data: Path, changed: Path
+    run_copy: Path, tiny_data: Path, changed: Path, invoke: Callable[..., Any]
 ) -> None:
-    before = weights(copied)
-    arguments = ("compress", copied, "--data", tiny_data, "--recipe", "prune50", "--config", changed)
+    before = weights(run_copy)
+    arguments = ("compress", run_copy, "--data", tiny_data, "--recipe", "prune50", "--config", changed)
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     *table, line = result.stdout.splitlines()
     assert [row.split()[0] for row in table] == ["recipe", "fp32", *PRUNED]
     names = ", ".join(f"models/{recipe}.{format_}" for recipe in PRUNED for format_ in ("onnx", "tflite"))
-    again = f"histoedge export {copied} --recipe prune50 --recipe prune50_int8"
+    again = f"histoedge export {run_copy} --recipe prune50 --recipe prune50_int8"
     assert line == f"{names}: of earlier weights; {again} writes them anew"
-    after = weights(copied)
+    after = weights(run_copy)
     assert {name for name in before if before[name] != after[name]} == set(PRUNED)
     told = invoke(*arguments, "--json")
-    assert weights(copied) == after
+    assert weights(run_copy) == after
     assert [row["recipe"] for row in json.loads(told.stdout)] == ["fp32", "prune50"]
     assert told.stderr == line + "\n"
 
-    model = copied / "models" / "prune50_int8.onnx"
+    model = run_copy / "models" / "prune50_int8.onnx"
     assert verification.is_current(model.with_name("int8.onnx"))
     assert not verification.is_current(model)
     failed = invoke("verify", model)
     assert failed.exit_code == 3
     assert failed.stderr == (
         f"histoedge: {model}: made from other weights than prune50_int8.weights.h5 holds now; to export it again: "
-        f"histoedge export {copied} --recipe prune50_int8\n"
+        f"histoedge export {run_copy} --recipe prune50_int8\n"
     )
     assert json.loads(invoke("verify", model, "--json").stdout)["outdated"].startswith("made from other weights")
-    shutil.move(model.parent, copied.parent / "elsewhere")  # as a released file lies, without weights beside it
-    assert invoke("verify", copied.parent / "elsewhere" / "prune50_int8.onnx").exit_code == 0
-
-
-def test_a_run_leaves_no_file_of_earlier_weights(copied: Path, tiny_data: Path, changed: Path) -> None:
-    result = invoke("run", "--data", tiny_data, "--out", copied, "--config", changed, "--recipe", "prune50", "--json")
-    assert result.exit_code == 0, result.output
-    assert [Path(model).name for model in json.loads(result.stdout)["models"]] == ["prune50.tflite", "prune50.onnx"]
-    assert export.outdated(copied) == ()
-    assert all(verification.is_current(model) for model in (copied / "models").glob("*.onnx"))
+    shutil.move(model.parent, run_copy.parent / "elsewhere")  # as a released file lies, without weights beside it
+    assert invoke("verify", run_copy.parent / "elsewhere" / "prune50_int8.onnx").exit_code == 0
 
 
 class Stopped(Exception):
-    """What a killed compression looks like from inside."""
+    """Stands for a kill, raised in this process."""
 
 
-def test_renewing_goes_on_where_it_was_stopped(copied: Path, tiny_data: Path, changed: Path) -> None:
+def test_a_run_resumes_a_stopped_compression_and_leaves_no_file_of_earlier_weights(
+    run_copy: Path, tiny_data: Path, changed: Path, invoke: Callable[..., Any]
+) -> None:
     splits, settings = data.load(str(tiny_data)), resolve(CompressConfig, file=changed, options={})
-    before = weights(copied)
+    before = weights(run_copy)
 
     def stop(what: str, done: int, total: int, note: str = "") -> None:
         if note.startswith("prune50:"):
             raise Stopped
 
     with pytest.raises(Stopped):
-        compress.compress_all(copied, [Recipe.parse("prune50")], splits, settings, progress=stop)
-    assert weights(copied)["prune50_int8"] == before["prune50_int8"]
-    made = compress.compress_all(copied, [Recipe.parse("fp16")], splits, settings)
-    assert [one.recipe for one in made] == ["fp32", "fp16", "prune50_int8"]
-    (copied / "prune50.weights.h5").unlink()  # nothing tells what its child should be made from
-    assert [one.recipe for one in compress.compress_all(copied, [], splits, settings)] == []
+        compress.compress_all(run_copy, [Recipe.parse("prune50")], splits, settings, progress=stop)
+    stopped = weights(run_copy)
+    assert {name for name in before if before[name] != stopped[name]} == {"prune50"}
+    result = invoke("run", "--data", tiny_data, "--out", run_copy, "--config", changed, "--recipe", "fp16", "--json")
+    assert result.exit_code == 0, result.output
+    assert [Path(model).name for model in json.loads(result.stdout)["models"]] == ["fp16.tflite", "fp16.onnx"]
+    after = weights(run_copy)
+    assert {name for name in stopped if stopped[name] != after[name]} == {"prune50_int8"}
+    assert export.outdated(run_copy) == ()
+    assert all(verification.is_current(model) for model in (run_copy / "models").glob("*.onnx"))
+    (run_copy / "prune50.weights.h5").unlink()  # the weights that prune50_int8 derives from are unknown now
+    assert compress.compress_all(run_copy, [], splits, settings) == []
 
 
-def test_export_writes_what_there_is_and_tells_what_is_not_compressed_yet(copied: Path) -> None:
-    for path in copied.glob("*.weights.h5"):
+def test_export_writes_what_there_is_and_tells_what_is_not_compressed_yet(
+    run_copy: Path, invoke: Callable[..., Any]
+) -> None:
+    for path in run_copy.glob("*.weights.h5"):
         if path.name not in ("fp32.weights.h5", "prune50.weights.h5"):
             path.unlink()
-    shutil.copy(copied / "fp32.weights.h5", copied / "mine.weights.h5")  # no recipe's
-    result = invoke("export", copied)
+    shutil.copy(run_copy / "fp32.weights.h5", run_copy / "mine.weights.h5")  # no recipe's
+    result = invoke("export", run_copy)
     assert result.exit_code == 0, result.output
     *table, line = result.stdout.splitlines()
     models = [Path(row.split()[0]).name for row in table[1:]]
     assert models == ["fp32.tflite", "fp32.onnx", "prune50.tflite", "prune50.onnx"]
-    to_do = f"to make them: histoedge compress {copied} --data DATA"
+    to_do = f"to make them: histoedge compress {run_copy} --data DATA"
     assert line == f"not compressed yet: fp16, int8, prune50_int8; {to_do}"
-    asked = invoke("export", copied, "--recipe", "fp32", "--json")
+    asked = invoke("export", run_copy, "--recipe", "fp32", "--json")
     assert (len(json.loads(asked.stdout)), asked.stderr) == (2, "")
-    missing = invoke("export", copied, "--recipe", "int8")
+    missing = invoke("export", run_copy, "--recipe", "int8")
     assert missing.exit_code == 1
     assert "int8.weights.h5: no such weights" in missing.stderr

@@ -10,11 +10,11 @@ from histoedge.metrics import Interval
 Cell = Callable[..., Measurement]
 
 
-def test_the_document_contains_headlines_warnings_notes_rows_and_environment(cell: Cell) -> None:
-    fp32 = cell("fp32.onnx", p50_ms=4.0, auc=0.94, n_patches=100, network="edge")
-    int8 = cell("int8.onnx", p50_ms=1.0, auc=0.939, network="edge", p50_ratio=Interval(0.25, 0.24, 0.26))
-    broken = cell("int8.onnx", "openvino", p50_ms=0.1, auc=0.5, network="edge")
-    failed = cell("int8.tflite", "litert", p50_ms=None, auc=None, status="failed", reason="killed")
+def test_the_document_contains_headlines_warnings_notes_rows_and_environment(make_measurement: Cell) -> None:
+    fp32 = make_measurement("fp32.onnx", p50_ms=4.0, auc=0.94, n_patches=100, network="edge")
+    int8 = make_measurement("int8.onnx", p50_ms=1.0, auc=0.939, network="edge", p50_ratio=Interval(0.25, 0.24, 0.26))
+    broken = make_measurement("int8.onnx", "openvino", p50_ms=0.1, auc=0.5, network="edge")
+    failed = make_measurement("int8.tflite", "litert", p50_ms=None, auc=None, status="failed", reason="killed")
     environment = {"date": "2026-11-28", "commit": None, "data": None}
     results = Results(environment, {"data": "4fca"}, (fp32, int8, broken, failed))
     document = json.loads(json.dumps(reporting.document(results, name="first"), allow_nan=False))

@@ -30,17 +30,17 @@ def headline(content: Results, name: str) -> facts.Headline | None:
 
 
 @pytest.fixture
-def fp32(cell: Cell) -> Measurement:
-    return cell("fp32.onnx", p50_ms=4.0, auc=0.94)
+def fp32(make_measurement: Cell) -> Measurement:
+    return make_measurement("fp32.onnx", p50_ms=4.0, auc=0.94)
 
 
 @pytest.fixture
-def with_broken(cell: Cell, fp32: Measurement) -> Results:
+def with_broken(make_measurement: Cell, fp32: Measurement) -> Results:
     """The fastest cell, one file on one runtime, has nearly random answers."""
-    sound = cell("int8.onnx", p50_ms=2.0, auc=0.939, **against(fp32, -0.001))
-    other = cell("fp32.onnx", "openvino", p50_ms=4.0, auc=0.94)
+    sound = make_measurement("int8.onnx", p50_ms=2.0, auc=0.939, **against(fp32, -0.001))
+    other = make_measurement("fp32.onnx", "openvino", p50_ms=4.0, auc=0.94)
     fields = against(other, -0.42) | {"p50_ratio": Interval(0.1, 0.09, 0.11)}
-    broken = cell("int8.onnx", "openvino", p50_ms=0.4, auc=0.52, **fields)
+    broken = make_measurement("int8.onnx", "openvino", p50_ms=0.4, auc=0.52, **fields)
     return results(fp32, sound, other, broken)
 
 
@@ -58,59 +58,63 @@ def test_a_file_with_wrong_answers_has_a_warning_and_no_headline(with_broken: Re
     assert f"warning: {line}" in reporting.markdown(with_broken).replace("\\_", "_")
 
 
-def test_wrong_answers_are_detected_without_a_reference(cell: Cell, fp32: Measurement) -> None:
-    twin = cell("fp32.tflite", "litert", p50_ms=1.0, auc=0.88)
+def test_wrong_answers_are_detected_without_a_reference(make_measurement: Cell, fp32: Measurement) -> None:
+    twin = make_measurement("fp32.tflite", "litert", p50_ms=1.0, auc=0.88)
     assert facts.warnings(results(fp32, twin)) == [
         "fp32.tflite @ litert: wrong answers: AUC .880 [.870 .890], fp32.onnx @ onnxruntime .940"
     ]
-    near = cell("fp32.tflite", "litert", p50_ms=1.0, auc=0.92)  # lower, but by less than 0.01 between the intervals
+    near = make_measurement(
+        "fp32.tflite", "litert", p50_ms=1.0, auc=0.92
+    )  # lower, but by less than 0.01 between the intervals
     assert facts.warnings(results(fp32, near)) == []
-    below_chance = cell("nano/int8.onnx", auc=0.1)
+    below_chance = make_measurement("nano/int8.onnx", auc=0.1)
     assert facts.warnings(results(fp32, below_chance))[0].startswith("nano/int8.onnx @ onnxruntime: wrong answers")
 
 
-def test_a_certain_material_loss_has_a_warning_and_no_headline(cell: Cell, fp32: Measurement) -> None:
-    lost = cell("slim50.onnx", p50_ms=1.0, auc=0.92, **against(fp32, -0.02))
+def test_a_certain_material_loss_has_a_warning_and_no_headline(make_measurement: Cell, fp32: Measurement) -> None:
+    lost = make_measurement("slim50.onnx", p50_ms=1.0, auc=0.92, **against(fp32, -0.02))
     content = results(fp32, lost)
     assert facts.warnings(content) == [
         "slim50.onnx @ onnxruntime: loss of AUC: -.0200 [-.0250 -.0150] against fp32.onnx @ onnxruntime"
     ]
     assert headline(content, "shortest") is None
-    possible_loss = cell("slim50.onnx", p50_ms=1.0, auc=0.92, **against(fp32, -0.012))
+    possible_loss = make_measurement("slim50.onnx", p50_ms=1.0, auc=0.92, **against(fp32, -0.012))
     fastest = headline(results(fp32, possible_loss), "fastest")
     assert fastest is not None
     assert fastest.row is possible_loss
     assert facts.warnings(results(fp32, possible_loss)) == []
 
 
-def test_wrong_answers_in_one_shape_exclude_the_file_in_all_shapes(cell: Cell, fp32: Measurement) -> None:
-    broken = cell("int8.onnx", auc=0.5, p50_ms=1.0)
-    again = cell("int8.onnx", auc=None, p50_ms=0.1, threads=2)
+def test_wrong_answers_in_one_shape_exclude_the_file_in_all_shapes(make_measurement: Cell, fp32: Measurement) -> None:
+    broken = make_measurement("int8.onnx", auc=0.5, p50_ms=1.0)
+    again = make_measurement("int8.onnx", auc=None, p50_ms=0.1, threads=2)
     fastest = headline(results(fp32, broken, again), "fastest")
     assert fastest is not None
     assert fastest.row is fp32
     assert len(facts.warnings(results(fp32, broken, again))) == 1
 
 
-def test_no_network_is_the_best_if_intervals_overlap(cell: Cell, fp32: Measurement) -> None:
-    int8 = cell("int8.onnx", auc=0.941)
+def test_no_network_is_the_best_if_intervals_overlap(make_measurement: Cell, fp32: Measurement) -> None:
+    int8 = make_measurement("int8.onnx", auc=0.941)
     best = headline(results(fp32, int8), "auc")
     assert best is not None
     assert (best.row, best.clearly_best, best.rivals, best.others) == (int8, False, 1, 1)
     assert "no file is clearly best: int8.onnx is highest" in reporting.html(results(fp32, int8))
-    worse = cell("prune50.onnx", auc=0.91)
-    same = cell("fp32.tflite", "litert", auc=0.94)  # the same network is not a rival
+    worse = make_measurement("prune50.onnx", auc=0.91)
+    same = make_measurement("fp32.tflite", "litert", auc=0.94)  # the same network is not a rival
     best = headline(results(fp32, same, worse), "auc")
     assert best is not None
     assert best.clearly_best
     assert "no file is clearly best" not in reporting.html(results(fp32, same, worse))
 
 
-def test_speed_has_a_headline_if_no_auc_was_measured(cell: Cell) -> None:
-    fastest = headline(results(cell(auc=None, p50_ms=2.0), cell(auc=None, p50_ms=1.0)), "fastest")
+def test_speed_has_a_headline_if_no_auc_was_measured(make_measurement: Cell) -> None:
+    fastest = headline(
+        results(make_measurement(auc=None, p50_ms=2.0), make_measurement(auc=None, p50_ms=1.0)), "fastest"
+    )
     assert fastest is not None
     assert fastest.figure.value == 1.0
-    assert facts.headlines(results(cell(status="failed", p50_ms=None, auc=None))) == []
+    assert facts.headlines(results(make_measurement(status="failed", p50_ms=None, auc=None))) == []
     assert facts.headlines(results()) == []
 
 

@@ -14,9 +14,13 @@ from histoedge.reporting import subject
 Cell = Callable[..., Measurement]
 
 
-def test_the_title_names_run_network_files_and_runtimes(cell: Cell) -> None:
-    rows = [cell(model, runtime, network="edge") for model in ("fp32.onnx", "int8.onnx") for runtime in ("a", "b")]
-    rows.append(cell("fp32.weights.h5", "keras", network="edge"))
+def test_the_title_names_run_network_files_and_runtimes(make_measurement: Cell) -> None:
+    rows = [
+        make_measurement(model, runtime, network="edge")
+        for model in ("fp32.onnx", "int8.onnx")
+        for runtime in ("a", "b")
+    ]
+    rows.append(make_measurement("fp32.weights.h5", "keras", network="edge"))
     rows[-1] = dataclasses.replace(rows[-1], format="keras")
     results = Results({"run": "first"}, {}, tuple(rows))
     assert subject.title(results, "other") == "run first: network edge, 2 files on 2 runtimes"
@@ -26,9 +30,9 @@ def test_the_title_names_run_network_files_and_runtimes(cell: Cell) -> None:
     assert "<title>run first: network edge, 2 files on 2 runtimes</title>" in reporting.html(results)
 
 
-def test_runs_are_named_by_the_folders_of_their_models(cell: Cell) -> None:
+def test_runs_are_named_by_the_folders_of_their_models(make_measurement: Cell) -> None:
     names = ("exported/edge/models/int8.onnx", "exported/nano/models/int8.onnx", "exported/nano/models/fp32.onnx")
-    rows = tuple(cell(name, network=name.split("/")[1]) for name in names)
+    rows = tuple(make_measurement(name, network=name.split("/")[1]) for name in names)
     assert subject.title(Results({}, {}, rows), "suite") == "run edge, nano: 3 files on 1 runtime"
 
 
@@ -39,7 +43,7 @@ def test_results_without_a_name_are_named_after_their_path(tmp_path: Path, path:
     assert reporting.name_of(tmp_path / path) == name
 
 
-def test_the_head_contains_data_date_version_and_commit_or_not_recorded(cell: Cell) -> None:
+def test_the_head_contains_data_date_version_and_commit_or_not_recorded(make_measurement: Cell) -> None:
     environment = {
         "run": "first",
         "date": "2026-11-28",
@@ -47,13 +51,13 @@ def test_the_head_contains_data_date_version_and_commit_or_not_recorded(cell: Ce
         "histoedge": "0.1.0",
         "cpu": "A CPU",
     }
-    row = cell(network="edge", n_patches=1420)
+    row = make_measurement(network="edge", n_patches=1420)
     results = Results({**environment, "data": "synthetic"}, {"data": "4fca38914d9ce1dec6e30f8a"}, (row,))
     assert dict(subject.head(results)) == {
         **{"Run": "first", "Network": "edge", "Measured": "2026-11-28", "CPU": "A CPU", "histoedge": "0.1.0"},
         **{"Commit": "581a7dae8c69+", "Test data": "1,420 synthetic patches, content hash 4fca38914d9c"},
     }
-    old = dict(subject.head(Results({}, {}, (cell(),))))
+    old = dict(subject.head(Results({}, {}, (make_measurement(),))))
     assert set(old.values()) == {"not recorded"}
-    page = reporting.html(Results({}, {}, (cell(),)))
+    page = reporting.html(Results({}, {}, (make_measurement(),)))
     assert len(re.findall("<dd>not recorded</dd>", page)) == len(old)

@@ -14,8 +14,10 @@ SLOW = Interval(0.128, 0.126, 0.130)
 
 
 @pytest.fixture
-def row(cell):
-    return cell("prune50_int8.tflite", "litert", p50_ms=Interval(0.064, 0.063, 0.065), auc=0.93, size_bytes=113_000)
+def row(make_measurement):
+    return make_measurement(
+        "prune50_int8.tflite", "litert", p50_ms=Interval(0.064, 0.063, 0.065), auc=0.93, size_bytes=113_000
+    )
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,3 +52,22 @@ def texture() -> Callable[[int, int], np.ndarray]:
         return values.astype(np.uint8)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def scan(invoke: Callable[..., Any]) -> Callable[..., Any]:
+    """``scan(*arguments)``: the result of the command ``histoedge scan``."""
+    return partial(invoke, "scan")
+
+
+@pytest.fixture(scope="session")
+def logits() -> Callable[[Path], np.ndarray]:
+    """``logits(folder)``: the logits in the map of that output folder."""
+    tifffile = pytest.importorskip("tifffile")
+
+    def read(folder: Path) -> np.ndarray:
+        with tifffile.TiffFile(folder / "map.ome.tif") as file:
+            values: np.ndarray = file.series[1].asarray()
+            return values
+
+    return read

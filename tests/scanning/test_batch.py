@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from histoedge.cli import main
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, DataError
 from histoedge.scanning import batch
@@ -30,16 +28,6 @@ WriteSlide = Callable[..., Path]
 
 PINK = (200, 120, 160)  # of tissue
 FILES = {batch.MAP, batch.HEATMAP, batch.REGIONS, batch.TILES, batch.SUMMARY, batch.PAGE}
-
-
-def scan(*arguments: object) -> Any:
-    return CliRunner().invoke(main, ["scan", *(str(argument) for argument in arguments)])
-
-
-def logits(folder: Path) -> np.ndarray:
-    with tifffile.TiffFile(folder / batch.MAP) as file:
-        found: np.ndarray = file.series[1].asarray()
-        return found
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -59,7 +47,13 @@ def tissue(write_slide: WriteSlide) -> Callable[..., Path]:
     return made
 
 
-def test_a_slide_gets_all_its_files_and_is_kept(tissue: Callable[..., Path], mean_red: Path, tmp_path: Path) -> None:
+def test_a_slide_gets_all_its_files_and_is_kept(
+    tissue: Callable[..., Path],
+    mean_red: Path,
+    tmp_path: Path,
+    scan: Callable[..., Any],
+    logits: Callable[[Path], np.ndarray],
+) -> None:
     out = tmp_path / "out"
     first = scan(tissue(), "--model", mean_red, "--out", out)
     assert first.exit_code == 0, first.output
@@ -82,21 +76,26 @@ def test_a_slide_gets_all_its_files_and_is_kept(tissue: Callable[..., Path], mea
 
 @pytest.mark.parametrize("width", [1280, 500])
 def test_a_browser_shows_the_page_whole_and_asks_no_server(
-    tissue: Callable[..., Path], mean_red: Path, look: Callable[[Path, int], Any], tmp_path: Path, width: int
+    tissue: Callable[..., Path],
+    mean_red: Path,
+    browse: Callable[[Path, int], Any],
+    tmp_path: Path,
+    width: int,
+    scan: Callable[..., Any],
 ) -> None:
     name = "<b>&amp; a-slide-of-a-very-long-name-that-a-laboratory-gave-it-with-no-space-to-break-at.tif"
     assert scan(tissue(name), "--model", mean_red, "--out", tmp_path / "out").exit_code == 0
     page = tmp_path / "page.html"
     page.write_bytes(next((tmp_path / "out").glob(f"*/{batch.PAGE}")).read_bytes())
-    seen = look(page, width)
-    assert seen.complaints == seen.asked == []
-    assert seen.picture_bytes > 20_000
+    seen = browse(page, width)
+    assert seen.console == seen.requests == []
+    assert seen.screenshot_bytes > 20_000
     assert seen.scroll_width <= width
     assert "<b>&amp; a" not in page.read_text()
 
 
 def test_a_folder_goes_on_where_it_stopped_and_tells_the_bad_slide(
-    tissue: Callable[..., Path], mean_red: Path, tmp_path: Path
+    tissue: Callable[..., Path], mean_red: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     folder, out = tmp_path / "slides", tmp_path / "out"
     folder.mkdir()
@@ -128,7 +127,7 @@ def test_a_folder_goes_on_where_it_stopped_and_tells_the_bad_slide(
 
 
 def test_field_size_and_workers_change_no_byte_of_the_map(
-    write_slide: WriteSlide, texture: Texture, mean_red_int8: Path, tmp_path: Path
+    write_slide: WriteSlide, texture: Texture, mean_red_int8: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     path = write_slide(texture(900, 1100), um_per_px=0.6)
     found = set()
@@ -142,7 +141,7 @@ def test_field_size_and_workers_change_no_byte_of_the_map(
 
 
 def test_a_killed_command_goes_on_to_the_same_bytes(
-    write_slide: WriteSlide, texture: Texture, mean_red: Path, tmp_path: Path
+    write_slide: WriteSlide, texture: Texture, mean_red: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     path = write_slide(texture(2500, 2700), um_per_px=0.6)
     command = [sys.executable, "-m", "histoedge", "scan", str(path), "--model", str(mean_red), "--everywhere"]
@@ -175,7 +174,12 @@ def fields_done(out: Path) -> int:
 
 @pytest.mark.parametrize("um_per_px", [0.972, 0.486, 0.243, 0.25, 0.499])
 def test_a_marked_square_is_at_its_place_in_geojson_and_heatmap(
-    write_slide: WriteSlide, mean_red: Path, tmp_path: Path, um_per_px: float
+    write_slide: WriteSlide,
+    mean_red: Path,
+    tmp_path: Path,
+    um_per_px: float,
+    sign: Callable[..., Path],
+    scan: Callable[..., Any],
 ) -> None:
     from PIL import Image
 
@@ -185,7 +189,7 @@ def test_a_marked_square_is_at_its_place_in_geojson_and_heatmap(
     pixels[top : top + side, left : left + side] = (255, 120, 200)
     path = write_slide(pixels, um_per_px=um_per_px, downsamples=(1, 2, 4))
     # the logit is the mean red over 255: .47 around, and at .8 the patch lies on the square but for a third at most
-    model = at_threshold(mean_red, 0.68)  # the sigmoid of .75
+    model = sign(mean_red, threshold=0.68)  # the sigmoid of .75
     result = scan(path, "--model", model, "--out", tmp_path / "out", "--everywhere")
     assert result.exit_code == 0, result.output
     stride = 32 * scale
@@ -205,15 +209,8 @@ def test_a_marked_square_is_at_its_place_in_geojson_and_heatmap(
     np.testing.assert_allclose(outlined, (left + side / 2, top + side / 2), atol=stride)
 
 
-def at_threshold(model: Path, threshold: float) -> Path:
-    """The same file with another threshold in its manifest."""
-    body = json.loads(manifests.manifest_path(model).read_text()) | {"threshold": threshold}
-    manifests.manifest_path(model).write_text(json.dumps(body | {"digest": manifests.digest(body)}))
-    return model
-
-
 def test_an_operating_point_decides_what_is_a_focus(
-    tissue: Callable[..., Path], mean_red_calibrated: Path, tmp_path: Path
+    tissue: Callable[..., Path], mean_red_calibrated: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     for at, told in ((None, 0.6), ("specificity 0.95", 0.7)):
         out = tmp_path / str(told)
@@ -222,7 +219,13 @@ def test_an_operating_point_decides_what_is_a_focus(
         assert summary(out / "slide")["threshold"] == told
 
 
-def test_a_slide_without_tissue_has_an_empty_map(write_slide: WriteSlide, mean_red: Path, tmp_path: Path) -> None:
+def test_a_slide_without_tissue_has_an_empty_map(
+    write_slide: WriteSlide,
+    mean_red: Path,
+    tmp_path: Path,
+    scan: Callable[..., Any],
+    logits: Callable[[Path], np.ndarray],
+) -> None:
     path = write_slide(np.full((500, 600, 3), 250, np.uint8))
     result = scan(path, "--model", mean_red, "--out", tmp_path / "out")
     assert result.exit_code == 0
@@ -232,57 +235,8 @@ def test_a_slide_without_tissue_has_an_empty_map(write_slide: WriteSlide, mean_r
     assert json.loads((tmp_path / "out" / "slide" / batch.REGIONS).read_text())["features"] == []
 
 
-@pytest.mark.parametrize(
-    ("pixels", "options", "message"),
-    [
-        (np.zeros((300, 300, 3), np.uint16), {}, "uint16 pixels with axes YXS"),
-        (np.zeros((300, 300), np.uint8), {"photometric": "minisblack"}, "expected RGB with 8 bits per channel"),
-        (np.full((300, 300, 3), 99, np.uint8), {"um_per_px": 353.0}, "does not tell its um per px; give --um-per-px"),
-        (np.full((300, 300, 3), 99, np.uint8), {"um_per_px": 1.3}, "too coarse to enlarge"),
-        (np.full((60, 300, 3), 99, np.uint8), {}, "300 x 60 px at 0.972 um per px; expected at least 96 x 96"),
-        (np.full((21_000, 7_000, 3), 9, np.uint8), {"tile": None, "rowsperstrip": 21_000}, "must be decoded at once"),
-    ],
-    ids=["16 bits", "grey", "no resolution", "too coarse", "small", "one giant strip"],
-)
-def test_a_slide_that_cannot_serve_is_one_line(
-    write_slide: WriteSlide, mean_red: Path, tmp_path: Path, pixels: np.ndarray, options: dict[str, Any], message: str
-) -> None:
-    path = write_slide(pixels, **options)
-    result = scan(path, "--model", mean_red, "--out", tmp_path / "out")
-    assert result.exit_code == 1
-    assert result.stderr.startswith(f"histoedge: {path}: ")
-    assert message in result.stderr
-    assert (result.stdout, result.stderr.count("\n")) == ("", 1)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [batch.ALL]
-
-
-def test_what_is_transparent_is_glass(write_slide: WriteSlide, mean_red: Path, tmp_path: Path) -> None:
-    pixels = np.zeros((300, 400, 4), np.uint8)
-    pixels[96:250, 96:250] = (*PINK, 255)
-    path = write_slide(pixels, extrasamples=["unassalpha"])
-    assert scan(path, "--model", mean_red, "--out", tmp_path / "out").exit_code == 0
-    found = logits(tmp_path / "out" / "slide")
-    assert np.isnan(found[0, 8])
-    assert found[3, 3] == pytest.approx(PINK[0] / 255, abs=1e-5)
-
-
-def test_a_picture_needs_its_resolution(texture: Texture, mean_red: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    for suffix in ("png", "jpg"):
-        path = tmp_path / f"region.{suffix}"
-        Image.fromarray(texture(300, 400)).save(path)
-        out = tmp_path / suffix
-        refused = scan(path, "--model", mean_red, "--out", out)
-        assert refused.exit_code == 1
-        assert "give --um-per-px" in refused.stderr
-        taken = scan(path, "--model", mean_red, "--out", out, "--um-per-px", "0.972", "--everywhere")
-        assert taken.exit_code == 0, taken.output
-        assert logits(out / "region").shape == (7, 10)
-
-
 def test_an_output_of_another_model_or_settings_is_not_touched(
-    tissue: Callable[..., Path], mean_red: Path, mean_red_int8: Path, tmp_path: Path
+    tissue: Callable[..., Path], mean_red: Path, mean_red_int8: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     path, out = tissue(), tmp_path / "out"
     assert scan(path, "--model", mean_red, "--out", out).exit_code == 0
@@ -302,7 +256,9 @@ def test_an_output_of_another_model_or_settings_is_not_touched(
     assert "not a summary of a scan" in damaged.stderr
 
 
-def test_an_output_that_cannot_be_written_is_told(tissue: Callable[..., Path], mean_red: Path, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_told(
+    tissue: Callable[..., Path], mean_red: Path, tmp_path: Path, scan: Callable[..., Any]
+) -> None:
     (tmp_path / "out").write_text("a file")
     result = scan(tissue(), "--model", mean_red, "--out", tmp_path / "out")
     assert result.exit_code == 1
@@ -334,7 +290,7 @@ def test_places_that_cannot_be_scanned_are_refused_at_once(tmp_path: Path) -> No
 
 
 def test_a_model_that_is_missing_ends_all_before_anything_is_written(
-    tissue: Callable[..., Path], tmp_path: Path
+    tissue: Callable[..., Path], tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     result = scan(tissue(), "--model", tmp_path / "no.onnx", "--out", tmp_path / "out")
     assert result.exit_code == 1
@@ -343,7 +299,9 @@ def test_a_model_that_is_missing_ends_all_before_anything_is_written(
 
 @pytest.mark.skipif(os.environ.get("HISTOEDGE_DATA", "") == "", reason="HISTOEDGE_DATA names no folder")
 @pytest.mark.real
-def test_a_slide_of_real_patches_has_the_auc_that_they_have(write_slide: WriteSlide, tmp_path: Path) -> None:
+def test_a_slide_of_real_patches_has_the_auc_that_they_have(
+    write_slide: WriteSlide, tmp_path: Path, scan: Callable[..., Any], logits: Callable[[Path], np.ndarray]
+) -> None:
     from histoedge import data, edge, metrics
 
     model = Path(__file__).parents[2] / "exported" / "edge" / "models" / "int8.onnx"

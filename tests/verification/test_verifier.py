@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,15 +96,15 @@ def test_a_model_in_a_read_only_folder_is_verified(mean_red: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_flips_are_counted_at_the_threshold_on_the_calibrated_probability(mean_red_calibrated: Path) -> None:
+def test_flips_are_counted_at_the_threshold_on_the_calibrated_probability(
+    mean_red_calibrated: Path, sign: Callable[..., Path]
+) -> None:
     """Threshold .6 at a temperature of .5: logit .5 ln 1.5 = .2027, a mean red value of 51.7."""
     fp32 = mean_red_calibrated.with_name("fp32.onnx")
     for place in (Path, manifests.manifest_path, goldens.golden_path):
         shutil.copy(place(mean_red_calibrated), place(fp32))
-    body = json.loads(manifests.manifest_path(fp32).read_text()) | {"parents": {"source": "0"}}
     for model in (fp32, mean_red_calibrated):
-        body |= {"fp32": "fp32.onnx", "recipe": "prune50"}
-        manifests.manifest_path(model).write_text(json.dumps(body | {"digest": manifests.digest(body)}))
+        sign(model, parents={"source": "0"}, fp32="fp32.onnx", recipe="prune50")
     reds = np.array([30, 49, 51, 52, 60, 255], np.uint8)
     patches = np.zeros((6, 96, 96, 3), np.uint8)
     patches[..., 0] = reds[:, None, None]

@@ -43,7 +43,7 @@ def diagnoses(script: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture
-def lopsided(by_hand: Callable[..., Path]) -> Path:
+def lopsided(write_onnx: Callable[..., Path]) -> Path:
     """A small float network of random weights: no orientation is like another."""
     from onnx import TensorProto, helper
 
@@ -66,7 +66,7 @@ def lopsided(by_hand: Callable[..., Path]) -> Path:
         helper.make_node("Conv", ["d", "head"], ["e"]),
         helper.make_node("Transpose", ["e"], ["tumour_logit"], perm=[0, 2, 3, 1]),
     ]
-    return by_hand("lopsided", nodes, constants, temperature=0.8)
+    return write_onnx("lopsided", nodes, constants, temperature=0.8)
 
 
 def names(case: Case, logits: np.ndarray) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from histoedge.edge import litert, ort
 from histoedge.edge.errors import DataError, ModelError
 from histoedge.lab import backend, catalogue
 
+pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.lab
 
 

@@ -1,10 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench tables reference build lock clean
+.PHONY: help setup demo test test-fast test-slow test-all check format bench tables reference build lock clean
 
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+PYTEST = $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,8 +21,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup ## Run the whole main job on synthetic patches, into $(RUN)
 	$(BIN)/histoedge run --data synthetic --out $(RUN) --config benchmarks/demo.toml
 
-test: setup ## Run the tests
-	$(BIN)/python -m pytest
+test: setup ## Run the tests but the slow ones, in parallel
+	$(PYTEST) -m "not slow"
+
+test-fast: setup ## Run the tests that need no TensorFlow, in parallel
+	$(PYTEST) -m "not slow and not lab"
+
+test-slow: setup ## Run the slow tests alone, in parallel
+	$(PYTEST) -m slow
+
+test-all: setup ## Run all tests, in parallel
+	$(PYTEST)
 
 check: setup ## Formatter, linter, type checker, import contracts
 	$(BIN)/ruff format --check .

@@ -45,7 +45,7 @@ def test_nothing_outside_the_lab_loads_tensorflow(code: str) -> None:
     assert not loaded_after(code) & HEAVY
 
 
-def test_help_loads_no_tensorflow_and_no_numpy_free_ride() -> None:
+def test_help_loads_no_library_for_training_data_or_plots() -> None:
     code = "from click.testing import CliRunner; from histoedge.cli import main; CliRunner().invoke(main, ['--help'])"
     assert not loaded_after(code) & (HEAVY | {"scipy", "h5py", "matplotlib", "onnx"})
 

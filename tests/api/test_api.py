@@ -56,6 +56,7 @@ def test_every_function_is_documented(command: str) -> None:
     assert inspect.signature(getattr(histoedge, command)).return_annotation is not inspect.Signature.empty
 
 
+@pytest.mark.lab
 def test_what_cannot_be_done_is_a_deliberate_error(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     with pytest.raises(DataError, match="no such folder"):

@@ -67,7 +67,9 @@ def test_a_runtime_that_is_not_installed_is_a_row(write_mean_red, tmp_path, spli
 
 def test_the_source_network_is_the_reference_of_fp32_files(write_mean_red, tmp_path, split, mean_reds, monkeypatch):
     monkeypatch.setattr(matrix, "KERAS_COMMAND", (sys.executable, "-c", KERAS_STAND_IN))
-    monkeypatch.setattr(matrix.importlib.util, "find_spec", lambda name: object())
+    (tmp_path / "site" / "keras").mkdir(parents=True)
+    (tmp_path / "site" / "keras" / "__init__.py").write_text("")  # installed, and never imported in this process
+    monkeypatch.syspath_prepend(tmp_path / "site")
     weights = tmp_path / "fp32.weights.h5"
     weights.write_bytes(b"weights")
     source = hashlib.sha256(b"weights").hexdigest()
@@ -94,8 +96,8 @@ def test_the_source_network_is_the_reference_of_fp32_files(write_mean_red, tmp_p
 
 
 def test_keras_that_is_not_installed_is_a_row(write_mean_red, tmp_path, split, monkeypatch):
-    monkeypatch.setattr(matrix.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(edge.runtimes, "find_spec", lambda name: None)
+    for module in ("keras", *(runtime.module for runtime in edge.RUNTIMES.values())):
+        monkeypatch.setitem(sys.modules, module, None)  # this interpreter finds no such module
     weights = tmp_path / "fp32.weights.h5"
     weights.write_bytes(b"weights")
     rows = measure_models([write_mean_red(tmp_path / "fp32.onnx")], plan=BenchPlan(), split=split, reference=weights)

@@ -52,11 +52,12 @@ def test_another_network_than_the_files_is_one_line_before_any_work(tmp_path: Pa
     assert_one_line(invoke(*arguments), f"{file}: network mine: the first row must be a conv")
 
 
-def test_a_folder_that_holds_something_else_is_not_written_to(tmp_path: Path) -> None:
+@pytest.mark.lab
+def test_a_folder_that_holds_something_else_is_not_written_to(tiny_data: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
-    result = invoke("train", "--data", "synthetic", "--out", tmp_path / "run")
+    result = invoke("train", "--data", tiny_data, "--out", tmp_path / "run")
     assert_one_line(result, "not a run of histoedge")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
@@ -66,6 +67,7 @@ def test_a_missing_model_is_one_line(tmp_path: Path, command: str) -> None:
     assert_one_line(invoke(command, tmp_path / "int8.onnx"), "no such model file")
 
 
+@pytest.mark.lab
 def test_weights_that_are_no_hdf5_are_one_line(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     (tmp_path / "fp32.weights.h5").write_bytes(b"not weights")
@@ -84,6 +86,7 @@ def test_settings_that_do_not_exist_are_one_line(tmp_path: Path) -> None:
     assert_one_line(invoke(*arguments), "no such settings file")
 
 
+@pytest.mark.lab
 def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     tensorflow = pytest.importorskip("tensorflow")
     if tensorflow.config.list_physical_devices("GPU"):
@@ -235,7 +238,8 @@ def test_a_missing_extra_is_one_line_that_names_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # Keras 3.15 and numpy 2.4 disagree about __array__(copy=)
-def test_the_seed_of_a_training_does_not_move_patches_between_splits(tmp_path: Path) -> None:
+@pytest.mark.lab
+def test_the_seed_of_a_training_does_not_move_patches_between_splits(tmp_path: Path, small_settings: Path) -> None:
     pytest.importorskip("tensorflow")
     (tmp_path / "data" / "train").mkdir(parents=True)
     made = synthetic.generate("train", patches=60, seed=0)
@@ -247,7 +251,8 @@ def test_the_seed_of_a_training_does_not_move_patches_between_splits(tmp_path: P
     used = []
     for seed in (1, 2):
         out = tmp_path / f"run{seed}"
-        result = invoke("train", "--data", tmp_path / "data", "--out", out, "--epochs", 1, "--seed", seed)
+        options = ("--config", small_settings, "--epochs", 1, "--seed", seed)
+        result = invoke("train", "--data", tmp_path / "data", "--out", out, *options)
         assert result.exit_code == 0, result.output
         used.append(json.loads((out / "network.json").read_text())["data"])
     assert used[0] == used[1]

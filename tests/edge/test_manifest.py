@@ -10,14 +10,17 @@ from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, ModelError
 
 
-def test_every_flipped_bit_of_a_manifest_is_caught(mean_red_calibrated: Path, sign: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("bits", [1, pytest.param(8, marks=pytest.mark.slow)])
+def test_every_flipped_bit_of_a_manifest_is_caught(
+    bits: int, mean_red_calibrated: Path, sign: Callable[..., Path]
+) -> None:
     path = manifests.manifest_path(sign(mean_red_calibrated, temperature=0.9516702203269367, tolerance=1e-05))
     content = path.read_bytes()
     manifests.read(mean_red_calibrated)
     for position in range(len(content)):
-        for bit in range(8):
+        for bit in range(position, position + bits):
             flipped = bytearray(content)
-            flipped[position] ^= 1 << bit
+            flipped[position] ^= 1 << bit % 8
             path.write_bytes(flipped)
             with pytest.raises(ModelError):
                 manifests.read(mean_red_calibrated)

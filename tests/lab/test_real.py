@@ -15,6 +15,7 @@ DATA = os.environ.get("HISTOEDGE_DATA", "")
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.real,
+    pytest.mark.slow,
     pytest.mark.skipif(not DATA, reason="HISTOEDGE_DATA names no folder with PatchCamelyon's files"),
 ]
 

@@ -24,19 +24,20 @@ pytestmark = pytest.mark.lab
 ANSWER = """
 import sys
 import numpy as np
-from edge import load, manifest
+from edge import golden, load, manifest
 from pathlib import Path
 for name in sys.argv[1:]:
     model = Path(name)
-    told = manifest.read(model)
-    golden = manifest.read_golden(model, told)
+    fields = manifest.read(model)
+    expected = golden.read_golden(model, fields)
     runner = load(model)
-    fields = runner.predict(np.tile(golden.patches[:2], (1, 2, 2, 1)))
-    difference = float(np.abs(runner.predict(golden.patches).reshape(-1) - golden.logits).max())
-    print(model.name, runner.version, np.__version__, fields.shape[1:3] > (1, 1), difference <= told.tolerance)
+    larger = runner.predict(np.tile(expected.patches[:2], (1, 2, 2, 1)))
+    difference = float(np.abs(runner.predict(expected.patches).reshape(-1) - expected.logits).max())
+    print(model.name, runner.version, np.__version__, larger.shape[1:3] > (1, 1), difference <= fields.tolerance)
 """
 
 
+@pytest.mark.slow  # downloads packages
 def test_the_oldest_runtime_that_is_served_answers_equal(finished_run: Path, tmp_path: Path) -> None:
     """Really installed: its wheel was built for numpy 1, which pip does not say."""
     release = f"{to_onnx.DEFAULT_TARGET}.0"

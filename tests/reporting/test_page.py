@@ -28,8 +28,8 @@ def test_the_page_draws_the_error_of_each_layer_from_the_first_to_the_last(with_
     ]
     (section,) = re.findall("<section>\n<h2>Quantisation error by layer.*?</section>", page, re.DOTALL)
     assert re.findall('text-anchor="end">([^<]*)<', section) == ["3.2 %", "12.0 % / always 0"]
-    ends = re.findall('<line x1="10" y1="[^"]*" x2="([^"]*)"', section)
-    assert ends == ["64.2", "64.2", "210.0", "11"]  # 200 px are 12 %
+    stem, same_stem, head, dead_head = map(float, re.findall('<line x1="10" y1="[^"]*" x2="([^"]*)"', section))
+    assert dead_head < stem == same_stem < head  # a longer bar is a larger error
     assert "Not measured: prune50_int8.tflite: killed by SIGSEGV: &lt;script&gt;" in section
     assert "<b>Quantisation error by layer</b>" in page
 
@@ -128,7 +128,7 @@ def test_all_measured_figures_are_on_the_page(whole, sheet, hostile):
     ):
         assert heading in page, heading
     assert "<td>3<small>2 up, 1 down</small></td>" in page
-    assert '<td class="loss" style="--opacity: 0.54">-0.050<small>-0.060\u00a0… -0.040</small></td>' in page
+    assert re.search('<td class="loss"[^>]*>-0.050<small>-0.060\u00a0… -0.040</small></td>', page)
     assert "<td>+0.001<small>-0.009\u00a0… +0.011</small></td>" in page
     assert page.count("data:image/png;base64,") == 1
     assert page.count("int8: AUC 0.9159") == 1

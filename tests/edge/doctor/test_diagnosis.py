@@ -76,6 +76,7 @@ def names(case: Case, logits: np.ndarray) -> tuple[str, ...]:
 # ---- the short version of benchmarks/diagnoses.py -------------------------------------------------------------------
 
 
+@pytest.mark.slow  # the network without symmetry covers the same mistakes
 def test_every_known_mistake_is_named_on_a_released_network(diagnoses: ModuleType) -> None:
     rows = diagnoses.count_diagnoses(RELEASED, sets=1, progress=lambda *_: None)
     assert {row["made"]: row["otherwise"] for row in rows if row["percent"] not in (None, 100)} == {}

@@ -47,7 +47,7 @@ bench: setup ## Measure the released models with HISTOEDGE_DATA, else synthetic 
 	$(BIN)/python benchmarks/suite.py
 	$(BIN)/python benchmarks/pages.py
 
-tables: setup ## Write benchmarks/README.md from the committed results
+tables: setup ## Write the benchmark pages, the README table and the model cards from the committed results
 	$(BIN)/python benchmarks/pages.py
 
 reference: setup ## Write histoedge/CLI.md from the commands

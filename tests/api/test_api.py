@@ -118,7 +118,7 @@ def test_bench_and_report_are_the_commands(mean_red: Path, tmp_path: Path) -> No
     assert [one.outcome for one in found.gates] == ["passed", "failed"]
     assert found.open_gates == ("size_bytes < 1",)
     assert (tmp_path / "j.xml").is_file()
-    with pytest.raises(ConfigError, match="give --gate EXPR"):
+    with pytest.raises(ConfigError, match="add --gate EXPR"):
         histoedge.bench(mean_red, **told, junit=tmp_path / "j.xml")
     assert histoedge.report(out, html=tmp_path / "a.html", md=str(tmp_path / "a.md")) == found.results
     command("report", out, "--html", tmp_path / "b.html", "--md", tmp_path / "b.md")

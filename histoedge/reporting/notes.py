@@ -75,7 +75,7 @@ def _effect_of_training(files: Iterable[Measurement], rows: Sequence[Measurement
                 line = "int8ptq: no int8 file to compare with"
             else:
                 verdict = "beats" if trained.auc.value > row.auc.value else "does not beat"
-                line = f"quantisation-aware training {verdict} post-training quantisation here in AUC: "
+                line = f"quantisation-aware training {verdict} post-training quantisation in AUC: "
                 line += f"int8 {trained.auc.value:.4f}, int8ptq {row.auc.value:.4f}"
             places.setdefault(line, []).append(_place(row))
     return [f"{line} ({', '.join(where)})" for line, where in places.items()]

@@ -56,7 +56,87 @@ def test_every_function_is_documented(command: str) -> None:
     assert inspect.signature(getattr(histoedge, command)).return_annotation is not inspect.Signature.empty
 
 
-@pytest.mark.lab
+def command(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, red in (("b", 255), ("a", 0)):
+        Image.fromarray(np.full((96, 96, 3), (red, 0, 0), np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+def test_predict_is_the_command(mean_red: Path, images: Path, tmp_path: Path) -> None:
+    told: list[Any] = []
+    found = histoedge.predict(str(mean_red), images, csv=tmp_path / "a.csv", progress=lambda *said: told.append(said))
+    assert [(one.id, one.positive) for one in found] == [("a", True), ("b", True)]
+    assert told == [("predict, images", 1, 2), ("predict, images", 2, 2)]
+    command("predict", mean_red, images, "--csv", tmp_path / "b.csv")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    assert histoedge.predict(mean_red, [images / "b.png"])[0] == found[1]
+
+
+def test_verify_embed_and_diff_are_the_commands(mean_red: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no passing verdict"):
+        histoedge.embed(mean_red, into=tmp_path / "into")
+    assert histoedge.verify(str(mean_red)).passed
+    written = histoedge.embed(str(mean_red), into=str(tmp_path / "into"))
+    command("embed", mean_red, "--into", tmp_path / "again")
+    again = sorted(path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*") if path.is_file())
+    assert list(written) == again
+    assert histoedge.diff(mean_red, str(mean_red)).need == "nothing"
+    assert "new validation needed? no" in command("diff", mean_red, mean_red)
+
+
+def test_explain_is_the_command(mean_red: Path, images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = histoedge.explain(mean_red, images / "b.png", out=tmp_path / "out")
+    assert [row["id"] for row in found.images] == ["b"]
+    assert found.contact_sheet is None
+    shown = command("explain", mean_red, images / "b.png", "--out", tmp_path / "out")
+    assert found.images[0]["picture"] in shown
+    with pytest.raises(ConfigError, match="explain needs patches"):
+        histoedge.explain(mean_red)
+
+
+def test_bench_and_report_are_the_commands(mean_red: Path, tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    data, settings, out = tmp_path / "data", tmp_path / "quick.toml", tmp_path / "r.json"
+    command("data", "synth", data, "--patches", 64)
+    settings.write_text("[bench]\nrounds = 2\nruns_per_round = 3\nwarmup_runs = 1\n")
+    told = {"data": data, "out": out, "config": settings, "runtime": "onnxruntime"}
+    found = histoedge.bench(mean_red, **told, gate=["auc >= 0", "size_bytes < 1"], junit=tmp_path / "j.xml")
+    assert [row.runtime for row in found.results.measurements] == ["onnxruntime"]
+    assert [one.outcome for one in found.gates] == ["passed", "failed"]
+    assert found.open_gates == ("size_bytes < 1",)
+    assert (tmp_path / "j.xml").is_file()
+    with pytest.raises(ConfigError, match="add --gate EXPR"):
+        histoedge.bench(mean_red, **told, junit=tmp_path / "j.xml")
+    assert histoedge.report(out, html=tmp_path / "a.html", md=str(tmp_path / "a.md")) == found.results
+    command("report", out, "--html", tmp_path / "b.html", "--md", tmp_path / "b.md")
+    for kind in ("html", "md"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    with pytest.raises(ConfigError, match="give --html"):
+        histoedge.report(out, flips=tmp_path / "f.png")
+
+
+def test_scan_finds_slides_as_the_command_does(mean_red: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tifffile")
+    Image.new("RGB", (256, 256)).save(tmp_path / "s.png")
+    (done,) = histoedge.scan(tmp_path / "s.png", model=mean_red, out=tmp_path / "maps", um_per_px=0.972, workers=1)
+    assert done.status == "done"
+    shown = command(
+        *("scan", tmp_path / "s.png", "--model", mean_red, "--out", tmp_path / "maps"),
+        *("--um-per-px", 0.972, "--workers", 1, "--json"),
+    )
+    assert '"status": "kept"' in shown
+
+
 def test_what_cannot_be_done_is_a_deliberate_error(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     with pytest.raises(DataError, match="no such folder"):

@@ -129,10 +129,10 @@ def find_models(places: Sequence[Path]) -> tuple[list[Path], Path | None]:
         if place.is_dir():
             exported = sorted(path for path in (place / "models").glob("*") if path.suffix[1:] in config.FORMATS)
             if not exported:
-                raise ModelError(lookalike.told(place))
+                raise ModelError(lookalike.explain_path(place))
             sources += [place / SOURCE] if (place / SOURCE).is_file() else []
         elif place.is_file():
-            if (other := lookalike.told(place)) is not None:
+            if (other := lookalike.explain_path(place)) is not None:
                 raise ModelError(other)
             exported = [place]
         else:
@@ -170,8 +170,8 @@ def contenders(job: BenchJob) -> list[Contender]:
     """
     plan = job.plan
     for name in plan.runtimes:
-        if name not in (*edge.known(), KERAS):
-            raise config.unknown_name("runtime", name, (*edge.known(), KERAS))
+        if name not in (*edge.all_runtimes(), KERAS):
+            raise config.unknown_name("runtime", name, (*edge.all_runtimes(), KERAS))
     one_shape = list(_files_on_runtimes(job))
     if not one_shape:
         runtimes = ", ".join(plan.runtimes) or "any runtime"
@@ -196,7 +196,7 @@ def _files_on_runtimes(job: BenchJob) -> Iterator[Contender]:
     runtimes = job.plan.runtimes
     if job.reference is not None and (not runtimes or KERAS in runtimes):
         yield _source(job.reference, [manifest for manifest in read if isinstance(manifest, Manifest)])
-    selected = [edge.known()[name] for name in edge.known() if name in (runtimes or edge.RUNTIMES)]
+    selected = [edge.all_runtimes()[name] for name in edge.all_runtimes() if name in (runtimes or edge.RUNTIMES)]
     for path, name, manifest in zip(job.models, _names(job.models), read, strict=True):
         for runtime in selected:
             if path.suffix[1:] in runtime.formats:

@@ -41,7 +41,7 @@ def _runtimes() -> list[dict[str, Any]]:
             "version": row.installed_version(),
             "install": None if row.installed() else row.install,
         }
-        for row in edge.known().values()
+        for row in edge.all_runtimes().values()
     ]
 
 

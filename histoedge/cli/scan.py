@@ -21,7 +21,7 @@ from histoedge.cli.output import print_json
 @click.option("--field", "field_px", type=click.IntRange(96), help="Side of what is read at once, in pixels.")
 @click.option("--workers", type=click.IntRange(1), help="Cores to keep busy.  [default: all]")
 @click.option("--scheduler", metavar="ADDRESS", help="Let the workers of this Dask cluster compute.")
-@click.option("--runtime", type=click.Choice(list(edge.known())), help="Default: the first installed.")
+@click.option("--runtime", type=click.Choice(list(edge.all_runtimes())), help="Default: the first installed.")
 @json_option
 def scan_command(
     places: tuple[Path, ...],

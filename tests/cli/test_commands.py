@@ -123,7 +123,7 @@ def test_predict_decides_at_an_operating_point(mean_red_calibrated: Path, tmp_pa
     told = json.loads(invoke("predict", mean_red_calibrated, *images, "--at", "specificity 0.95", "--json").stdout)
     assert [one["positive"] for one in told] == [False, False, True]
     result = invoke("predict", mean_red_calibrated, *images, "--at", "specificity 0.9")
-    assert_one_line(result, "no operating point is called 'specificity 0.9'; there are: 'specificity 0.95'")
+    assert_one_line(result, "no operating point 'specificity 0.9'; this model has: 'specificity 0.95'")
     table = tmp_path / "out.csv"
     assert invoke("predict", mean_red_calibrated, *images, "--at", "specificity 0.95", "--csv", table).exit_code == 2
     assert not table.exists()

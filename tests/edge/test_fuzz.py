@@ -1,4 +1,4 @@
-"""Damaged and forged files are refused by a deliberate error; threads get the answers of one."""
+"""Damaged and forged files are refused with a ``HistoedgeError``; several threads get the same logits as one."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from histoedge.edge.errors import ModelError
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "exported" / "edge" / "models"
-SAMPLED_BYTES = 1500  # of a file, evenly spread: all 8 bits of each
+SAMPLED_BYTES = 1500  # evenly spaced in a file; all 8 bits of each are flipped
 
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir() or not MODELS.is_dir(), reason="not a checkout")
 
@@ -100,7 +100,7 @@ def test_a_flipped_bit_anywhere_is_caught(part: str) -> None:
     before = manifests.hashlib.sha256()
     done = 0
     for place in np.unique(np.linspace(0, len(content) - 1, SAMPLED_BYTES).astype(int)):
-        before.update(content[done:place])  # what lies before is hashed once
+        before.update(content[done:place])  # the bytes before are hashed only once
         done = place
         for bit in range(8):
             flipped = before.copy()
@@ -118,7 +118,7 @@ def copied(folder: Path, name: str = "int8.onnx") -> Path:
     return model
 
 
-def test_a_flipped_bit_of_a_real_file_is_told(tmp_path: Path) -> None:
+def test_a_flipped_bit_of_a_released_file_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     model = copied(tmp_path)
     for path in (model, goldens.golden_path(model)):
@@ -130,21 +130,21 @@ def test_a_flipped_bit_of_a_real_file_is_told(tmp_path: Path) -> None:
         path.write_bytes(kept)
 
 
-def test_a_model_that_passes_the_parser_and_cannot_run_is_told() -> None:
+def test_a_model_that_passes_the_parser_but_cannot_run_is_refused() -> None:
     pytest.importorskip("ai_edge_litert")
     from histoedge.edge import litert
 
     content = (MODELS / "int8.tflite").read_bytes()
-    told = []
-    for start in range(3000, 4500, 250):  # where the buffers are listed
+    messages = []
+    for start in range(3000, 4500, 250):  # the list of buffers
         try:
             litert.open_litert(content[:start] + bytes(250) + content[start + 250 :]).predict(
                 np.zeros((1, 96, 96, 3), np.uint8)
             )
         except ModelError as error:
-            told.append(str(error))
-    assert any("LiteRT cannot run this file: Input tensor" in one for one in told)
-    assert not any("\n" in one for one in told)
+            messages.append(str(error))
+    assert any("LiteRT cannot run this file: Input tensor" in message for message in messages)
+    assert not any("\n" in message for message in messages)
 
 
 def forged(model: Path, golden: bytes) -> None:
@@ -157,9 +157,9 @@ def forged(model: Path, golden: bytes) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (", "not an array as NumPy writes it"),
-        (b"{'descr': '|O', 'fortran_order': False, 'shape': (16,), }\n", "not an array as NumPy writes it"),
-        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }\n", "not an array as NumPy writes it"),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (", "not an array in NumPy's format"),
+        (b"{'descr': '|O', 'fortran_order': False, 'shape': (16,), }\n", "not an array in NumPy's format"),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }\n", "not an array in NumPy's format"),
         (b"{'descr': '|u1', 'fortran_order': False, 'shape': (999999999,), }\n", r"labels is |u1 \(999999999,\)"),
         (b"{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }\n", "labels is <f4"),
     ],
@@ -169,18 +169,18 @@ def test_a_forged_array_header_is_refused(tmp_path: Path, header: bytes, message
     packed = io.BytesIO()
     with zipfile.ZipFile(goldens.golden_path(model)) as old, zipfile.ZipFile(packed, "w") as new:
         for name in old.namelist():
-            told = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
-            new.writestr(name, told if name == "labels.npy" else old.read(name))
+            array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
+            new.writestr(name, array if name == "labels.npy" else old.read(name))
     forged(model, packed.getvalue())
     with pytest.raises(ModelError, match=message):
         goldens.read_golden(model, manifests.read(model))
 
 
-def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_refused(tmp_path: Path) -> None:
     model = copied(tmp_path)
     path = manifests.manifest_path(model)
     path.write_text(path.read_text().replace('"threshold": 0.5', '"threshold": 0.1,\n "threshold": 0.5', 1))
-    with pytest.raises(ModelError, match="a key is there twice"):
+    with pytest.raises(ModelError, match="duplicate key"):
         manifests.read(model)
 
 
@@ -193,7 +193,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         ({"macs": 10**400}, "macs is 1e[+]300, expected at most 1e[+]15"),
         ({"tolerance": -1}, "tolerance is -1, expected at least 0"),
         ({"format": "x\ny"}, r"format is 'x\\ny', expected tflite or onnx"),
-        ({"a\nb": 1}, r"keys missing or unknown: 'a\\nb'"),
+        ({"a\nb": 1}, r"missing or unknown keys: 'a\\nb'"),
         ({"contract": "2\n"}, r"contract version '2\\n', expected 2"),
     ],
 )
@@ -226,7 +226,7 @@ def test_a_deep_manifest_is_refused(tmp_path: Path, depth: int) -> None:
         ("int8.onnx", "openvino", "openvino"),
     ],
 )
-def test_eight_threads_with_patches_and_fields_get_the_answers_of_one(
+def test_eight_threads_with_patches_and_fields_get_the_same_logits_as_one(
     name: str, runtime: str, module: str, script: Callable[[str], ModuleType]
 ) -> None:
     pytest.importorskip(module)

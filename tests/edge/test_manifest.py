@@ -11,7 +11,7 @@ from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, DataError, ModelError, RuntimeUnavailable
 
 
-def test_the_mean_red_value_comes_out(mean_red: Path) -> None:
+def test_the_logit_is_the_mean_red_value(mean_red: Path) -> None:
     patches = np.zeros((3, 96, 96, 3), np.uint8)
     patches[1, :, :, 0], patches[2, :, :, 2] = 255, 255
     logits = edge.load(mean_red).predict(patches)
@@ -23,7 +23,7 @@ def test_the_mean_red_value_comes_out(mean_red: Path) -> None:
     [
         (np.zeros((1, 96, 96, 3), np.float32), "do not divide, normalise"),
         (np.full((1, 96, 96, 3), np.nan), "patches are float64 with NaN in it"),
-        (np.zeros((1, 3, 96, 96), np.uint8), r"channels first; numpy.transpose\(patches, \(0, 2, 3, 1\)\) mends it"),
+        (np.zeros((1, 3, 96, 96), np.uint8), r"channels first, use numpy.transpose\(patches, \(0, 2, 3, 1\)\)"),
         (np.zeros((96, 96, 3), np.uint8), r"shape \(96, 96, 3\).* patches\[None\]"),
         (np.zeros((1, 96, 96, 4), np.uint8), r"shape \(1, 96, 96, 4\)"),
         (np.zeros((0, 96, 96, 3), np.uint8), "at least one patch"),
@@ -41,7 +41,7 @@ def test_wrong_pixels_are_refused_in_one_line(mean_red: Path, patches: np.ndarra
     ("field", "message"),
     [
         (np.zeros((96, 96, 3), np.float32), "the field is float32"),
-        (np.zeros((3, 96, 128), np.uint8), r"channels first; numpy.transpose\(patches, \(1, 2, 0\)\) mends it"),
+        (np.zeros((3, 96, 128), np.uint8), r"channels first, use numpy.transpose\(patches, \(1, 2, 0\)\)"),
         (np.zeros((1, 96, 96, 3), np.uint8), "one field at a time"),
         (np.zeros((300, 95, 3), np.uint8), "the field is 300 x 95 px"),
     ],
@@ -64,13 +64,13 @@ def test_logits_probabilities_and_verdicts_follow_from_each_other(mean_red_calib
     assert runner.decide(patches).shape == runner.predict(patches).shape == (2, 1, 1, 1)
 
 
-def test_a_map_holds_the_logit_of_each_whole_patch(mean_red: Path) -> None:
+def test_a_map_contains_the_logit_of_each_whole_patch(mean_red: Path) -> None:
     field = np.random.default_rng(0).integers(0, 256, (200, 139, 3), np.uint8)
     runner = edge.load(mean_red)
-    found = runner.map(field)
-    assert (found.shape, found.dtype) == ((4, 2), np.float32)
+    logits = runner.map(field)
+    assert (logits.shape, logits.dtype) == ((4, 2), np.float32)
     cut = np.stack([field[top : top + 96, left : left + 96] for top in (0, 32, 64, 96) for left in (0, 32)])
-    np.testing.assert_allclose(found.reshape(-1), runner.predict(cut).reshape(-1), atol=1e-6)
+    np.testing.assert_allclose(logits.reshape(-1), runner.predict(cut).reshape(-1), atol=1e-6)
 
 
 def test_a_missing_or_changed_golden_file_is_refused(mean_red: Path) -> None:
@@ -114,7 +114,7 @@ def test_every_flipped_bit_of_a_manifest_is_caught(mean_red_calibrated: Path) ->
         ({"network": {}}, "network is '{}', expected str"),
     ],
 )
-def test_a_signed_manifest_of_other_kinds_is_refused(mean_red: Path, changed: dict, message: str) -> None:
+def test_a_signed_manifest_with_wrong_types_is_refused(mean_red: Path, changed: dict, message: str) -> None:
     path = manifests.manifest_path(mean_red)
     body = json.loads(path.read_text()) | changed
     path.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
@@ -126,19 +126,19 @@ def test_a_signed_manifest_of_other_kinds_is_refused(mean_red: Path, changed: di
 @pytest.mark.parametrize(
     "content", [b"[" * 100_000, b"NaN", b"\xff\xfe", b'{"contract": 2, "digest": Infinity}', b" " * 300_000]
 )
-def test_a_manifest_that_would_break_a_reader_is_refused(mean_red: Path, content: bytes) -> None:
+def test_a_manifest_that_would_crash_a_json_reader_is_refused(mean_red: Path, content: bytes) -> None:
     manifests.manifest_path(mean_red).write_bytes(content)
     with pytest.raises(ModelError):
         edge.load(mean_red)
 
 
-def test_many_threads_get_the_answers_of_one(mean_red: Path) -> None:
+def test_many_threads_get_the_same_logits_as_one(mean_red: Path) -> None:
     runner = edge.load(mean_red)
     patches = np.random.default_rng(0).integers(0, 256, (64, 96, 96, 3), np.uint8)
     alone = runner.predict(patches)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda at: runner.predict(patches[at % 64 : at % 64 + 1]), range(512)))
-    np.testing.assert_array_equal(np.concatenate(found).reshape(8, 64), np.tile(alone.reshape(1, 64), (8, 1)))
+        logits = list(pool.map(lambda at: runner.predict(patches[at % 64 : at % 64 + 1]), range(512)))
+    np.testing.assert_array_equal(np.concatenate(logits).reshape(8, 64), np.tile(alone.reshape(1, 64), (8, 1)))
 
 
 def test_a_changed_model_file_is_refused_before_any_interpreter_sees_it(mean_red: Path) -> None:
@@ -159,18 +159,18 @@ def test_a_changed_manifest_is_refused(mean_red: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not a JSON document"),
+        ("{", "not a valid manifest"),
         ("[]", "contract version"),
         ('{"contract": 99}', "contract version 99, expected 2; update histoedge"),
     ],
 )
-def test_a_manifest_that_is_none_is_refused(mean_red: Path, content: str, message: str) -> None:
+def test_a_file_that_is_no_manifest_is_refused(mean_red: Path, content: str, message: str) -> None:
     manifests.manifest_path(mean_red).write_text(content)
     with pytest.raises(ModelError, match=message):
         edge.load(mean_red)
 
 
-def test_a_model_without_manifest_and_the_reverse_are_told_apart(mean_red: Path) -> None:
+def test_a_model_without_manifest_and_a_manifest_without_model_have_different_messages(mean_red: Path) -> None:
     manifest = manifests.manifest_path(mean_red)
     kept = manifest.read_text()
     manifest.unlink()
@@ -178,14 +178,14 @@ def test_a_model_without_manifest_and_the_reverse_are_told_apart(mean_red: Path)
         edge.load(mean_red)
     manifest.write_text(kept)
     mean_red.unlink()
-    with pytest.raises(ModelError, match=r"no such model file \(its manifest is there\)"):
+    with pytest.raises(ModelError, match=r"no such model file \(its manifest exists\)"):
         edge.load(mean_red)
 
 
 def test_a_runtime_that_does_not_open_the_format_is_named(mean_red: Path) -> None:
     with pytest.raises(RuntimeUnavailable, match="litert does not open onnx files"):
         edge.load(mean_red, runtime="litert")
-    with pytest.raises(RuntimeUnavailable, match="no runtime is called"):
+    with pytest.raises(RuntimeUnavailable, match="unknown runtime"):
         edge.load(mean_red, runtime="tensorrt9")
 
 
@@ -229,28 +229,28 @@ def test_probability_uses_the_temperature(mean_red: Path) -> None:
     np.testing.assert_allclose(manifest.probability(np.array([0.0, 2.0])), [0.5, 1 / (1 + np.exp(-2.0))])
 
 
-def test_operating_points_are_read_and_found_by_name(mean_red_calibrated: Path) -> None:
+def test_operating_points_are_read_and_selected_by_name(mean_red_calibrated: Path) -> None:
     manifest = manifests.read(mean_red_calibrated)
     point = manifest.operating_point("specificity 0.95")
     assert (point.threshold, point.sensitivity, point.n_negative) == (0.7, 0.5, 200)
     np.testing.assert_allclose(manifest.probability(np.array([0.5 * np.log(0.7 / 0.3)])), [point.threshold])
     again = json.loads(json.dumps(manifest.as_json()))
     assert again == json.loads(manifests.manifest_path(mean_red_calibrated).read_text())
-    with pytest.raises(ConfigError, match="called 'sensitivity 1'; there are: 'specificity 0.95'"):
+    with pytest.raises(ConfigError, match="no operating point 'sensitivity 1'; this model has: 'specificity 0.95'"):
         manifest.operating_point("sensitivity 1")
 
 
-def test_a_model_without_operating_points_says_so(mean_red: Path) -> None:
-    with pytest.raises(ConfigError, match="there are: none"):
+def test_a_model_without_operating_points_has_a_clear_message(mean_red: Path) -> None:
+    with pytest.raises(ConfigError, match="this model has: none"):
         manifests.read(mean_red).operating_point("specificity 0.95")
 
 
 @pytest.mark.parametrize("points", [None, 3, [3], [{"name": "specificity 0.95"}]])
-def test_operating_points_that_are_none_are_refused(mean_red: Path, points: object) -> None:
+def test_invalid_operating_points_are_refused(mean_red: Path, points: object) -> None:
     path = manifests.manifest_path(mean_red)
     body = json.loads(path.read_text()) | {"operating_points": points}
     path.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
-    with pytest.raises(ModelError, match="operating points that are not ours") as caught:
+    with pytest.raises(ModelError, match="operating_points: missing or unknown keys") as caught:
         manifests.read(mean_red)
     assert "\n" not in str(caught.value)
 

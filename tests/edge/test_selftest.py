@@ -17,35 +17,35 @@ from histoedge.edge.selftest import model, selftest
 
 
 def with_golden(path: Path, **changed: np.ndarray) -> None:
-    """Write the golden file anew with other arrays, and the manifest with its hash."""
+    """Replace arrays of the golden file, and update its hash in the manifest."""
     golden = goldens.golden_path(path)
     with np.load(golden) as arrays:
-        kept = dict(arrays)
-    np.savez(golden, **{**kept, **changed})  # type: ignore[arg-type]
+        original = dict(arrays)
+    np.savez(golden, **{**original, **changed})  # type: ignore[arg-type]
     place = manifests.manifest_path(path)
     body = json.loads(place.read_text())
     body["golden_sha256"] = manifests.hashlib.sha256(golden.read_bytes()).hexdigest()
     place.write_text(json.dumps(body | {"digest": manifests.digest(body)}))
 
 
-def test_a_file_that_answers_as_it_should_passes_on_every_runtime_installed(mean_red: Path) -> None:
-    found = selftest(mean_red)
-    assert found.passed
+def test_a_correct_file_passes_on_every_installed_runtime(mean_red: Path) -> None:
+    report = selftest(mean_red)
+    assert report.passed
     rows = [row for row in histoedge.edge.RUNTIMES.values() if "onnx" in row.formats]
-    assert [(check.runtime, check.status) for check in found.checks] == [
+    assert [(check.runtime, check.status) for check in report.checks] == [
         (row.name, "ok" if row.installed() else "unavailable") for row in rows
     ]
-    assert all(check.largest is None or check.largest <= 1e-6 for check in found.checks)
+    assert all(check.largest is None or check.largest <= 1e-6 for check in report.checks)
 
 
-def test_a_folder_is_all_its_models(mean_red: Path, mean_red_int8: Path) -> None:
+def test_a_folder_stands_for_all_its_models(mean_red: Path, mean_red_int8: Path) -> None:
     assert {check.model for check in selftest(mean_red.parent).checks} == {mean_red.name, mean_red_int8.name}
-    with pytest.raises(ModelError, match="holds mean_red.onnx, mean_red_int8.onnx; name one of these files"):
+    with pytest.raises(ModelError, match="several models, mean_red.onnx, mean_red_int8.onnx; name one of these files"):
         model(mean_red.parent)
     assert model(mean_red) == mean_red
 
 
-def test_another_answer_fails_and_tells_where_and_what_to_do(mean_red: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_wrong_logit_fails_with_patch_and_remedy(mean_red: Path, capsys: pytest.CaptureFixture) -> None:
     with_golden(mean_red, logits=np.array([0, 0.2, 1.5], np.float32))
     assert main(["selftest", str(mean_red)]) == 3
     first, *_, last = capsys.readouterr().out.splitlines()
@@ -88,23 +88,23 @@ def damaged(path: Path, how: str) -> str:
 @pytest.mark.parametrize(
     "how", ["altered model", "altered golden", "no manifest", "no golden", "no model", "nothing left"]
 )
-def test_what_is_missing_or_altered_is_one_line(mean_red: Path, capsys: pytest.CaptureFixture, how: str) -> None:
+def test_a_missing_or_altered_file_is_one_line(mean_red: Path, capsys: pytest.CaptureFixture, how: str) -> None:
     message = damaged(mean_red, how)
     assert main(["selftest", str(mean_red.parent)]) == 1
-    told = capsys.readouterr()
-    assert message in told.err
-    assert told.err.count("\n") == 1
-    assert told.out == ""
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
 
 
-def test_saturated_logits_are_read_where_they_are(mean_red: Path) -> None:
+def test_saturated_logits_are_read_if_present(mean_red: Path) -> None:
     assert goldens.read_golden(mean_red, manifests.read(mean_red)).saturated is None
     with_golden(mean_red, saturated=np.array([0, 0.1, 0.2], np.float32))
     saturated = goldens.read_golden(mean_red, manifests.read(mean_red)).saturated
     assert saturated is not None
     np.testing.assert_allclose(saturated, [0, 0.1, 0.2], atol=1e-7)
     with_golden(mean_red, saturated=np.zeros(2, np.float32))
-    with pytest.raises(ModelError, match="saturated logits does not fit"):
+    with pytest.raises(ModelError, match="saturated logits of shape"):
         goldens.read_golden(mean_red, manifests.read(mean_red))
 
 
@@ -120,7 +120,7 @@ def run(folder: Path, *arguments: Any) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
-def test_the_copied_folder_tests_itself_and_hands_over_its_patches(mean_red: Path, tmp_path: Path) -> None:
+def test_the_copied_folder_runs_selftest_and_golden(mean_red: Path, tmp_path: Path) -> None:
     shutil.copytree(Path(histoedge.edge.__file__).parent, tmp_path / "scanner")
     done = run(tmp_path, "selftest", mean_red)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "pass"), done.stderr

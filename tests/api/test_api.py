@@ -1,4 +1,4 @@
-"""The Python API: the commands as functions, alike in names and defaults, and light to import."""
+"""The Python API: functions with the names and defaults of the commands, and a fast import."""
 
 import inspect
 from pathlib import Path
@@ -15,11 +15,11 @@ from histoedge.cli import main
 from histoedge.edge.errors import ConfigError, DataError, HistoedgeError, ModelError
 
 COMMANDS = [name for name in histoedge.__all__ if not name.startswith("_")]
-OF_PYTHON = {"progress", "tell"}
-"""What a function takes and a command shows."""
+PYTHON_ONLY = {"progress", "on_outcome"}
+"""Callbacks, which a command prints instead."""
 
-OF_THE_COMMAND = {"json", "compare", "verbose"}
-"""What is of the terminal alone, and the one option that makes another command."""
+COMMAND_ONLY = {"json", "compare", "verbose"}
+"""Options for the terminal, and ``bench --compare``, which is another function."""
 
 
 def name_of(parameter: click.Parameter) -> str:
@@ -29,7 +29,7 @@ def name_of(parameter: click.Parameter) -> str:
 
 
 def default_of(parameter: click.Parameter) -> Any:
-    """What the command takes where nothing is given."""
+    """Return the default of a command's parameter."""
     if parameter.required:
         return inspect.Parameter.empty
     if isinstance(parameter.default, str | int | float | Path):
@@ -39,16 +39,20 @@ def default_of(parameter: click.Parameter) -> Any:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_function_takes_what_its_command_takes(command: str) -> None:
-    parameters = {name_of(one): one for one in main.commands[command].params if name_of(one) not in OF_THE_COMMAND}
+def test_a_function_has_the_parameters_of_its_command(command: str) -> None:
+    parameters = {
+        name_of(parameter): parameter
+        for parameter in main.commands[command].params
+        if name_of(parameter) not in COMMAND_ONLY
+    }
     signature = inspect.signature(getattr(histoedge, command)).parameters
-    assert set(signature) - OF_PYTHON == set(parameters)
+    assert set(signature) - PYTHON_ONLY == set(parameters)
     for name, parameter in parameters.items():
         if isinstance(parameter, click.Argument):
             assert signature[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-        elif (command, name) not in [("run", "data"), ("train", "data"), ("tune", "data")]:  # their subject
+        elif (command, name) not in [("run", "data"), ("train", "data"), ("tune", "data")]:  # positional
             assert signature[name].kind is inspect.Parameter.KEYWORD_ONLY
-        # what bench --compare does without; one thread, which only the help of predict tells
+        # optional for bench --compare; the default of one thread is only in the help of predict
         if (command, name) not in [*(("bench", name) for name in ("places", "data", "out")), ("predict", "threads")]:
             assert str(signature[name].default) == str(default_of(parameter))
 
@@ -75,13 +79,15 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_predict_is_the_command(mean_red: Path, images: Path, tmp_path: Path) -> None:
-    told: list[Any] = []
-    found = histoedge.predict(str(mean_red), images, csv=tmp_path / "a.csv", progress=lambda *said: told.append(said))
-    assert [(one.id, one.positive) for one in found] == [("a", True), ("b", True)]
-    assert told == [("predict, images", 1, 2), ("predict, images", 2, 2)]
+    calls: list[Any] = []
+    predictions = histoedge.predict(
+        str(mean_red), images, csv=tmp_path / "a.csv", progress=lambda *arguments: calls.append(arguments)
+    )
+    assert [(row.id, row.positive) for row in predictions] == [("a", True), ("b", True)]
+    assert calls == [("predict, images", 1, 2), ("predict, images", 2, 2)]
     command("predict", mean_red, images, "--csv", tmp_path / "b.csv")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
-    assert histoedge.predict(mean_red, [images / "b.png"])[0] == found[1]
+    assert histoedge.predict(mean_red, [images / "b.png"])[0] == predictions[1]
 
 
 def test_verify_embed_and_diff_are_the_commands(mean_red: Path, tmp_path: Path) -> None:
@@ -98,11 +104,11 @@ def test_verify_embed_and_diff_are_the_commands(mean_red: Path, tmp_path: Path) 
 
 def test_explain_is_the_command(mean_red: Path, images: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    found = histoedge.explain(mean_red, images / "b.png", out=tmp_path / "out")
-    assert [row["id"] for row in found.images] == ["b"]
-    assert found.contact_sheet is None
+    explained = histoedge.explain(mean_red, images / "b.png", out=tmp_path / "out")
+    assert [row["id"] for row in explained.images] == ["b"]
+    assert explained.contact_sheet is None
     shown = command("explain", mean_red, images / "b.png", "--out", tmp_path / "out")
-    assert found.images[0]["picture"] in shown
+    assert explained.images[0]["picture"] in shown
     with pytest.raises(ConfigError, match="explain needs patches"):
         histoedge.explain(mean_red)
 
@@ -112,23 +118,23 @@ def test_bench_and_report_are_the_commands(mean_red: Path, tmp_path: Path) -> No
     data, settings, out = tmp_path / "data", tmp_path / "quick.toml", tmp_path / "r.json"
     command("data", "synth", data, "--patches", 64)
     settings.write_text("[bench]\nrounds = 2\nruns_per_round = 3\nwarmup_runs = 1\n")
-    told = {"data": data, "out": out, "config": settings, "runtime": "onnxruntime"}
-    found = histoedge.bench(mean_red, **told, gate=["auc >= 0", "size_bytes < 1"], junit=tmp_path / "j.xml")
-    assert [row.runtime for row in found.results.measurements] == ["onnxruntime"]
-    assert [one.outcome for one in found.gates] == ["passed", "failed"]
-    assert found.open_gates == ("size_bytes < 1",)
+    arguments = {"data": data, "out": out, "config": settings, "runtime": "onnxruntime"}
+    benched = histoedge.bench(mean_red, **arguments, gate=["auc >= 0", "size_bytes < 1"], junit=tmp_path / "j.xml")
+    assert [row.runtime for row in benched.results.measurements] == ["onnxruntime"]
+    assert [gate.outcome for gate in benched.gates] == ["passed", "failed"]
+    assert benched.open_gates == ("size_bytes < 1",)
     assert (tmp_path / "j.xml").is_file()
     with pytest.raises(ConfigError, match="give --gate EXPR"):
-        histoedge.bench(mean_red, **told, junit=tmp_path / "j.xml")
-    assert histoedge.report(out, html=tmp_path / "a.html", md=str(tmp_path / "a.md")) == found.results
+        histoedge.bench(mean_red, **arguments, junit=tmp_path / "j.xml")
+    assert histoedge.report(out, html=tmp_path / "a.html", md=str(tmp_path / "a.md")) == benched.results
     command("report", out, "--html", tmp_path / "b.html", "--md", tmp_path / "b.md")
     for kind in ("html", "md"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
-    with pytest.raises(ConfigError, match="give --html"):
+    with pytest.raises(ConfigError, match="also give --html"):
         histoedge.report(out, flips=tmp_path / "f.png")
 
 
-def test_scan_finds_slides_as_the_command_does(mean_red: Path, tmp_path: Path) -> None:
+def test_scan_is_the_command(mean_red: Path, tmp_path: Path) -> None:
     pytest.importorskip("tifffile")
     Image.new("RGB", (256, 256)).save(tmp_path / "s.png")
     (done,) = histoedge.scan(tmp_path / "s.png", model=mean_red, out=tmp_path / "maps", um_per_px=0.972, workers=1)
@@ -140,7 +146,7 @@ def test_scan_finds_slides_as_the_command_does(mean_red: Path, tmp_path: Path) -
     assert '"status": "kept"' in shown
 
 
-def test_what_cannot_be_done_is_a_deliberate_error(tmp_path: Path) -> None:
+def test_expected_errors_are_histoedge_errors(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     with pytest.raises(DataError, match="no such folder"):
         histoedge.train(tmp_path / "nowhere", out=tmp_path / "run")

@@ -23,7 +23,7 @@ from histoedge.edge.errors import ComparisonFailed
     "runtimes",
     multiple=True,
     metavar="NAME",
-    help="`keras` or a name in `histoedge list runtimes`, repeatable.  [default: keras and the first three in the list]",
+    help="`keras` or a name in `histoedge list runtimes`, repeatable.  [default: keras and the first three]",
 )
 @click.option("--threads", multiple=True, type=click.IntRange(1), help="Number of threads, repeatable.  [default: 1]")
 @click.option("--batch", multiple=True, type=click.IntRange(1), help="Fields per call, repeatable.  [default: 1]")

@@ -86,6 +86,7 @@ def examine(place: Path, logits: Path) -> Diagnosis:
     path = model(place)
     manifest = manifests.read(path)
     golden = goldens.read_golden(path, manifest)
+    values = read_logits(logits, len(golden.logits))
     case = Case(
         golden.patches,
         golden.logits,
@@ -95,7 +96,7 @@ def examine(place: Path, logits: Path) -> Diagnosis:
         um_per_px=manifest.um_per_px,
         saturated=golden.saturated,
     )
-    return diagnose(case, read_logits(logits, len(golden.logits)))
+    return diagnose(case, values)
 
 
 def _doctor(options: argparse.Namespace) -> int:

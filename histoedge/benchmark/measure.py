@@ -23,7 +23,8 @@ from histoedge.benchmark.resume import FinishedCells
 from histoedge.benchmark.running import RunningGroup
 from histoedge.cell import EDGE_COMMAND, Cell, CellFailed
 from histoedge.config import BenchPlan
-from histoedge.data import PATCH_PX, Split
+from histoedge.data import Split
+from histoedge.edge.patches import PATCH_PX
 from histoedge.files import make_folder, write_bytes
 from histoedge.progress import Progress, silent
 

@@ -12,6 +12,7 @@ from histoedge.cli.group import main
 from histoedge.cli.options import PATH, config_option, json_option, no_cache_option
 from histoedge.cli.output import print_json
 from histoedge.edge.errors import ComparisonFailed
+from histoedge.edge.patches import PATCH_PX
 
 
 @main.command("bench")
@@ -31,8 +32,8 @@ from histoedge.edge.errors import ComparisonFailed
     "--field",
     "field_px",
     multiple=True,
-    type=click.IntRange(96),
-    help="Side of a field in pixels, repeatable.  [default: 96]",
+    type=click.IntRange(PATCH_PX),
+    help=f"Side of a field in pixels, repeatable.  [default: {PATCH_PX}]",
 )
 @click.option(
     "--scenario",

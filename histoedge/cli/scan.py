@@ -9,6 +9,7 @@ from histoedge import edge
 from histoedge.cli.group import main
 from histoedge.cli.options import PATH, json_option
 from histoedge.cli.output import print_json
+from histoedge.edge.patches import PATCH_PX
 
 
 @main.command("scan")
@@ -24,7 +25,9 @@ from histoedge.cli.output import print_json
     "--at", metavar="NAME", help="Operating point for the verdict, such as 'specificity 0.95'; see `histoedge info`."
 )
 @click.option("--everywhere", is_flag=True, help="Scan the whole slide, not only its tissue.")
-@click.option("--field", "field_px", type=click.IntRange(96), help="Side in pixels of the region that is read at once.")
+@click.option(
+    "--field", "field_px", type=click.IntRange(PATCH_PX), help="Side in pixels of the region that is read at once."
+)
 @click.option("--workers", type=click.IntRange(1), help="Number of CPU cores to use.  [default: all]")
 @click.option("--scheduler", metavar="ADDRESS", help="Compute on the workers of this Dask cluster.")
 @click.option(

@@ -21,8 +21,9 @@ import numpy as np
 from histoedge.data import cache_folder, decoder, digests, hdf5, image, pcam
 from histoedge.data.decoder import PATCH_BYTES
 from histoedge.data.rows import Chosen, FileRows
-from histoedge.data.split import PATCH_PX, Patches
+from histoedge.data.split import Patches
 from histoedge.edge.errors import DataError, ModelError
+from histoedge.edge.patches import PATCH_PX
 from histoedge.files import WriteError
 from histoedge.progress import Progress, silent
 

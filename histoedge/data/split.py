@@ -9,10 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import PATCH_PX
 
 SPLITS = ("train", "valid", "test")
-PATCH_PX = 96
-LABEL_PX = 32
 CHUNK_PATCHES = 512  # 14 MB
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from .errors import ModelError
-from .patches import check_patches
+from .patches import PATCH_PX, check_patches
 from .runtimes import Operator
 
-ONE_PATCH = (1, 96, 96, 3)
+ONE_PATCH = (1, PATCH_PX, PATCH_PX, 3)
 SHAPES_CACHED = 4  # a patch, a batch, a field and the last, smaller field; compiling takes a tenth of a second
 FLOATS = ("f16", "bf16", "f32", "f64")
 IN_FLOATS = {"LP_TRANSFORMS_MODE": "NO"}  # compute QuantizeLinear in floats: src/plugins/intel_cpu

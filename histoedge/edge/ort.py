@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ModelError, RuntimeUnavailable
-from .patches import check_patches
+from .patches import PATCH_PX, check_patches
 from .runtimes import Operator
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before the library is loaded
@@ -83,7 +83,7 @@ def ort_operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operat
     """
     with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
         session = _session(content, threads=1, may_saturate=may_saturate, profile=Path(folder) / "profile")
-        session.run(None, {session.get_inputs()[0].name: np.zeros((1, 96, 96, 3), np.uint8)})
+        session.run(None, {session.get_inputs()[0].name: np.zeros((1, PATCH_PX, PATCH_PX, 3), np.uint8)})
         events = json.loads(Path(session.end_profiling()).read_bytes())
     ending = "_kernel_time"
     kernel_events = [event for event in events if event["cat"] == "Node" and event["name"].endswith(ending)]

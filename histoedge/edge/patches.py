@@ -5,6 +5,7 @@ import numpy as np
 from .errors import DataError
 
 PATCH_PX = 96
+LABEL_PX = 32  # the labelled square in the middle of a patch
 _UINT8 = np.dtype(np.uint8)
 
 

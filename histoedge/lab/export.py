@@ -17,8 +17,8 @@ from histoedge.edge import Manifest, litert
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
+from histoedge.edge.patches import LABEL_PX, PATCH_PX
 from histoedge.lab import appearance, checkpoint, constraints, readback, saturate, to_onnx, to_tflite
-from histoedge.lab.architecture import LABEL_PX, PATCH_PX
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.weights import Arrays
 from histoedge.version import __version__

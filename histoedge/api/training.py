@@ -214,10 +214,11 @@ def export(run: Place, *, recipe: Names = (), format: Names = (), target_ort: st
     """
     from histoedge import config as settings
     from histoedge import lock
+    from histoedge.edge.manifest import FORMATS
     from histoedge.lab import export as exporting
 
     names = as_tuple(recipe)
     recipes = settings.recipes(names) if names else ()
-    formats = tuple(settings.check_format(name) for name in as_tuple(format)) or settings.FORMATS
+    formats = tuple(settings.check_format(name) for name in as_tuple(format)) or FORMATS
     with lock.held(Path(run)):
         return exporting.export_all(Path(run), recipes, formats=formats, target_ort=target_ort)

@@ -127,7 +127,7 @@ def find_models(places: Sequence[Path]) -> tuple[list[Path], Path | None]:
     sources: list[Path] = []
     for place in places:
         if place.is_dir():
-            exported = sorted(path for path in (place / "models").glob("*") if path.suffix[1:] in config.FORMATS)
+            exported = sorted(path for path in (place / "models").glob("*") if path.suffix[1:] in manifests.FORMATS)
             if not exported:
                 raise ModelError(lookalike.explain_path(place))
             sources += [place / SOURCE] if (place / SOURCE).is_file() else []

@@ -21,6 +21,7 @@ from histoedge.cli.options import (
     watch_options,
 )
 from histoedge.cli.output import print_json, print_rows
+from histoedge.edge.manifest import FORMATS
 
 
 @main.command("run")
@@ -255,7 +256,7 @@ def compress_command(
     help="Recipe, repeatable, or `all`.  [default: all recipes with weights in RUN]",
 )
 @click.option(
-    "--format", "formats", multiple=True, type=click.Choice(config.FORMATS), help="Format, repeatable.  [default: both]"
+    "--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Format, repeatable.  [default: both]"
 )
 @click.option(
     "--target-ort",

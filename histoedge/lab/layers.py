@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from histoedge import cell, edge, files
-from histoedge.config import FORMATS, Recipe
+from histoedge.config import Recipe
 from histoedge.data import Split
 from histoedge.edge import Manifest
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, ModelError, RuntimeUnavailable
+from histoedge.edge.manifest import FORMATS
 from histoedge.lab import backend, checkpoint, quantise
 from histoedge.lab.architecture import Network, Row
 from histoedge.lab.checkpoint import Checkpoint

@@ -13,7 +13,7 @@ import numpy as np
 
 from histoedge import files
 from histoedge.data import cache_folder, hdf5
-from histoedge.data.split import CHUNK_PATCHES, Patches
+from histoedge.data.split import CHUNK_PATCHES, Patches, evenly_spaced
 from histoedge.edge.errors import ModelError
 from histoedge.progress import Progress, silent
 
@@ -88,7 +88,7 @@ def find(
 
 def sample(count: int) -> list[int]:
     """Some rows of so many, the first and the last among them."""
-    return sorted({int(row) for row in np.linspace(0, count - 1, min(count, cache_folder.SAMPLE))})
+    return [int(row) for row in evenly_spaced(count, cache_folder.SAMPLE)]
 
 
 def as_array(digests: Sequence[bytes]) -> np.ndarray:

@@ -15,6 +15,11 @@ SPLITS = ("train", "valid", "test")
 CHUNK_PATCHES = 512  # 14 MB
 
 
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """Return at most ``most`` of the indices 0 to ``count`` - 1, ascending and evenly spaced, with both ends."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
 class Patches(Protocol):
     """uint8 (N, 96, 96, 3) RGB pixels that can be indexed like an array; an ndarray is one."""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from histoedge import cell, edge, files
 from histoedge.config import Recipe
-from histoedge.data import Split
+from histoedge.data import Split, evenly_spaced
 from histoedge.edge import Manifest
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
@@ -128,8 +128,7 @@ def advice(errors: Sequence[LayerError]) -> str:
 
 def sample(split: Split) -> np.ndarray:
     """Return at most 256 evenly spaced patches of a split, uint8 (N, 96, 96, 3)."""
-    count = len(split.labels)
-    return split.patches[np.unique(np.linspace(0, count - 1, min(count, SAMPLE_PATCHES)).astype(int))]
+    return split.patches[evenly_spaced(len(split.labels), SAMPLE_PATCHES)]
 
 
 def _read_weights(model: Path, manifest: Manifest) -> Checkpoint:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from histoedge import config, edge, files
+from histoedge import config, cpus, edge, files
 from histoedge.benchmark import environment
 from histoedge.benchmark.result_row import Measurement
 from histoedge.cell import EDGE_COMMAND, KERAS_COMMAND, SOURCE, CellFailed
@@ -176,7 +176,7 @@ def contenders(job: BenchJob) -> list[Contender]:
     if not one_shape:
         runtimes = ", ".join(plan.runtimes) or "any runtime"
         raise ConfigError(f"nothing to measure: none of {len(job.models)} files can be opened by {runtimes}")
-    allowed = environment.cpus_allowed()
+    allowed = cpus.allowed()
     cells: list[Contender] = []
     for threads in dict.fromkeys(plan.threads):
         for shape in plan.shapes:

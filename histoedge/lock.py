@@ -5,7 +5,6 @@ contains the process and its host, only for the error message.
 """
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -17,6 +16,11 @@ from pathlib import Path
 from histoedge import files
 from histoedge.edge.errors import ConfigError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 NAME = ".lock"
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 SIGNATURE_WAIT_S = 1.0  # between taking the lock and writing the holder into the file
@@ -24,6 +28,18 @@ SIGNATURE_WAIT_S = 1.0  # between taking the lock and writing the holder into th
 
 class InUse(ConfigError):
     """Another process works in this folder."""
+
+
+def flock(descriptor: int, *, wait: bool) -> None:
+    """Lock an open file until it is closed.
+
+    Raises:
+        BlockingIOError: another process has the lock, and ``wait`` is False.
+        OSError: this file system or operating system has no locks.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
@@ -82,7 +98,7 @@ def _open_locked(folder: Path) -> int:
 
 def _lock(descriptor: int, path: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(descriptor, wait=False)
     except BlockingIOError:
         raise InUse(
             f"{path.parent}: in use by {_holder(descriptor)}; wait until it has finished, or use another folder"
@@ -92,8 +108,8 @@ def _lock(descriptor: int, path: Path) -> None:
             raise
         path.unlink(missing_ok=True)
         raise ConfigError(
-            f"{path.parent}: its file system has no locks ({os.strerror(error.errno)}), which must prevent two "
-            "processes from writing to one run; use a folder on another disk, and copy the run when it is finished"
+            f"{path.parent}: its file system has no locks ({os.strerror(error.errno)}), which protect a run from two "
+            "concurrent processes; use a folder on another disk, and copy the run when it is finished"
         ) from error
 
 

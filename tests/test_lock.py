@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from histoedge import files, lock
+from histoedge.data import cache_folder
 from histoedge.edge.errors import ConfigError
+from histoedge.progress import silent
 
 HOLD = "import sys; from pathlib import Path; from histoedge import lock\nwith lock.held(Path(sys.argv[1])): "
 REFUSE_FLOCK = """
@@ -125,3 +127,11 @@ def test_a_file_system_without_locks_is_one_line(tmp_path: Path) -> None:
     assert done.stdout.count("\n") == 1
     assert not (tmp_path / "run").exists()
     assert issubclass(lock.InUse, ConfigError)
+
+
+def test_a_system_without_flock_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "fcntl", None)
+    with pytest.raises(ConfigError, match="has no locks"), lock.held(tmp_path / "run"):
+        pass
+    with cache_folder.writable([tmp_path / "cache"], progress=silent) as place:
+        assert place is None

@@ -6,12 +6,13 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import numpy as np
 
 from . import lookalike
 from .errors import ConfigError, ModelError
+from .json_types import has_type
 from .patches import PATCH_PX
 
 CONTRACT = 2
@@ -223,7 +224,7 @@ def _checked_fields(path: Path, body: dict[str, Any]) -> Manifest:
     for record in records:
         for field in dataclasses.fields(record):
             value = getattr(record, field.name)
-            if not _fits(value, field.type):
+            if not has_type(value, field.type, limit=LARGEST_NUMBER):
                 kind = getattr(field.type, "__name__", str(field.type))
                 raise ModelError(
                     f"{path}: {field.name} is {str(value)[:40]!r}, expected {kind}; export the model again"
@@ -243,22 +244,6 @@ def _are_points(points: Any) -> bool:
     """Whether a value read from JSON is a list of objects with the keys of ``OperatingPoint``."""
     names = {field.name for field in dataclasses.fields(OperatingPoint)}
     return type(points) is list and all(type(point) is dict and point.keys() == names for point in points)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value read from JSON has the type ``kind``, the annotation of a field."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is float:
-        return type(value) in (int, float) and abs(value) < LARGEST_NUMBER
-    if origin is list:
-        return type(value) is list and all(_fits(each, arguments[0]) for each in value)
-    if origin is dict:
-        return type(value) is dict and all(_fits(each, arguments[1]) for each in value.values())
-    if origin is tuple:
-        return type(value) is tuple and all(_fits(each, arguments[0]) for each in value)
-    if arguments:  # float | None
-        return any(_fits(value, each) for each in arguments)
-    return type(value) is kind
 
 
 def checked_bytes(model: Path, manifest: Manifest) -> bytes:

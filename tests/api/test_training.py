@@ -17,33 +17,33 @@ GUIDE = Path(histoedge.__file__).parent / "GUIDE.md"
 
 @pytest.fixture
 def copied(finished_run: Path, tmp_path: Path) -> Path:
-    """A finished run, that nothing is done again in."""
+    """A copy of a finished run, in which no stage has work left."""
     return shutil.copytree(finished_run, tmp_path / "run")
 
 
-def test_the_stages_find_what_the_command_did(copied: Path, tiny_data: Path, settings: Path) -> None:
+def test_the_stages_reuse_the_files_of_the_command(copied: Path, tiny_data: Path, settings: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()}
     trained = histoedge.train(tiny_data, out=copied, config=settings)
-    held = checkpoint.read(checkpoint.path_of(copied, "fp32"))
-    np.testing.assert_array_equal(trained.arrays["stem/kernel"], held.arrays["stem/kernel"])
-    made = histoedge.compress(copied, data=str(tiny_data), recipe=["prune50_int8"], config=str(settings))
-    assert [one.recipe for one in made] == ["fp32", "prune50", "prune50_int8"]
+    stored = checkpoint.read(checkpoint.path_of(copied, "fp32"))
+    np.testing.assert_array_equal(trained.arrays["stem/kernel"], stored.arrays["stem/kernel"])
+    checkpoints = histoedge.compress(copied, data=str(tiny_data), recipe=["prune50_int8"], config=str(settings))
+    assert [row.recipe for row in checkpoints] == ["fp32", "prune50", "prune50_int8"]
     exported = histoedge.export(str(copied))
-    assert [one.written for one in exported] == [False] * 10
+    assert [file.written for file in exported] == [False] * 10
     assert {path: path.stat().st_mtime_ns for path in before} == before
     outcome = histoedge.run(tiny_data, out=copied, config=settings)
-    assert set(outcome.models) == {one.model for one in exported}
+    assert set(outcome.models) == {file.model for file in exported}
     changed = {path.name for path, when in before.items() if path.stat().st_mtime_ns != when}
     assert changed == {"report.html"}
 
 
-def test_verify_tells_layers_and_explain_takes_weights(copied: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_verify_reports_layers_and_explain_accepts_weights(copied: Path, tiny_data: Path, tmp_path: Path) -> None:
     verdict = histoedge.verify(copied / "models" / "int8.tflite", data=tiny_data, layers=True)
     assert verdict.passed
     assert verdict.advice is not None
     assert {error.layer for error in verdict.layers} >= {"stem", "head"}
-    found = histoedge.explain(copied / "fp32.weights.h5", data=tiny_data, out=tmp_path / "out")
-    assert {row.method for row in found.evidence} == {"occlusion", "gradcam"}
+    explained = histoedge.explain(copied / "fp32.weights.h5", data=tiny_data, out=tmp_path / "out")
+    assert {row.method for row in explained.evidence} == {"occlusion", "gradcam"}
 
 
 @pytest.mark.skipif(not GUIDE.is_file(), reason="not a checkout")

@@ -130,9 +130,9 @@ def test_two_results_files_are_compared_without_measuring(cell: Callable[..., An
     shown = bench("--compare", tmp_path / "a.json", tmp_path / "b.json")
     assert shown.exit_code == 0, shown.output
     assert "slower" in shown.stdout
-    told = json.loads(bench("--compare", tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)
-    (found,) = told["cells"]
-    assert (found["p50_ratio"], found["p50_verdict"], told["level"]) == (2.0, "slower", 0.99)
+    document = json.loads(bench("--compare", tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)
+    (row,) = document["cells"]
+    assert (row["p50_ratio"], row["p50_verdict"], document["level"]) == (2.0, "slower", 0.99)
     assert_one_line(bench("--compare", tmp_path / "a.json", tmp_path / "c.json"), "no such results file")
 
 

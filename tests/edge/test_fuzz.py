@@ -31,7 +31,7 @@ def fuzz(script: Callable[[str], ModuleType]) -> ModuleType:
     return script("fuzz")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits memory and CPU time as Linux does")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the resource limits of Linux")
 @pytest.mark.parametrize(("name", "module"), [("int8.onnx", "onnxruntime"), ("int8.tflite", "ai_edge_litert")])
 def test_no_damaged_or_forged_file_crashes_or_passes(tmp_path: Path, name: str, module: str) -> None:
     pytest.importorskip(module)
@@ -57,7 +57,7 @@ def test_no_damaged_or_forged_file_crashes_or_passes(tmp_path: Path, name: str, 
 
 
 @pytest.mark.parametrize(
-    ("died", "found"),
+    ("die", "expected"),
     [
         (lambda: os.kill(os.getpid(), 9), ("crashed", "SIGKILL")),
         (lambda: os._exit(7), ("crashed", "exit code 7")),
@@ -65,10 +65,10 @@ def test_no_damaged_or_forged_file_crashes_or_passes(tmp_path: Path, name: str, 
         (lambda: bytearray(1 << 32), ("undeliberate", "MemoryError: ''")),
     ],
 )
-@pytest.mark.skipif(sys.platform != "linux", reason="limits memory and CPU time as Linux does")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the resource limits of Linux")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # other tests' threads; the child needs none
 def test_a_case_that_ends_its_process_is_a_row(
-    fuzz: ModuleType, monkeypatch: pytest.MonkeyPatch, died: Callable[[], Any], found: tuple[str, str]
+    fuzz: ModuleType, monkeypatch: pytest.MonkeyPatch, die: Callable[[], Any], expected: tuple[str, str]
 ) -> None:
     parts = {"model": b"model", "manifest": b'{"a": 1, "b": 2}', "golden": b"golden"}
     target = fuzz.Target("manifest", fuzz.BYTES, False, 1.0)
@@ -77,15 +77,15 @@ def test_a_case_that_ends_its_process_is_a_row(
 
     def load(_: Path) -> None:
         if next(calls) == 1:
-            died()
+            die()
         raise ModelError("refused")
 
     monkeypatch.setattr(fuzz.edge, "load", load)
-    told = fuzz.run_task(fuzz.FuzzedModel("a.onnx", parts), 0, range(2))
-    assert told[0] == (target.name, "refused", "")
-    kind, detail = told[1][1:]
-    assert kind == found[0]
-    assert detail.endswith(found[1])
+    rows = fuzz.run_task(fuzz.FuzzedModel("a.onnx", parts), 0, range(2))
+    assert rows[0] == (target.name, "refused", "")
+    kind, detail = rows[1][1:]
+    assert kind == expected[0]
+    assert detail.endswith(expected[1])
 
 
 @pytest.mark.parametrize("part", ["model", "golden"])
@@ -122,12 +122,12 @@ def test_a_flipped_bit_of_a_released_file_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     model = copied(tmp_path)
     for path in (model, goldens.golden_path(model)):
-        kept = path.read_bytes()
-        for place in np.linspace(0, len(kept) - 1, 64).astype(int):
-            path.write_bytes(kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :])
+        content = path.read_bytes()
+        for place in np.linspace(0, len(content) - 1, 64).astype(int):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
             with pytest.raises(ModelError, match="changed after"):
                 edge.load(model)
-        path.write_bytes(kept)
+        path.write_bytes(content)
 
 
 def test_a_model_that_passes_the_parser_but_cannot_run_is_refused() -> None:

@@ -75,8 +75,8 @@ def test_a_map_contains_the_logit_of_each_whole_patch(mean_red: Path) -> None:
 
 def test_a_missing_or_changed_golden_file_is_refused(mean_red: Path) -> None:
     golden = goldens.golden_path(mean_red)
-    kept = golden.read_bytes()
-    golden.write_bytes(kept[:-1])
+    content = golden.read_bytes()
+    golden.write_bytes(content[:-1])
     with pytest.raises(ModelError, match="changed after the manifest was written"):
         edge.load(mean_red)
     golden.unlink()
@@ -172,11 +172,11 @@ def test_a_file_that_is_no_manifest_is_refused(mean_red: Path, content: str, mes
 
 def test_a_model_without_manifest_and_a_manifest_without_model_have_different_messages(mean_red: Path) -> None:
     manifest = manifests.manifest_path(mean_red)
-    kept = manifest.read_text()
+    text = manifest.read_text()
     manifest.unlink()
     with pytest.raises(ModelError, match="the manifest is missing"):
         edge.load(mean_red)
-    manifest.write_text(kept)
+    manifest.write_text(text)
     mean_red.unlink()
     with pytest.raises(ModelError, match=r"no such model file \(its manifest exists\)"):
         edge.load(mean_red)
@@ -255,8 +255,8 @@ def test_invalid_operating_points_are_refused(mean_red: Path, points: object) ->
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("side", "kept"), [(96, 96), (103, 96), (104, 104), (384, 384), (200, 200), (239, 232)])
-def test_a_field_is_cut_to_whole_patches(side: int, kept: int) -> None:
+@pytest.mark.parametrize(("side", "cut"), [(96, 96), (103, 96), (104, 104), (384, 384), (200, 200), (239, 232)])
+def test_a_field_is_cut_to_whole_patches(side: int, cut: int) -> None:
     field = np.zeros((1, side, 96, 3), np.uint8)
-    assert edge.check_patches(field, stride_px=8).shape == (1, kept, 96, 3)
+    assert edge.check_patches(field, stride_px=8).shape == (1, cut, 96, 3)
     assert edge.check_patches(field.transpose(0, 2, 1, 3), stride_px=8).flags.c_contiguous

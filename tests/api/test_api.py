@@ -124,7 +124,7 @@ def test_bench_and_report_are_the_commands(mean_red: Path, tmp_path: Path) -> No
     assert [gate.outcome for gate in benched.gates] == ["passed", "failed"]
     assert benched.open_gates == ("size_bytes < 1",)
     assert (tmp_path / "j.xml").is_file()
-    with pytest.raises(ConfigError, match="give --gate EXPR"):
+    with pytest.raises(ConfigError, match="add --gate EXPR"):
         histoedge.bench(mean_red, **arguments, junit=tmp_path / "j.xml")
     assert histoedge.report(out, html=tmp_path / "a.html", md=str(tmp_path / "a.md")) == benched.results
     command("report", out, "--html", tmp_path / "b.html", "--md", tmp_path / "b.md")

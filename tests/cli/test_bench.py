@@ -88,7 +88,7 @@ def test_a_baseline_from_another_machine_is_reported(measuring: tuple[object, ..
     [
         ("p50_mss < 1", "did you mean p50_ms?"),
         ("p50_ms is small", "expected COLUMN OP NUMBER"),
-        ("auc_vs_baseline > 0", "give --baseline OLD.json"),
+        ("auc_vs_baseline > 0", "add --baseline OLD.json"),
     ],
 )
 def test_a_wrong_gate_is_one_line_before_any_work(untouched: tuple[object, ...], gate: str, message: str) -> None:
@@ -101,7 +101,7 @@ def test_a_wrong_gate_is_one_line_before_any_work(untouched: tuple[object, ...],
         ('{"format": 9, "measurements": []}', "results format 9, expected 1; measure again"),
         (
             '{"format": 1, "environment": {}, "inputs": {}, "measurements": []}',
-            "holds no measurement; nothing can be compared with it",
+            "contains no measurement to compare; measure again",
         ),
     ],
 )

@@ -15,7 +15,8 @@ from record import run_script
 
 from histoedge import data, files, metrics
 from histoedge.data import Split
-from histoedge.lab import architecture, backend, catalogue, norm, train, weights
+from histoedge.edge.patches import PATCH_PX
+from histoedge.lab import backend, catalogue, norm, train, weights
 from histoedge.lab.trainee import TrainingState
 
 PATCHES = 8_000
@@ -35,7 +36,7 @@ def baseline_command() -> None:
     keras = backend.keras()
     keras.utils.set_random_seed(arguments.seed)
     network = catalogue.get_network("baseline")
-    raw = keras.Input((architecture.PATCH_PX, architecture.PATCH_PX, 3), dtype="uint8")
+    raw = keras.Input((PATCH_PX, PATCH_PX, 3), dtype="uint8")
     deployed = weights.build(keras, network)
     model = keras.Model(raw, keras.layers.Flatten()(deployed(keras.ops.cast(raw, "float32"))))
     history: list[dict[str, float]] = []

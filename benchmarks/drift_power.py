@@ -64,7 +64,7 @@ def drift_row(patches: str, streams: list[np.ndarray], manifest: Manifest) -> Ro
     """
     reports = []
     for stream in streams:
-        watch = drift.Watch(manifest, every=1)
+        watch = drift.Watch(manifest, step=1)
         watch.add(stream)
         reports.append(watch.report())
     drifted = [report for report in reports if report.drifted]
@@ -138,7 +138,7 @@ def drift_power_command() -> None:
         f"all in one stream, or sorted by a statistic and cut into {GROUPS} groups of similar patches (the slides are "
         f"unknown). All patches are watched. A stream is reported as drift when more than {drift.LARGEST_SHARE:.0%} of "
         "its patches are beyond the 1st or 99th percentile of a statistic in training; `largest_share` is the largest "
-        f"such share. Watching one patch in {drift.EVERY}, `Watch.add` takes {watching:.1f} us per patch on average; "
+        f"such share. Watching one patch in {drift.STEP}, `Watch.add` takes {watching:.1f} us per patch on average; "
         f"`predict` of {runner.manifest.network} {arguments.model.name} on {runner.runtime} takes {predicting:.1f} us.",
         machine=machine,
         rows=rows,

@@ -20,9 +20,9 @@ import psutil
 from record import Row, run_script, write_record
 from targets import resident_bytes
 
-from histoedge import metrics
+from histoedge import cpus, metrics
 from histoedge.benchmark import environment
-from histoedge.data import decoder, digests, image, pack
+from histoedge.data import decoder, image, pack
 
 LOADING = """
 import sys, time
@@ -105,7 +105,7 @@ def packing_command() -> None:
     some = everything.take(range(min(arguments.limit, len(everything))))
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         scratch = Path(folder)
-        with ProcessPoolExecutor(digests.cpus(), multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(cpus.usable(), multiprocessing.get_context("spawn")) as pool:
             decoding_s(pool, some)  # starts the processes and fills the page cache
             pairs = []
             for number in range(arguments.rounds):
@@ -128,7 +128,7 @@ def packing_command() -> None:
         arguments.out,
         kind="packing",
         command="python benchmarks/packing.py --data DATA --out F",
-        about=f"{digests.cpus()} CPUs; {arguments.rounds} rounds of {len(some)} images, alternating, files in the page "
+        about=f"{cpus.usable()} CPUs; {arguments.rounds} rounds of {len(some)} images, alternating, files in the page "
         f"cache. Packing takes {ratio.value:.2f} [{ratio.lo:.2f}, {ratio.hi:.2f}] times as long as decoding alone. All "
         f"processes together, the benchmark's own included, use up to {memory.peak_bytes / 1e6:.0f} MB while the whole "
         "folder is packed. Loading is `data.load` in a fresh process, imports included. The load average at the start "

@@ -14,7 +14,7 @@ import jinja2
 from committed import HERE, ResultsFile, committed_results, run_command
 from record import run_script
 
-from histoedge import config, files
+from histoedge import files
 from histoedge.benchmark import Measurement
 from histoedge.edge import Manifest
 from histoedge.edge import golden as goldens
@@ -52,7 +52,7 @@ def _sensitivity(row: Measurement) -> str:
 
 def model_files(folder: Path) -> list[Path]:
     """Return the paths of the released files in the folder of a run or of a released model."""
-    return [folder / "models" / f"{recipe}.{kind}" for recipe in RECIPES for kind in config.FORMATS]
+    return [folder / "models" / f"{recipe}.{kind}" for recipe in RECIPES for kind in manifests.FORMATS]
 
 
 def released_folders() -> list[Path]:

@@ -7,7 +7,7 @@ from markdown_table import markdown_table
 
 from histoedge.benchmark import Measurement
 from histoedge.config import SCENARIOS
-from histoedge.data import PATCH_PX
+from histoedge.edge.patches import PATCH_PX
 from histoedge.reporting.notes import UNSETTLED_MARK
 from histoedge.reporting.tables import kilobytes, micros_with_bounds, per_second, with_bounds
 

@@ -20,6 +20,7 @@ from histoedge import config, data, metrics
 from histoedge.benchmark import environment
 from histoedge.config import TrainConfig
 from histoedge.data import Split
+from histoedge.edge.patches import PATCH_PX
 from histoedge.lab import architecture, augment, backend, batches, catalogue
 from histoedge.lab.trainee import Trainee, TrainingJob
 
@@ -30,7 +31,7 @@ PATCHES = 8_192
 def plain(keras: Any, network: architecture.Network, settings: TrainConfig) -> Any:
     """Return the network built from Keras' own layers, compiled."""
     rows = network.layers
-    layers: list[Any] = [keras.Input((architecture.PATCH_PX, architecture.PATCH_PX, 3))]
+    layers: list[Any] = [keras.Input((PATCH_PX, PATCH_PX, 3))]
     for name, row in rows[:-1]:
         layers.append(keras.layers.Conv2D(row.channels, row.kernel, row.stride, use_bias=False, name=name))
         layers += [keras.layers.BatchNormalization(), keras.layers.ReLU()]

@@ -1,10 +1,10 @@
-"""histoedge: a metastasis-detecting CNN from training to the slide scanner, small, fast and proven.
+"""histoedge: train, compress, verify and deploy a small CNN that detects metastases, up to the slide scanner.
 
-The functions here are the commands: they take what these take, under the same names, and ``histoedge COMMAND --help``
-says what each means. Paths are ``str`` or ``Path``; what repeats as an option is one value or several; ``progress`` is
-told how far the work is (``histoedge.progress``). What cannot be done raises a subclass of
-``histoedge.edge.errors.HistoedgeError``, whose message is the line that the command prints. Nothing heavy is imported
-before a function is called.
+The functions of this package are the commands: the parameters have the names of the command's options, which
+``histoedge COMMAND --help`` explains. Paths are ``str`` or ``Path``; a repeatable option is one value or a sequence;
+``progress`` is called with the progress of the work (``histoedge.progress``). Expected errors are subclasses of
+``histoedge.edge.errors.HistoedgeError``; the message is the line that the command prints. Large libraries are imported
+only when a function needs them.
 """
 
 from histoedge.api.proof import bench, diff, report, verify

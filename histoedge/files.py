@@ -1,7 +1,7 @@
-"""Writing files so that nothing half-written is ever left behind, and hashing them.
+"""Write files atomically, and hash them.
 
-Every file is written beside its place under a temporary name, flushed to disk and renamed.
-A reader therefore sees the old file or the new one, also after ``kill -9`` or a full disk.
+A file is written under a temporary name in the same folder, flushed to disk and renamed. A reader sees the old file or
+the new one, even after ``kill -9`` or with a full disk.
 """
 
 import errno
@@ -22,25 +22,25 @@ MAKE_TRIES = 100
 
 
 class WriteError(HistoedgeError):
-    """A file that could not be written: a full disk, a missing right, a folder in its place."""
+    """A file cannot be written: full disk, missing permission, or a folder with its name."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well.
+    """Yield a temporary path next to ``path``, and rename it to ``path`` when the block succeeds.
 
-    When the block raises, the temporary file is removed and ``path`` is untouched. What a killed
-    process left under the temporary name is overwritten by the next writer.
+    When the block raises, the temporary file is removed and ``path`` is unchanged. A temporary file of a killed process
+    is overwritten by the next writer.
 
     Raises:
-        WriteError: the disk is full or the place cannot be written.
+        WriteError: the disk is full or ``path`` cannot be written.
     """
     temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise _write_error(path, error) from error
@@ -50,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _write_error(path: Path, error: OSError) -> OSError | WriteError:
-    """What to raise in place of ``error``: itself where it is none of those that a user can mend."""
+    """Return a ``WriteError`` for an ``error`` that the user can fix; other errors unchanged."""
     if error.errno == errno.ENOSPC or "No space left" in str(error):
         return WriteError(f"{path}: the disk is full; free some space and run the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
@@ -60,13 +60,13 @@ def _write_error(path: Path, error: OSError) -> OSError | WriteError:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give a new, empty folder beside ``path``; put it in the place of ``path`` when the block ends well.
+    """Yield a new, empty folder next to ``path``, and replace ``path`` by it when the block succeeds.
 
-    When the block raises, the new folder is removed and ``path`` is untouched. What lay at ``path`` is removed last;
-    killed between the two renames, it is still there as ``.<name>.old``.
+    When the block raises, the new folder is removed and ``path`` is unchanged. The old folder is removed last; if the
+    process is killed between the two renames, it remains as ``.<name>.old``.
 
     Raises:
-        WriteError: the disk is full or the place cannot be written.
+        WriteError: the disk is full or ``path`` cannot be written.
     """
     path = path.resolve()
     temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
@@ -87,10 +87,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder and its missing parents; try again where another process removes them meanwhile.
+    """Create the folder and its missing parents; try again if another process removes them meanwhile.
 
     Raises:
-        WriteError: it cannot be made.
+        WriteError: the folder cannot be created.
     """
     for tries_left in reversed(range(MAKE_TRIES)):
         try:
@@ -99,33 +99,35 @@ def make_folder(path: Path) -> None:
         except OSError as error:
             removed_meanwhile = isinstance(error, FileExistsError | FileNotFoundError)
             if not (removed_meanwhile and tries_left):
-                raise WriteError(f"{path}: no folder can be made ({error.strerror}); choose another place") from error
+                raise WriteError(
+                    f"{path}: cannot create this folder ({error.strerror}); choose another place"
+                ) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``, whole or not at all."""
+    """Write ``content`` to ``path`` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write ``content`` to ``path`` as UTF-8, whole or not at all."""
+    """Write ``content`` to ``path`` atomically, as UTF-8."""
     write_bytes(path, content.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` to ``path`` as indented JSON with sorted keys, whole or not at all."""
+    """Write ``content`` to ``path`` atomically, as indented JSON with sorted keys."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left under temporary names in ``folder`` and one level below."""
+    """Remove the temporary files of killed writers in ``folder`` and one level below."""
     for pattern in (f".*{TEMPORARY_SUFFIX}", f"*/.*{TEMPORARY_SUFFIX}"):
-        for left in folder.glob(pattern):
-            left.unlink(missing_ok=True)
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)

@@ -1,11 +1,10 @@
-"""One process at a time in the folder of a run: a second one is refused before it writes anything.
+"""A lock on the folder of a run: only one process at a time may write to it.
 
-The lock is the kernel's (``flock`` on ``RUN/.lock``), so it ends with its process however that dies. What the file
-says, a process and its host, is for the message alone.
+The lock is ``flock`` on ``RUN/.lock``; the kernel releases it when the process ends, even after ``kill -9``. The file
+contains the process and its host, only for the error message.
 """
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -17,54 +16,71 @@ from pathlib import Path
 from histoedge import files
 from histoedge.edge.errors import ConfigError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 NAME = ".lock"
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-WRITTEN_WITHIN_S = 1.0  # between taking the lock and saying who holds it
+SIGNATURE_WAIT_S = 1.0  # between taking the lock and writing the holder into the file
 
 
 class InUse(ConfigError):
     """Another process works in this folder."""
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold the folder of a run for this process, and let it go when the block ends.
-
-    The folder is made where it is missing, and removed again where the block leaves it empty. Nothing of the lock is
-    left behind; what a killed process left is taken over. Processes that train together (``KERAS_DISTRIBUTION_*``)
-    share the hold of the first of them.
+def flock(descriptor: int, *, wait: bool) -> None:
+    """Lock an open file until it is closed.
 
     Raises:
-        InUse: another process holds it; the message names that process.
+        BlockingIOError: another process has the lock, and ``wait`` is False.
+        OSError: this file system or operating system has no locks.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Lock the folder of a run for this process, and unlock it when the block ends.
+
+    A missing folder is created, and removed again if the block leaves it empty. The lock file is removed at the end;
+    the lock file of a killed process is reused. Processes that train together (``KERAS_DISTRIBUTION_*``) share the lock
+    of the first.
+
+    Raises:
+        InUse: another process has the lock; the message names it.
         ConfigError: the file system has no locks.
-        WriteError: the folder cannot be made or written.
+        WriteError: the folder cannot be created or written.
     """
     if os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", "0") != "0":
         yield
         return
     missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
-        descriptor = _taken(folder)
+        descriptor = _open_locked(folder)
         try:
             yield
         finally:
             with suppress(OSError):
-                (folder / NAME).unlink()  # before it is let go: else another process may hold what is unlinked
+                (folder / NAME).unlink()  # before unlocking: otherwise another process could lock the unlinked file
             os.close(descriptor)
     finally:
-        with suppress(OSError):  # the first that is not empty
+        with suppress(OSError):  # stops at the first folder that is not empty
             for path in missing:
                 path.rmdir()
 
 
-def _taken(folder: Path) -> int:
-    """A descriptor of ``folder/.lock`` that holds the lock; the file says who holds it."""
+def _open_locked(folder: Path) -> int:
+    """Return a descriptor of ``folder/.lock`` with the lock, after writing this process into the file."""
     path = folder / NAME
     while True:
         files.make_folder(folder)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # another process made the folder, found nothing to do and removed it
+        except FileNotFoundError:  # another process removed the empty folder
             continue
         except OSError as error:
             message = f"{path}: cannot be written ({os.strerror(error.errno or 0)}); choose another folder"
@@ -77,47 +93,47 @@ def _taken(folder: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its holder removed it as we opened it: there is a new one, or none
+        os.close(descriptor)  # the holder removed the file after we opened it: try again
 
 
 def _lock(descriptor: int, path: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(descriptor, wait=False)
     except BlockingIOError:
         raise InUse(
-            f"{path.parent}: in use by {_holder(descriptor)}; wait until it has ended, or use another folder"
+            f"{path.parent}: in use by {_holder(descriptor)}; wait until it has finished, or use another folder"
         ) from None
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
         path.unlink(missing_ok=True)
         raise ConfigError(
-            f"{path.parent}: its file system has no locks ({os.strerror(error.errno)}), so two processes could write "
-            "to one run at once; use a folder on another disk, and copy the run when it is done"
+            f"{path.parent}: its file system has no locks ({os.strerror(error.errno)}), which protect a run from two "
+            "concurrent processes; use a folder on another disk, and copy the run when it is finished"
         ) from error
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return False
-    return os.path.samestat(found, os.fstat(descriptor))
+    return os.path.samestat(status, os.fstat(descriptor))
 
 
 def _sign(descriptor: int) -> None:
-    told = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    signature = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(told).encode(), 0)
+    os.pwrite(descriptor, json.dumps(signature).encode(), 0)
 
 
 def _holder(descriptor: int) -> str:
-    """Who holds the lock, as told in the file; a holder that has only just taken it is given time to tell."""
-    until = time.monotonic() + WRITTEN_WITHIN_S
+    """Return the holder named in the file; waits for a holder that has not written its name yet."""
+    until = time.monotonic() + SIGNATURE_WAIT_S
     while True:
         with suppress(ValueError, KeyError, TypeError):
-            told = json.loads(os.pread(descriptor, 4096, 0))
-            return f"process {told['process']} on {told['host']} since {told['since']}"
+            signature = json.loads(os.pread(descriptor, 4096, 0))
+            return f"process {signature['process']} on {signature['host']} since {signature['since']}"
         if time.monotonic() > until:
             return "another process"
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""How much memory this process may still take: what the machine has free, within the limits of its control groups."""
+"""Memory available to this process: free memory of the machine, within the limits of its control groups."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,48 +7,48 @@ from pathlib import Path
 import psutil
 
 CGROUPS = Path("/sys/fs/cgroup")
-LISTED = Path("/proc/self/cgroup")
+MEMBERSHIPS = Path("/proc/self/cgroup")
 UNLIMITED = 1 << 60  # version 1 writes "no limit" as a number near 2**63
 
 
 @dataclass(frozen=True)
 class Memory:
-    """``free_bytes`` of memory that may still be taken, and ``limited_by``, what sets that limit."""
+    """``free_bytes`` that are available, and ``limited_by``, the source of this limit."""
 
     free_bytes: int
     limited_by: str
 
 
 def free() -> Memory:
-    """The least of what the machine has available and what each control group of this process leaves.
+    """Return the available memory: the minimum over the machine and each control group of this process.
 
-    Pages that a control group holds of files are counted as free: the kernel gives them up first.
+    A control group's cached file pages count as free: the kernel reclaims them first.
     """
-    found = [Memory(psutil.virtual_memory().available, "this machine")]
+    limits = [Memory(psutil.virtual_memory().available, "this machine")]
     for folder in _groups():
         if (left := _left(folder)) is not None:
-            found.append(Memory(left, "the control group"))
-    return min(found, key=lambda memory: memory.free_bytes)
+            limits.append(Memory(left, "the control group"))
+    return min(limits, key=lambda memory: memory.free_bytes)
 
 
 def resident_bytes() -> int:
-    """What this process holds already."""
+    """Return the memory that this process occupies."""
     return int(psutil.Process().memory_info().rss)
 
 
 def limit_bytes() -> int | None:
-    """The lowest memory limit of this process' control groups; None without one."""
+    """Return the lowest memory limit of this process' control groups; None without one."""
     limits = [limit for folder in _groups() if (limit := limit_of(folder)) is not None]
     return min(limits, default=None)
 
 
 def _groups() -> Iterator[Path]:
-    """The folders of the memory controller: of the process' own group, and of those above it.
+    """Yield the folders of the memory controller: of the process' own group, and of its parent groups.
 
-    Version 2 has one line, ``0::/path``; version 1 one line for each controller, ``4:memory:/path`` (cgroups(7)). In a
-    container the path may be the host's, of which only the root is to be seen.
+    Version 2 has one line, ``0::/path``; version 1 has one line for each controller, ``4:memory:/path`` (cgroups(7)).
+    In a container the path may be the host's, of which only the root is visible.
     """
-    for line in _text(LISTED).splitlines():
+    for line in _text(MEMBERSHIPS).splitlines():
         _, controllers, path = line.split(":", 2)
         root = CGROUPS if controllers == "" else CGROUPS / "memory"
         if controllers not in ("", "memory"):
@@ -63,7 +63,7 @@ def _groups() -> Iterator[Path]:
 
 
 def limit_of(folder: Path) -> int | None:
-    """The memory limit of one control group; None without one."""
+    """Return the memory limit of one control group; None without one."""
     for name in ("memory.max", "memory.limit_in_bytes"):
         limit = _number(folder / name)
         if limit is not None and limit < UNLIMITED:
@@ -72,7 +72,7 @@ def limit_of(folder: Path) -> int | None:
 
 
 def _left(folder: Path) -> int | None:
-    """The limit less what is used, pages of files apart; None without a limit."""
+    """Return the limit minus the memory used except file pages; None without a limit."""
     limit = limit_of(folder)
     if limit is None:
         return None

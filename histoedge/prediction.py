@@ -1,4 +1,4 @@
-"""Tumour probabilities of image files, streamed: as many images as there are, in the memory of one batch."""
+"""Predict the tumour probability of image files; only one batch of images is in memory at a time."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's answer. ``positive`` is the verdict at the threshold or operating point that was asked for."""
+    """The prediction of one image. ``positive`` is the verdict at the chosen threshold or operating point."""
 
     path: Path
     logit: float
@@ -26,7 +26,7 @@ class Prediction:
 
     @property
     def id(self) -> str:
-        """The file name without its suffix, the competition's id."""
+        """The file name without its suffix, which is the id in the Kaggle competition."""
         return self.path.stem
 
 
@@ -53,14 +53,14 @@ def images(places: Sequence[Path]) -> list[Path]:
 def predict(
     model: Path, paths: Sequence[Path], *, at: str | None = None, runtime: str | None = None, threads: int = 1
 ) -> Iterator[Prediction]:
-    """The prediction of each image, in the order of ``paths``; one batch is in memory at a time.
+    """Yield the prediction of each image, in the order of ``paths``; one batch is in memory at a time.
 
-    ``at`` names the operating point to decide at, such as ``specificity 0.95``; without it the manifest's threshold.
+    ``at`` is the operating point for the verdict, such as ``specificity 0.95``; by default the manifest's threshold.
 
     Raises:
         ConfigError: the manifest has no operating point of that name.
         ModelError, RuntimeUnavailable: the model cannot be opened.
-        DataError: an image that is not a 96 x 96 RGB patch; the message names it.
+        DataError: an image is not a 96 x 96 RGB patch; the message contains its path.
     """
     manifest = manifests.read(model)
     threshold = manifest.threshold if at is None else manifest.operating_point(at).threshold
@@ -76,7 +76,7 @@ def predict(
 
 
 def write_csv(path: Path, predictions: Iterable[Prediction]) -> int:
-    """Write the competition's submission columns ``id,label`` (label: the probability); returns the number of rows."""
+    """Write the competition's columns ``id,label`` (label: the probability); return the number of rows."""
     rows = 0
     with files.replacing(path) as temporary, open(temporary, "w", newline="") as file:
         table = csv.writer(file)

@@ -1,4 +1,4 @@
-"""Saying how far long work is: one callable that stages call and that a terminal, a log or a test can be."""
+"""Progress of long work: stages call one function, which shows bars in a terminal or writes lines to a log."""
 
 import sys
 import time
@@ -7,28 +7,28 @@ from contextlib import contextmanager
 from typing import Protocol
 
 QUIET_S = 30.0
-SHORT_S = 1.0  # work this short is not worth a line in a log
-LONGEST_NAME = 36  # columns: on a terminal of 80, the numbers beside it stay whole
-FINISHED = 8  # bars of finished work that stay: what goes on must be in sight however much went before
+SHORT_S = 1.0  # shorter work gets no line in a log
+LONGEST_NAME = 36  # columns; leaves room for the numbers in a terminal of 80 columns
+FINISHED = 8  # bars of finished work that remain; more would push the current bars off the screen
 
 
 class Progress(Protocol):
-    """Called as ``progress(what, done, total, note)``: ``done`` of ``total`` units of ``what``; ``note`` is free.
+    """Called as ``progress(what, done, total, note)``: ``done`` of ``total`` units of ``what``, and a free ``note``.
 
-    With a ``total`` of 0 ``what`` is a line of its own, to be read once.
+    With a ``total`` of 0, ``what`` is a message that is printed once.
     """
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Tell that ``done`` of ``total`` are done."""
+        """Report that ``done`` of ``total`` units are done."""
         ...
 
 
 def show_log() -> None:
-    """Also show on stderr what is logged of long work, but those lines that progress shows anyway."""
-    import logging  # not above: importing histoedge stays light
+    """Also print log lines on stderr, except those that progress shows already."""
+    import logging  # a local import keeps ``import histoedge`` fast
 
     class OnStderr(logging.Handler):
-        """Writes to what stderr is at that moment: bars take its place while they are shown."""
+        """Writes to the current ``sys.stderr``, which rich replaces while bars are shown."""
 
         def emit(self, record: logging.LogRecord) -> None:
             if not getattr(record, "shown", False):
@@ -38,14 +38,15 @@ def show_log() -> None:
 
 
 def silent(what: str, done: int, total: int, note: str = "") -> None:
-    """Progress that nobody watches."""
+    """Report nothing."""
 
 
 @contextmanager
 def on_terminal() -> Iterator[Progress]:
-    """Bars with the time left on stderr; where stderr is no terminal, a line at the end and at most one in 30 s.
+    """Yield a progress function that shows bars with the remaining time on stderr.
 
-    Such a line tells the time left at the rate so far. Work that is told as begun, with a note, has a line at once.
+    If stderr is not a terminal, it prints lines instead: one when work ends, at most one every 30 s with the remaining
+    time at the current rate, and one when work starts with a note.
     """
     from rich import progress as rich
     from rich.console import Console
@@ -53,12 +54,12 @@ def on_terminal() -> Iterator[Progress]:
     from rich.text import Text
 
     class Note(rich.ProgressColumn):
-        """What gives way, with the bar, where the terminal is narrow."""
+        """The note, which is cut in a narrow terminal."""
 
         def render(self, task: rich.Task) -> Text:
             return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
 
-    def whole() -> Column:
+    def uncut() -> Column:
         return Column(no_wrap=True)
 
     console = Console(stderr=True)
@@ -66,9 +67,9 @@ def on_terminal() -> Iterator[Progress]:
     columns = (
         rich.TextColumn("{task.description}", markup=False, table_column=name),
         rich.BarColumn(bar_width=24),
-        rich.MofNCompleteColumn(table_column=whole()),
-        rich.TextColumn("left", table_column=whole()),
-        rich.TimeRemainingColumn(table_column=whole()),
+        rich.MofNCompleteColumn(table_column=uncut()),
+        rich.TextColumn("left", table_column=uncut()),
+        rich.TimeRemainingColumn(table_column=uncut()),
         Note(),
     )
     with rich.Progress(*columns, console=console, disable=not console.is_terminal) as bars:
@@ -84,9 +85,9 @@ def on_terminal() -> Iterator[Progress]:
             if not console.is_terminal:
                 now, before = time.monotonic(), called
                 called = now
-                begun = done == 0 and note and what not in started
+                starts = done == 0 and note and what not in started
                 took = now - started.setdefault(what, before)
-                if begun or (done == total and took > SHORT_S) or now - printed > QUIET_S:
+                if starts or (done == total and took > SHORT_S) or now - printed > QUIET_S:
                     printed = now
                     left = f", {took / done * (total - done):.0f} s left" if 0 < done < total else ""
                     print(f"{what}: {done}/{total}{left} {note}".rstrip(), file=sys.stderr, flush=True)

@@ -1,3 +1,3 @@
-"""The release, in a module of its own: the modules below the Python API may not import that API."""
+"""The version, in its own module because lower layers must not import the Python API."""
 
 __version__ = "0.1.0"

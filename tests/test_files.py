@@ -24,8 +24,8 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_device_that_is_really_full_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_device_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(files.WriteError, match="the disk is full"), files.replacing(tmp_path / "a") as temporary:
         temporary.symlink_to("/dev/full")
         temporary.write_text("x")
@@ -37,22 +37,22 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
         files.write_text(tmp_path / "file" / "a", "x")
 
 
-def test_sweep_removes_what_killed_writers_left(tmp_path: Path) -> None:
+def test_sweep_removes_the_files_of_killed_writers(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    for left in (tmp_path / ".a.part", tmp_path / "models" / ".b.part", tmp_path / "kept"):
-        left.write_text("")
+    for path in (tmp_path / ".a.part", tmp_path / "models" / ".b.part", tmp_path / "kept"):
+        path.write_text("")
     files.sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", "models"]
 
 
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_completely_or_not_at_all(tmp_path: Path) -> None:
     place = tmp_path / "folder"
-    with files.replacing_folder(place) as made:
-        (made / "first").write_text("1")
-    with pytest.raises(ZeroDivisionError), files.replacing_folder(place) as made:
-        (made / "second").write_text(str(1 / 0))
+    with files.replacing_folder(place) as folder:
+        (folder / "first").write_text("1")
+    with pytest.raises(ZeroDivisionError), files.replacing_folder(place) as folder:
+        (folder / "second").write_text(str(1 / 0))
     assert [path.name for path in place.iterdir()] == ["first"]
-    with files.replacing_folder(place) as made:
-        (made / "third").write_text("3")
+    with files.replacing_folder(place) as folder:
+        (folder / "third").write_text("3")
     assert [path.name for path in place.iterdir()] == ["third"]
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -1,4 +1,4 @@
-"""What a fresh interpreter loads, and what the edge folder needs."""
+"""Modules that a new interpreter loads, and the requirements of the edge folder."""
 
 import shutil
 import subprocess
@@ -13,21 +13,20 @@ import pytest
 import histoedge
 
 HEAVY = {"tensorflow", "keras", "tf_keras", "tf2onnx", "tensorflow_model_optimization", "jax", "torch"}
-EDGE_MAY = {"numpy", "histoedge"}
+EDGE_MODULES = {"numpy", "histoedge"}
 
 
 def loaded_after(code: str, *, cwd: Path | None = None) -> set[str]:
-    """Top-level modules that a fresh interpreter holds after running ``code``."""
+    """Return the top-level modules in a new interpreter after running ``code``."""
     program = f"import sys; {code}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=cwd)
     return set(done.stdout.split())
 
 
-def test_the_edge_needs_numpy_alone() -> None:
-    bare = loaded_after("pass")
-    strangers = loaded_after("import histoedge.edge") - loaded_after("import numpy") - bare
-    strangers -= set(sys.stdlib_module_names)
-    assert {name for name in strangers if not name.startswith("_")} <= EDGE_MAY
+def test_the_edge_needs_only_numpy() -> None:
+    modules = loaded_after("import histoedge.edge") - loaded_after("import numpy") - loaded_after("pass")
+    modules -= set(sys.stdlib_module_names)
+    assert {name for name in modules if not name.startswith("_")} <= EDGE_MODULES
 
 
 @pytest.mark.parametrize(
@@ -60,8 +59,8 @@ def test_the_edge_folder_works_under_another_name(mean_red: Path, tmp_path: Path
     np.save(tmp_path / "patches.npy", np.full((2, 96, 96, 3), 51, np.uint8))
     code = (
         "import numpy, scanner; "
-        f"answer = scanner.load({str(mean_red)!r}).predict(numpy.load('patches.npy')); "
-        "assert answer.shape == (2, 1, 1, 1), answer.shape; assert abs(answer - 0.2).max() < 1e-6, answer"
+        f"logits = scanner.load({str(mean_red)!r}).predict(numpy.load('patches.npy')); "
+        "assert logits.shape == (2, 1, 1, 1), logits.shape; assert abs(logits - 0.2).max() < 1e-6, logits"
     )
     assert "histoedge" not in loaded_after(code, cwd=tmp_path)
 
@@ -72,11 +71,11 @@ def test_every_file_of_the_package_is_installed_and_they_are_small() -> None:
     if not project.is_file():
         pytest.skip("not a checkout")
     data = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]
-    found = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    for path in found:
+    paths = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    for path in paths:
         patterns = ["*.py", *data.get(".".join(path.parent.relative_to(package.parent).parts), [])]
         assert any(fnmatch(path.name, pattern) for pattern in patterns), path
-    assert sum(path.stat().st_size for path in found) < 2.5e6  # 5 MB installed, compiled modules included
+    assert sum(path.stat().st_size for path in paths) < 2.5e6  # 5 MB installed, compiled modules included
 
 
 def test_import_contracts_hold() -> None:

@@ -1,4 +1,4 @@
-"""How much memory may be taken, from a control group's own files."""
+"""Available memory, from the files of control groups."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ import pytest
 from histoedge import memory
 
 
-def test_without_a_limit_the_machine_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_limit_the_machines_memory_is_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "CGROUPS", tmp_path)
-    found = memory.free()
-    assert found.limited_by == "this machine"
-    assert found.free_bytes <= psutil.virtual_memory().total
+    available = memory.free()
+    assert available.limited_by == "this machine"
+    assert available.free_bytes <= psutil.virtual_memory().total
     assert memory.limit_bytes() is None
 
 
@@ -36,22 +36,20 @@ def test_without_a_limit_the_machine_decides(tmp_path: Path, monkeypatch: pytest
         ({"memory.max": "1000", "memory.current": "5000"}, 0),
     ],
 )
-def test_a_control_group_leaves_its_limit_less_what_is_not_pages_of_files(
-    tmp_path: Path, files: dict[str, str], free: int | None
-) -> None:
+def test_a_control_groups_file_pages_count_as_free(tmp_path: Path, files: dict[str, str], free: int | None) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(f"{text}\n")
     assert memory._left(tmp_path) == free
 
 
-def test_the_lowest_limit_of_a_group_and_those_above_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lowest_limit_of_a_group_and_its_parents_applies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = tmp_path / "outer" / "inner"
     inner.mkdir(parents=True)
     (inner / "memory.max").write_text("900\n")
     (inner.parent / "memory.max").write_text("700\n")
-    listed = tmp_path / "cgroup"
-    listed.write_text("0::/outer/inner\n5:devices:/elsewhere\n")
+    memberships = tmp_path / "cgroup"
+    memberships.write_text("0::/outer/inner\n5:devices:/elsewhere\n")
     monkeypatch.setattr(memory, "CGROUPS", tmp_path)
-    monkeypatch.setattr(memory, "LISTED", listed)
+    monkeypatch.setattr(memory, "MEMBERSHIPS", memberships)
     assert memory.limit_bytes() == 700
     assert memory.free() == memory.Memory(700, "the control group")

@@ -1,4 +1,4 @@
-"""What a person sees of long work, on a terminal and in a log."""
+"""Progress as the user sees it, in a terminal and in a log."""
 
 import os
 import re
@@ -22,7 +22,7 @@ with on_terminal() as show:
 
 
 def on_a_terminal(script: str, *, columns: int = 100) -> str:
-    """What the script writes to stderr when that is a terminal."""
+    """Return what the script writes to stderr in a terminal."""
     ours, theirs = os.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24"}
     running = subprocess.Popen([sys.executable, "-c", script], stderr=theirs, env=environment)
@@ -39,17 +39,17 @@ def on_a_terminal(script: str, *, columns: int = 100) -> str:
     return written.decode()
 
 
-def test_what_goes_on_stays_in_sight_however_much_is_finished() -> None:
+def test_current_bars_stay_visible_when_much_work_is_finished() -> None:
     last = on_a_terminal(MANY).rpartition("\x1b[2K")[2]
     shown = re.findall(r"^\S*?(all|work-\d+) .*?(\d+/\d+)", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", last), re.MULTILINE)
     assert ("all", "30/31") in shown
     assert ("work-30", "1/2") in shown
-    assert ("work-0", "1/2") in shown  # forgotten before, and begun anew
+    assert ("work-0", "1/2") in shown  # its bar was removed, and shown again
     assert len(shown) == 3 + FINISHED
     assert "a note" in last
 
 
-def test_a_narrow_terminal_shows_how_much_is_done_and_the_time_left() -> None:
+def test_a_narrow_terminal_shows_the_numbers_and_the_time_left() -> None:
     name, longer = "bench, test patches, group 1 of 2", "verify a-very-long-name-of-a-model.onnx, runtimes"
     script = f"""
 import time
@@ -67,7 +67,7 @@ with on_terminal() as show:
     assert re.match(re.escape(longer[:35]) + "…" + numbers, second.strip()), second
 
 
-def test_a_log_gets_a_line_for_what_took_long_and_none_for_what_did_not() -> None:
+def test_a_log_has_lines_for_long_work_only() -> None:
     script = """
 import time
 from histoedge import progress
@@ -79,5 +79,5 @@ with progress.on_terminal() as show:
         time.sleep(0.3)
         show("long", done, 4, "a note")
 """
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr
-    assert re.fullmatch(r"(long: [23]/4, \d s left a note\n){1,2}long: 4/4 a note\n", told), told
+    log = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr
+    assert re.fullmatch(r"(long: [23]/4, \d s left a note\n){1,2}long: 4/4 a note\n", log), log

@@ -16,7 +16,8 @@ import quantisers
 
 from histoedge.cell import SOURCE
 from histoedge.edge.errors import ModelError
-from histoedge.lab import architecture, backend, catalogue, checkpoint, to_onnx, to_tflite, weights
+from histoedge.edge.patches import PATCH_PX
+from histoedge.lab import backend, catalogue, checkpoint, to_onnx, to_tflite, weights
 
 CALIBRATION_PATCHES = 128  # of those of int8ptq: the ranges of untrained networks need no more
 RESNET18 = ((64, 1), (128, 2), (256, 2), (512, 2))
@@ -49,7 +50,7 @@ def other_networks(baseline: Path | None) -> list[Other]:
 
 def mobilenet() -> Any:
     """Return Keras' MobileNetV2 of width 0.35 with one logit and random weights."""
-    keras, side = backend.tf_keras(), architecture.PATCH_PX
+    keras, side = backend.tf_keras(), PATCH_PX
     body = keras.applications.MobileNetV2((side, side, 3), alpha=0.35, weights=None, include_top=False)
     return keras.Model(body.input, _logit(body.output), name="mobilenetv2")
 
@@ -63,7 +64,7 @@ def resnet18() -> Any:
         convolution = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False)
         return layers.BatchNormalization()(convolution(tensor))
 
-    inputs = keras.Input((architecture.PATCH_PX, architecture.PATCH_PX, 3))
+    inputs = keras.Input((PATCH_PX, PATCH_PX, 3))
     tensor = layers.ReLU()(normed(inputs, 64, 7, 2))
     tensor = layers.MaxPooling2D(3, 2, padding="same")(tensor)
     for channels, first_stride in RESNET18:
@@ -138,7 +139,7 @@ def _settle(model: Any, patches: np.ndarray) -> None:
 
 def _floats(model: Any) -> bytes:
     keras, tf = backend.tf_keras(), backend.tensorflow()
-    side = architecture.PATCH_PX
+    side = PATCH_PX
     patches = keras.Input((side, side, 3), batch_size=1, dtype="uint8", name=to_tflite.INPUT)
     raw = keras.Model(patches, model(tf.cast(patches, tf.float32) / 255.0))
     return bytes(tf.lite.TFLiteConverter.from_keras_model(raw).convert())

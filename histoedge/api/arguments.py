@@ -1,12 +1,8 @@
-"""What the functions of the API take."""
+"""Argument types of the API, and their conversion."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    pass
-
+from typing import TypeVar
 
 Place = str | Path
 Places = Place | Sequence[Place]
@@ -16,10 +12,10 @@ Value = TypeVar("Value", str, int, str | Path)
 
 
 def as_path(place: Place | None) -> Path | None:
-    """A path, where there is a place."""
+    """Return a path; None for None."""
     return None if place is None else Path(place)
 
 
-def as_tuple(given: Value | Sequence[Value]) -> tuple[Value, ...]:
-    """One value, or several, as a tuple."""
-    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)  # type: ignore[arg-type]
+def as_tuple(values: Value | Sequence[Value]) -> tuple[Value, ...]:
+    """Return one value or a sequence of values as a tuple."""
+    return tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else (values,)  # type: ignore[arg-type]

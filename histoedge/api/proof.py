@@ -1,4 +1,4 @@
-"""What a model is worth: verify, bench, report, diff."""
+"""Evidence on exported models: verify, bench, report, diff."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,13 @@ def verify(
     no_cache: bool = False,
     progress: Progress = silent,
 ) -> "Verdict":
-    """Recompute the golden patches of a model on every runtime installed; whether it passes is ``verdict.passed``.
+    """Run a model's golden patches on each installed runtime.
 
-    An int8 file must also run in integers, and with ``data`` answer as the same recipe's file in the other format does.
+    An int8 file must also compute in integers, and with ``data`` match the file of the same recipe in the other format.
 
     Returns:
-        What was found; with ``layers`` the errors of an int8 file's layers too, and the advice that follows.
+        The verdict; ``verdict.passed`` is the result. With ``layers`` it contains the errors of an int8 file's layers,
+        and advice.
     """
     from histoedge import data as sources
     from histoedge import verification
@@ -40,7 +41,7 @@ def verify(
         return verification.verify(Path(model), split=splits.get("test"))
     from histoedge.lab import layers as comparing
 
-    # valid, never test: what is read off here decides what is shipped
+    # valid, not test: the errors influence which file is shipped
     errors = comparing.errors_by_layer(Path(model), comparing.sample(splits["valid"]) if splits else None)
     verdict = verification.verify(Path(model), split=splits.get("test"))
     return verdict.with_layers(errors, comparing.advice(errors))
@@ -65,20 +66,20 @@ def bench(
     no_cache: bool = False,
     progress: Progress = silent,
 ) -> "Benched":
-    """Measure latency, size, memory and test AUC of every file of runs and models, each in a process of its own.
+    """Measure latency, size, memory and test AUC of each file of runs and models, each in its own process.
 
-    What repeats multiplies. Called again with the same arguments, it keeps what was finished.
+    Arguments with several values are combined. An interrupted bench resumes when called with the same arguments.
 
     Returns:
-        The results, as they lie in ``out``, and how each gate stands; ``open_gates`` are those that do not pass.
-        (``bench --compare`` is ``histoedge.benchmark.compare.compare`` of two results.)
+        The results, as written to ``out``, and the outcome of each gate; ``open_gates`` are those that do not pass.
+        (``bench --compare`` is ``histoedge.benchmark.compare.compare`` on two results.)
     """
     from histoedge import config as settings
     from histoedge.benchmark import gated
 
     repeated: dict[str, Any] = {"runtimes": runtime, "threads": threads, "batch": batch}
     repeated |= {"field_px": field, "scenarios": scenario}
-    options: dict[str, Any] = {name: tuple(dict.fromkeys(as_tuple(given))) or None for name, given in repeated.items()}
+    options: dict[str, Any] = {name: tuple(dict.fromkeys(as_tuple(value))) or None for name, value in repeated.items()}
     options["robustness"] = robustness or None
     plan = settings.resolve(settings.BenchPlan, file=as_path(config), options=options)
     job = gated.GatedBenchJob(
@@ -103,16 +104,16 @@ def report(
     md: Place | None = None,
     flips: Places = (),
 ) -> "Results":
-    """Write measured results as a page, CSV or Markdown; ``flips`` are sheets of ``bench`` to show in the page.
+    """Write results of ``bench`` as a page, CSV or Markdown; ``flips`` are sheets of ``bench`` to show in the page.
 
     Returns:
-        The results that were read.
+        The results.
     """
     from histoedge import benchmark, files, reporting
     from histoedge.edge.errors import ConfigError
 
     if as_tuple(flips) and html is None:
-        raise ConfigError("--flips shows sheets in the page; give --html F")
+        raise ConfigError("--flips adds sheets to the page; also give --html F")
     measured = benchmark.read_results(Path(results))
     if html is not None:
         sheets = [reporting.read_sheet(Path(path)) for path in as_tuple(flips)]
@@ -125,9 +126,9 @@ def report(
 
 
 def diff(a: Place, b: Place, *, results: tuple[Place, Place] | None = None) -> "Diff":
-    """What changed from model A to model B, and does it need a new validation? For change control; it is no gate.
+    """Compare model B with model A: what changed, and is a new validation needed? For change control, not a gate.
 
-    ``results`` are results files of A and of B, which may be one file.
+    ``results`` are the results files of A and of B; they may be the same file.
     """
     from histoedge import difference
 

@@ -32,14 +32,14 @@ def run(
     no_cache: bool = False,
     progress: Progress = silent,
 ) -> "RunOutcome":
-    """All stages: train, compress, export, verify, bench, report. Called again, it goes on where it stopped.
+    """Run all stages: train, compress, export, verify, bench, report. An interrupted run resumes when called again.
 
     Returns:
-        The paths of the models, of the results (``histoedge.benchmark.read`` reads them) and of the page.
+        The paths of the models, of the results (read them with ``histoedge.benchmark.read_results``) and of the page.
 
     Raises:
         InUse: another process works in ``out``.
-        ComparisonFailed: a file fails verification; everything is written all the same.
+        ComparisonFailed: a file fails verification; all files are written nevertheless.
     """
     from histoedge import config as settings
     from histoedge import lock, pipeline
@@ -87,14 +87,14 @@ def train(
     no_cache: bool = False,
     progress: Progress = silent,
 ) -> "Checkpoint":
-    """Train the source network into the run ``out``. Called again, it goes on after the last whole epoch.
+    """Train the source network into the run ``out``. When called again, it resumes after the last complete epoch.
 
     Returns:
         The weights of the best epoch, with their AUC on valid.
 
     Raises:
         InUse: another process works in ``out``.
-        ConfigError: ``out`` holds a run with other settings.
+        ConfigError: ``out`` contains a run with other settings.
     """
     from histoedge import data as sources
     from histoedge import lock
@@ -136,10 +136,10 @@ def tune(
 ) -> "tuple[list[Point], Point]":
     """Search settings and architecture for a high AUC and a low int8 latency; writes ``out/best.toml``.
 
-    Called again, or in several processes, it goes on with the study in ``out``.
+    The study in ``out`` resumes when called again; several processes can work on one study.
 
     Returns:
-        The Pareto front, and the point of it with the highest AUC.
+        The Pareto front, and its point with the highest AUC.
     """
     from histoedge import config as settings
     from histoedge import data as sources
@@ -178,8 +178,9 @@ def compress(
     """Prune and quantise the network of a run, fine-tuning on the training split.
 
     Returns:
-        The weights of the recipes and of all that they build on; then those in the run that had been made from weights
-        that are renewed now, which are made again. ``histoedge.lab.export.outdated`` names files to export again.
+        The weights of the recipes and of all recipes that they build on; then other weights of the run that were
+        derived from weights renewed by this call, which are renewed too. ``histoedge.lab.export.outdated`` lists the
+        files to export again.
 
     Raises:
         InUse: another process works in ``run``.
@@ -201,22 +202,23 @@ def compress(
 
 
 def export(run: Place, *, recipe: Names = (), format: Names = (), target_ort: str = "1.15") -> "list[Exported]":
-    """Write TFLite and ONNX files of a run's recipes, each with its manifest and golden patches.
+    """Export a run's recipes as TFLite and ONNX files, each with its manifest and golden patches.
 
-    Without ``recipe`` those of all weights in the run. What is there already is left as it is.
+    Without ``recipe``, all recipes with weights in the run. Current files are not written again.
 
     Returns:
-        Each file, and whether it was written now.
+        Each file, and whether it was written by this call.
 
     Raises:
         InUse: another process works in ``run``.
     """
     from histoedge import config as settings
     from histoedge import lock
+    from histoedge.edge.manifest import FORMATS
     from histoedge.lab import export as exporting
 
     names = as_tuple(recipe)
     recipes = settings.recipes(names) if names else ()
-    formats = tuple(settings.check_format(name) for name in as_tuple(format)) or settings.FORMATS
+    formats = tuple(settings.check_format(name) for name in as_tuple(format)) or FORMATS
     with lock.held(Path(run)):
         return exporting.export_all(Path(run), recipes, formats=formats, target_ort=target_ort)

@@ -1,4 +1,4 @@
-"""Using a model: predict, explain, scan, embed."""
+"""Use of a model: predict, explain, scan, embed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,24 +24,23 @@ def predict(
     threads: int = 1,
     progress: Progress = silent,
 ) -> "list[Prediction]":
-    """Tumour probabilities of images and of folders of them: as given, a folder's files by name.
+    """Predict the tumour probability of images, in the order given; folders sorted by file name.
 
-    ``csv`` also writes the columns id,label (probability) to this file.
+    ``csv`` is a file to write, with the columns id,label (label: the probability).
 
     Raises:
-        DataError: an image that is no 96 x 96 patch; then there is no ``csv`` either.
+        DataError: an image is not a 96 x 96 patch; ``csv`` is then not written.
     """
     from histoedge import prediction
 
     paths = prediction.images([Path(place) for place in as_tuple(places)])
-    answers = prediction.predict(Path(model), paths, at=at, runtime=runtime, threads=threads)
-    found: list[Prediction] = []
-    for answer in answers:
-        found.append(answer)
-        progress("predict, images", len(found), len(paths))
+    predictions: list[Prediction] = []
+    for row in prediction.predict(Path(model), paths, at=at, runtime=runtime, threads=threads):
+        predictions.append(row)
+        progress("predict, images", len(predictions), len(paths))
     if csv is not None:
-        prediction.write_csv(Path(csv), found)
-    return found
+        prediction.write_csv(Path(csv), predictions)
+    return predictions
 
 
 def explain(
@@ -54,10 +53,10 @@ def explain(
     no_cache: bool = False,
     progress: Progress = silent,
 ) -> "Explained":
-    """Where a model looked: heat maps of patches, and how much of the evidence lies in the centre 32 x 32 px.
+    """Draw where a model looks: heat maps of patches, and the share of the evidence in the central 32 x 32 px.
 
     ``model`` is an exported file (occlusion) or a run's weights file (occlusion and Grad-CAM). ``data`` adds a contact
-    sheet and the evidence of 256 patches, of the valid split.
+    sheet and the evidence of 256 patches, both from the valid split.
 
     Returns:
         A row for each image with the path of its picture, the evidence, and the path of the contact sheet.
@@ -69,7 +68,7 @@ def explain(
 
     images = as_tuple(places)
     if not images and data is None:
-        raise ConfigError("explain needs patches: give images, folders of them, or --data DATA")
+        raise ConfigError("explain needs patches: give images, folders of images, or --data DATA")
     paths = prediction.images([Path(place) for place in images])
     opened = _explainable(Path(model), runtime)
     split = None
@@ -91,13 +90,14 @@ def scan(
     scheduler: str | None = None,
     runtime: str | None = None,
     progress: Progress = silent,
-    tell: "Callable[[ScanOutcome], None]" = lambda outcome: None,
+    on_outcome: "Callable[[ScanOutcome], None]" = lambda outcome: None,
 ) -> "list[ScanOutcome]":
-    """Map whole slides, and folders of them, into ``out/<slide>/``. Called again, it goes on.
+    """Map whole slides, and folders of slides, into ``out/<slide>/``. An interrupted scan resumes when called again.
+
+    ``on_outcome`` is called with the outcome of each slide when it is finished.
 
     Returns:
-        What became of each slide. One that cannot be read has the status ``failed`` and a reason; the others are
-        scanned all the same. ``tell`` is called with each as it ends.
+        The outcome of each slide. An unreadable slide has the status ``failed`` and a reason; the others are scanned.
     """
     from histoedge.scanning import FIELD_PX, Scan
     from histoedge.scanning import batch as slides
@@ -112,18 +112,18 @@ def scan(
         workers=Workers.of_machine() if workers is None else Workers.of_cores(workers),
         scheduler=scheduler,
         progress=progress,
-        tell=tell,
+        tell=on_outcome,
     )
 
 
 def embed(model: Place, *, into: Place) -> tuple[Path, ...]:
-    """Write one folder to copy: the model, the code that runs it without histoedge, a self-test, examples and a page.
+    """Write one folder to copy: the model, the code to run it without histoedge, a self-test, examples and a README.
 
     Returns:
         The paths of its files, relative to the folder.
 
     Raises:
-        ModelError: no passing verdict of these bytes lies beside the model: ``verify`` it first.
+        ModelError: the model has no passing verdict on its bytes; call ``verify`` first.
     """
     from histoedge import kit
 
@@ -137,7 +137,7 @@ def _explainable(model: Path, runtime: str | None) -> "Model":
     if not model.name.endswith(".weights.h5"):
         return explanation.exported(model, runtime=runtime)
     if runtime is not None:
-        raise ConfigError(f"--runtime {runtime}: {model.name} holds weights, which Keras runs; leave it out")
+        raise ConfigError(f"--runtime {runtime}: {model.name} contains weights, which Keras runs; omit --runtime")
     from histoedge.lab.gradcam import GradCam
 
     network = GradCam(model)

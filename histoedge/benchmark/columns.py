@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import math
 import typing
 from collections.abc import Iterable, Mapping
 from types import NoneType
 from typing import Any, TypeVar
 
 from histoedge.edge.errors import DataError
+from histoedge.edge.json_types import has_type
 from histoedge.metrics import Interval
 
 Kinds = tuple[type, ...]
@@ -73,7 +73,7 @@ def check_types(kinds: Mapping[str, Kinds], values: Mapping[str, Any]) -> None:
         DataError: a value has another type, or is not finite.
     """
     for name, value in values.items():
-        if name in kinds and not _fits(value, kinds[name]):
+        if name in kinds and not any(has_type(value, kind) for kind in kinds[name]):
             raise DataError(f"{name} is {str(value)[:40]!r}, expected {_type_names(kinds[name])}")
 
 
@@ -100,9 +100,3 @@ def _interval(value: str, lo: str, hi: str, values: Mapping[str, Any], *, shared
 
 def _type_names(kinds: Iterable[type]) -> str:
     return " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
-
-
-def _fits(value: Any, kinds: Kinds) -> bool:
-    if type(value) in kinds:
-        return not isinstance(value, float) or math.isfinite(value)
-    return type(value) is int and float in kinds

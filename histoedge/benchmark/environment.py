@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from histoedge import memory
+from histoedge import cpus, memory
 from histoedge.data import Split
 from histoedge.version import __version__
 
@@ -53,7 +53,7 @@ def this_machine() -> dict[str, Any]:
         "cpu_flags": [flag for flag in flags if flag not in refused],
         "cpu_flags_refused": refused,
         "cpus_in_machine": psutil.cpu_count(),
-        "cpus_allowed": cpus_allowed(),
+        "cpus_allowed": cpus.allowed(),
         "cpu_quota": _cpu_quota(Path("/sys/fs/cgroup/cpu.max")),
         "cpu_governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         "cpu_turbo": _turbo(),
@@ -150,11 +150,6 @@ def without_folder(reason: str, folder: Path) -> str:
 def load_average() -> list[float]:
     """Return the average number of runnable processes over the last 1, 5 and 15 minutes."""
     return [round(load, 2) for load in psutil.getloadavg()]
-
-
-def cpus_allowed() -> int | None:
-    """Return the number of CPUs that this process may be pinned to; None on systems without pinning."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def packages() -> dict[str, str]:

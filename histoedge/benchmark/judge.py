@@ -13,8 +13,9 @@ from histoedge.benchmark.answers import Answers
 from histoedge.benchmark.matrix import KERAS, BenchJob, Contender, FileOnRuntime
 from histoedge.benchmark.result_row import Measurement
 from histoedge.config import BenchPlan
-from histoedge.data import PATCH_PX, Split
+from histoedge.data import Split
 from histoedge.edge import manifest as manifests
+from histoedge.edge.patches import PATCH_PX
 from histoedge.metrics import Interval
 
 GPU_RUNTIMES = ("onnxruntime-cuda", "onnxruntime-tensorrt")

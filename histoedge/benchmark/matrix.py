@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from histoedge import config, edge, files
+from histoedge import config, cpus, edge, files
 from histoedge.benchmark import environment
 from histoedge.benchmark.result_row import Measurement
 from histoedge.cell import EDGE_COMMAND, KERAS_COMMAND, SOURCE, CellFailed
@@ -127,12 +127,12 @@ def find_models(places: Sequence[Path]) -> tuple[list[Path], Path | None]:
     sources: list[Path] = []
     for place in places:
         if place.is_dir():
-            exported = sorted(path for path in (place / "models").glob("*") if path.suffix[1:] in config.FORMATS)
+            exported = sorted(path for path in (place / "models").glob("*") if path.suffix[1:] in manifests.FORMATS)
             if not exported:
-                raise ModelError(lookalike.told(place))
+                raise ModelError(lookalike.explain_path(place))
             sources += [place / SOURCE] if (place / SOURCE).is_file() else []
         elif place.is_file():
-            if (other := lookalike.told(place)) is not None:
+            if (other := lookalike.explain_path(place)) is not None:
                 raise ModelError(other)
             exported = [place]
         else:
@@ -170,13 +170,13 @@ def contenders(job: BenchJob) -> list[Contender]:
     """
     plan = job.plan
     for name in plan.runtimes:
-        if name not in (*edge.known(), KERAS):
-            raise config.unknown_name("runtime", name, (*edge.known(), KERAS))
+        if name not in (*edge.all_runtimes(), KERAS):
+            raise config.unknown_name("runtime", name, (*edge.all_runtimes(), KERAS))
     one_shape = list(_files_on_runtimes(job))
     if not one_shape:
         runtimes = ", ".join(plan.runtimes) or "any runtime"
         raise ConfigError(f"nothing to measure: none of {len(job.models)} files can be opened by {runtimes}")
-    allowed = environment.cpus_allowed()
+    allowed = cpus.allowed()
     cells: list[Contender] = []
     for threads in dict.fromkeys(plan.threads):
         for shape in plan.shapes:
@@ -196,7 +196,7 @@ def _files_on_runtimes(job: BenchJob) -> Iterator[Contender]:
     runtimes = job.plan.runtimes
     if job.reference is not None and (not runtimes or KERAS in runtimes):
         yield _source(job.reference, [manifest for manifest in read if isinstance(manifest, Manifest)])
-    selected = [edge.known()[name] for name in edge.known() if name in (runtimes or edge.RUNTIMES)]
+    selected = [edge.all_runtimes()[name] for name in edge.all_runtimes() if name in (runtimes or edge.RUNTIMES)]
     for path, name, manifest in zip(job.models, _names(job.models), read, strict=True):
         for runtime in selected:
             if path.suffix[1:] in runtime.formats:

@@ -23,7 +23,8 @@ from histoedge.benchmark.resume import FinishedCells
 from histoedge.benchmark.running import RunningGroup
 from histoedge.cell import EDGE_COMMAND, Cell, CellFailed
 from histoedge.config import BenchPlan
-from histoedge.data import PATCH_PX, Split
+from histoedge.data import Split, evenly_spaced
+from histoedge.edge.patches import PATCH_PX
 from histoedge.files import make_folder, write_bytes
 from histoedge.progress import Progress, silent
 
@@ -219,8 +220,7 @@ def _empty_rss_bytes(plan: BenchPlan) -> int | None:
 
 def _evenly(split: Split, count: int) -> np.ndarray:
     """Return at most ``count`` patches of a split, evenly spaced, uint8 (n, 96, 96, 3)."""
-    chosen = np.unique(np.linspace(0, len(split.labels) - 1, count).astype(int))
-    return np.asarray(split.patches[chosen])
+    return np.asarray(split.patches[evenly_spaced(len(split.labels), count)])
 
 
 def _fields(patches: np.ndarray, field_px: int, seed: int) -> np.ndarray:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from histoedge import metrics
-from histoedge.data import LABEL_PX, PATCH_PX, Split, picture
+from histoedge.data import Split, picture
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import LABEL_PX, PATCH_PX
 
 MAX_FLIPS = 50
 COLUMNS = 10

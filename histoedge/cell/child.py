@@ -15,6 +15,7 @@ from histoedge import edge
 from histoedge.cell import energy
 from histoedge.cell.protocol import Request, one_line, peak_rss_bytes
 from histoedge.edge.errors import HistoedgeError, ModelError
+from histoedge.edge.patches import PATCH_PX
 
 PREDICT_BATCH = 32
 
@@ -70,7 +71,7 @@ class _Session:
         imported = time.perf_counter()
         self._runner = self._open_runner(request)
         loaded = time.perf_counter()
-        side = request.get("field_px", 96)
+        side = request.get("field_px", PATCH_PX)
         noise = np.random.default_rng(0).integers(0, 256, (request.get("batch", 1), side, side, 3), np.uint8)
         before_first = time.perf_counter()
         logits = self._runner.predict(noise)

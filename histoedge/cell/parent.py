@@ -28,6 +28,7 @@ import numpy as np
 from histoedge.cell.child import PREDICT_BATCH
 from histoedge.cell.protocol import one_line
 from histoedge.edge.errors import HistoedgeError
+from histoedge.edge.patches import PATCH_PX
 
 EDGE_COMMAND = (sys.executable, "-m", "histoedge.cell")
 """The child that opens exported files through ``histoedge.edge``."""
@@ -140,7 +141,7 @@ class Cell:
             raise CellFailed(answer["error"], kind=answer.get("kind", "HistoedgeError"))
         return answer
 
-    def load(self, model: Path, *, runtime: str, batch: int = 1, field_px: int = 96) -> dict[str, Any]:
+    def load(self, model: Path, *, runtime: str, batch: int = 1, field_px: int = PATCH_PX) -> dict[str, Any]:
         """Open ``model`` and make one call of ``batch`` fields: import_ms, load_ms, first_ms, runtime, runtime_version,
         kernels, and after that call ``cpus`` that any thread of the child may use, its ``os_threads``, and
         ``n_outputs``, the logits of the call.

@@ -38,6 +38,6 @@ def one_line(text: str, length: int = 300) -> str:
 
 def prepare(request: Request) -> None:
     """Import the library of ``request["runtime"]``, so that doing so is no part of ``load_ms``."""
-    row = edge.known().get(request["runtime"])
+    row = edge.all_runtimes().get(request["runtime"])
     if row is not None and row.installed():
         import_module(INTERPRETER_MODULES.get(row.module, row.module))

@@ -1,4 +1,4 @@
-"""Commands on measurements: bench, report."""
+"""The commands bench and report."""
 
 import dataclasses
 import json
@@ -12,6 +12,7 @@ from histoedge.cli.group import main
 from histoedge.cli.options import PATH, config_option, json_option, no_cache_option
 from histoedge.cli.output import print_json
 from histoedge.edge.errors import ComparisonFailed
+from histoedge.edge.patches import PATCH_PX
 
 
 @main.command("bench")
@@ -23,35 +24,53 @@ from histoedge.edge.errors import ComparisonFailed
     "runtimes",
     multiple=True,
     metavar="NAME",
-    help="Repeatable: keras, or of `histoedge list runtimes`; default: keras and the first three there.",
+    help="`keras` or a name in `histoedge list runtimes`, repeatable.  [default: keras and the first three]",
 )
-@click.option("--threads", multiple=True, type=click.IntRange(1), help="Repeatable.  [default: 1]")
+@click.option("--threads", multiple=True, type=click.IntRange(1), help="Number of threads, repeatable.  [default: 1]")
 @click.option("--batch", multiple=True, type=click.IntRange(1), help="Fields per call, repeatable.  [default: 1]")
 @click.option(
-    "--field", "field_px", multiple=True, type=click.IntRange(96), help="Side in pixels, repeatable.  [default: 96]"
+    "--field",
+    "field_px",
+    multiple=True,
+    type=click.IntRange(PATCH_PX),
+    help=f"Side of a field in pixels, repeatable.  [default: {PATCH_PX}]",
 )
 @click.option(
     "--scenario",
     "scenarios",
     multiple=True,
     type=click.Choice(list(config.SCENARIOS)),
-    help="Measure this shape too, repeatable.",
+    help="Also measure the batch and field of this scenario, repeatable.",
 )
 @click.option("--out", type=PATH, metavar="RESULTS.json", help="File to write.")
-@click.option("--robustness", is_flag=True, help="Also the AUC after ten perturbations of the test split.")
-@click.option("--flips", type=PATH, metavar="DIR", help="Draw the decisions that differ from the reference's.")
+@click.option("--robustness", is_flag=True, help="Also measure the AUC after ten perturbations of the test split.")
+@click.option(
+    "--flips", type=PATH, metavar="DIR", help="Draw the patches whose verdict differs from the reference's into DIR."
+)
 @config_option
 @click.option(
     "--gate",
     "gate_texts",
     multiple=True,
     metavar="EXPR",
-    help="What must hold, such as 'p50_ratio < 0.55'; repeatable.",
+    help="Condition on the results, such as 'p50_ratio < 0.55', repeatable.",
 )
-@click.option("--baseline", type=PATH, metavar="OLD.json", help="For gates on p50_vs_baseline and auc_vs_baseline.")
-@click.option("--junit", "junit_file", type=PATH, metavar="F.xml", help="Write the judged gates as a JUnit file.")
 @click.option(
-    "--compare", "compared", nargs=2, type=PATH, metavar="A.json B.json", help="What changed; measures nothing."
+    "--baseline",
+    type=PATH,
+    metavar="OLD.json",
+    help="Earlier results, for gates on p50_vs_baseline and auc_vs_baseline.",
+)
+@click.option(
+    "--junit", "junit_file", type=PATH, metavar="F.xml", help="Write the outcome of the gates as a JUnit file."
+)
+@click.option(
+    "--compare",
+    "compared",
+    nargs=2,
+    type=PATH,
+    metavar="A.json B.json",
+    help="Compare two results files; measure nothing.",
 )
 @json_option
 def bench_command(
@@ -73,12 +92,13 @@ def bench_command(
     compared: tuple[Path, Path] | None,
     as_json: bool,
 ) -> None:
-    """Measure latency, size, memory and test AUC of every file on every runtime, each in a process of its own.
+    """Measure latency, size, memory and test AUC of each file on each runtime, each in its own process.
 
-    Repeated options multiply. Stopped and started again with the same arguments, it keeps what was finished.
+    Repeated options are combined: each runtime with each number of threads, batch and field. An interrupted bench
+    resumes when it is started again with the same arguments.
 
-    Exit code 3 when a gate does not pass. A gate is COLUMN OP NUMBER of the results' columns, or MODEL@RUNTIME: before
-    it for some cells alone; on a figure with an interval the whole interval must hold it.
+    A gate is COLUMN OP NUMBER, with a column of the results; `MODEL@RUNTIME:` before it limits it to those cells. For a
+    figure with an interval the whole interval must satisfy the gate. Exit code 3 when a gate does not pass.
     """
     from histoedge import progress, reporting
     from histoedge.benchmark import gated
@@ -88,13 +108,11 @@ def bench_command(
         _compare(*compared, as_json=as_json)
         return
     if not places or source is None or out is None:
-        raise click.UsageError(
-            "needs RUN|MODEL..., --data DATA and --out RESULTS.json, or --compare A.json B.json alone"
-        )
-    if (needless := gated.without_gates(gate_texts, baseline, junit_file)) is not None:
-        raise click.UsageError(needless)
+        raise click.UsageError("give RUN|MODEL..., --data DATA and --out RESULTS.json, or only --compare A.json B.json")
+    if (message := gated.without_gates(gate_texts, baseline, junit_file)) is not None:
+        raise click.UsageError(message)
     with progress.on_terminal() as show:
-        found = histoedge.bench(
+        benched = histoedge.bench(
             places,
             data=source,
             out=out,
@@ -112,19 +130,19 @@ def bench_command(
             no_cache=no_cache,
             progress=show,
         )
-    for difference in found.other_machine:
-        click.echo(f"histoedge: the baseline is of another machine, times do not compare: {difference}", err=True)
+    for difference in benched.other_machine:
+        click.echo(f"histoedge: the baseline is from another machine, times cannot be compared: {difference}", err=True)
     if as_json:
-        judged = {"gates": [dataclasses.asdict(one) for one in found.gates]} if gate_texts else {}
-        print_json({**json.loads(out.read_text()), **judged})
+        gates = {"gates": [dataclasses.asdict(gate) for gate in benched.gates]} if gate_texts else {}
+        print_json({**json.loads(out.read_text()), **gates})
     else:
-        reporting.print_table(found.results)
+        reporting.print_table(benched.results)
         click.echo(f"results  {out}")
-        if found.gates:
-            verdicts.print_gates(found.gates)
-    if found.open_gates:
+        if benched.gates:
+            verdicts.print_gates(benched.gates)
+    if benched.open_gates:
         raise ComparisonFailed(
-            f"{len(found.open_gates)} of {len(gate_texts)} gates do not pass: {'; '.join(found.open_gates)}"
+            f"{len(benched.open_gates)} of {len(gate_texts)} gates do not pass: {'; '.join(benched.open_gates)}"
         )
 
 
@@ -134,35 +152,35 @@ def _compare(a: Path, b: Path, *, as_json: bool) -> None:
 
     context = click.get_current_context()
     if {name for name, value in context.params.items() if value not in (None, (), False)} - {"compared", "as_json"}:
-        raise click.UsageError("--compare A.json B.json measures nothing and takes --json alone")
-    found = compare.compare(compare.read_comparable(a), compare.read_comparable(b))
+        raise click.UsageError("--compare A.json B.json can only be combined with --json")
+    comparison = compare.compare(compare.read_comparable(a), compare.read_comparable(b))
     if as_json:
-        print_json(found.as_json())
+        print_json(comparison.as_json())
     else:
-        verdicts.print_comparison(found)
+        verdicts.print_comparison(comparison)
 
 
 @main.command("report")
 @click.argument("results", type=PATH, metavar="RESULTS.json")
-@click.option("--html", type=PATH, metavar="F", help="One self-contained page.")
-@click.option("--csv", "csv_file", type=PATH, metavar="F", help="All columns as CSV.")
-@click.option("--md", type=PATH, metavar="F", help="Markdown tables.")
+@click.option("--html", type=PATH, metavar="F", help="Write one self-contained page.")
+@click.option("--csv", "csv_file", type=PATH, metavar="F", help="Write all columns as CSV.")
+@click.option("--md", type=PATH, metavar="F", help="Write Markdown tables.")
 @click.option(
     "--flips",
     multiple=True,
     type=PATH,
     metavar="F.png",
-    help="Show this sheet of `bench --flips` in the page; repeatable.",
+    help="Show this sheet of `bench --flips` in the page, repeatable.",
 )
 @json_option
 def report_command(
     results: Path, html: Path | None, csv_file: Path | None, md: Path | None, flips: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Show measured results as a table, a page, CSV or Markdown; with --json the facts that they tell."""
+    """Show results of bench as a table, a page, CSV or Markdown; with --json as a document with all facts."""
     from histoedge import reporting
 
     if flips and html is None:
-        raise click.UsageError("--flips shows sheets in the page; give --html F")
+        raise click.UsageError("--flips adds sheets to the page; also give --html F")
     measured = histoedge.report(results, html=html, csv=csv_file, md=md, flips=flips)
     written = [str(place) for place in (html, csv_file, md) if place is not None]
     if as_json:
@@ -170,5 +188,5 @@ def report_command(
         return
     if not written:
         reporting.print_table(measured)
-    for place_written in written:
-        click.echo(place_written)
+    for path in written:
+        click.echo(path)

@@ -1,6 +1,6 @@
-"""The command line: a command parses, calls one function, prints.
+"""The group of all commands, and the exit codes.
 
-Exit codes: 0 done; 1 a deliberate error, one line on stderr; 2 wrong usage; 3 a comparison failed.
+Exit codes: 0 done; 1 an error, one line on stderr; 2 wrong usage; 3 a comparison failed; 130 stopped with Ctrl-C.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 class _Group(click.Group):
-    """Turns deliberate errors into one line and an exit code; anything else is a bug and keeps its traceback."""
+    """Turns expected errors into one line and an exit code; any other exception is a bug and keeps its traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -38,12 +38,12 @@ class _Group(click.Group):
             click.echo(f"histoedge: {message}: pip install 'histoedge[{extra}]'", err=True)
             ctx.exit(RuntimeUnavailable.exit_code)
         except KeyboardInterrupt:
-            click.echo("histoedge: stopped; run the same command again to go on", err=True)
+            click.echo("histoedge: stopped; run the same command again to resume", err=True)
             ctx.exit(INTERRUPTED)
 
 
-def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
+def _version(ctx: click.Context, _: click.Parameter, requested: bool) -> None:
+    if requested:
         click.echo(f"histoedge {__version__}")
         for row in edge.RUNTIMES.values():
             click.echo(f"{row.name} {row.installed_version() or f'not installed ({row.install})'}")
@@ -52,10 +52,15 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Versions found here."
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print the versions of histoedge and its runtimes.",
 )
 def main() -> None:
-    """Find metastatic tissue in lymph-node patches with a CNN that is small, fast and proven.
+    """Train, compress, verify and deploy a small CNN that detects metastatic tissue in lymph-node patches.
 
     DATA is a folder with PatchCamelyon's HDF5 files or the Kaggle competition's images, or the word `synthetic`.
     RUN is the folder of a run.

@@ -1,4 +1,4 @@
-"""Commands of the lab: run, train, tune, compress, export."""
+"""The commands run, train, tune, compress and export."""
 
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from histoedge.cli.options import (
     watch_options,
 )
 from histoedge.cli.output import print_json, print_rows
+from histoedge.edge.manifest import FORMATS
 
 
 @main.command("run")
@@ -50,7 +51,7 @@ def run_command(
     file: Path | None,
     as_json: bool,
 ) -> None:
-    """All stages: train, compress, export, verify, bench, report. Started again, it goes on where it stopped."""
+    """Run all stages: train, compress, export, verify, bench, report. An interrupted run resumes when started again."""
     from histoedge import benchmark, progress, reporting
 
     with progress.on_terminal() as show:
@@ -109,7 +110,7 @@ def train_command(
     file: Path | None,
     as_json: bool,
 ) -> None:
-    """Train the source network; killed and started again, it goes on after the last whole epoch."""
+    """Train the source network. When started again, it resumes after the last complete epoch."""
     from histoedge import progress
     from histoedge.lab import checkpoint
 
@@ -140,11 +141,17 @@ def train_command(
 @main.command("tune")
 @data_option
 @click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder of the study.")
-@click.option("--trials", type=click.IntRange(1), default=30, show_default=True, help="Trials that the study holds.")
-@click.option("--epochs", type=int, help="Passes over the training patches in a trial.  [default: 14]")
-@click.option("--patches", type=click.IntRange(2), help="Training patches, drawn by the seed.  [default: all]")
-@click.option("--network", "family", metavar="NAME", help="Keep this family's budget: nano, edge or accurate.")
-@click.option("--seed", type=int, help="Seed of everything that is drawn.  [default: 0]")
+@click.option(
+    "--trials", type=click.IntRange(1), default=30, show_default=True, help="Total number of trials in the study."
+)
+@click.option("--epochs", type=int, help="Epochs per trial.  [default: 14]")
+@click.option(
+    "--patches", type=click.IntRange(2), help="Number of training patches, drawn with the seed.  [default: all]"
+)
+@click.option(
+    "--network", "family", metavar="NAME", help="Stay within the budget of this family: nano, edge or accurate."
+)
+@click.option("--seed", type=int, help="Seed of all random numbers.  [default: 0]")
 @patches_on_option
 @config_option
 @verbose_option
@@ -164,8 +171,9 @@ def tune_command(
 ) -> None:
     """Search settings and architecture for a high AUC and a low int8 latency; writes DIR/best.toml.
 
-    Started again, or in several processes, it goes on with the study in DIR. `train --config DIR/best.toml` trains what
-    it chose: of the trials that none beats in both AUC and latency, the one with the highest AUC.
+    The study in DIR resumes when the command is started again; several processes can work on one study. best.toml is
+    the trial with the highest AUC among those that no other trial beats in both AUC and latency; to train it:
+    `histoedge train --config DIR/best.toml`.
     """
     from histoedge import progress
 
@@ -215,7 +223,7 @@ def compress_command(
     from histoedge.lab import export as exporting
 
     with progress.on_terminal() as show:
-        made = histoedge.compress(
+        checkpoints = histoedge.compress(
             run_folder,
             data=source,
             recipe=recipe_names,
@@ -226,14 +234,16 @@ def compress_command(
             progress=show,
         )
     rows = []
-    for one in made:
-        weights = checkpoint.path_of(run_folder, one.recipe)
-        rows.append({"recipe": one.recipe, "weights": str(weights), "valid_auc": round(one.valid_auc, 6)})
+    for compressed in checkpoints:
+        weights = checkpoint.path_of(run_folder, compressed.recipe)
+        rows.append({"recipe": compressed.recipe, "weights": str(weights), "valid_auc": round(compressed.valid_auc, 6)})
     print_rows(rows, as_json=as_json)
     if outdated := exporting.outdated(run_folder):
-        again = "".join(f" --recipe {recipe}" for recipe in dict.fromkeys(model.stem for model in outdated))
+        recipes = "".join(f" --recipe {recipe}" for recipe in dict.fromkeys(model.stem for model in outdated))
         names = ", ".join(str(model.relative_to(run_folder)) for model in outdated)
-        click.echo(f"{names}: of earlier weights; histoedge export {run_folder}{again} writes them anew", err=as_json)
+        click.echo(
+            f"{names}: exported from earlier weights; update: histoedge export {run_folder}{recipes}", err=as_json
+        )
 
 
 @main.command("export")
@@ -243,26 +253,32 @@ def compress_command(
     "recipe_names",
     multiple=True,
     metavar="R",
-    help="Repeatable, or `all`; default: all whose weights are there.",
+    help="Recipe, repeatable, or `all`.  [default: all recipes with weights in RUN]",
 )
 @click.option(
-    "--format", "formats", multiple=True, type=click.Choice(config.FORMATS), help="Repeatable; default: both."
+    "--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Format, repeatable.  [default: both]"
 )
-@click.option("--target-ort", default="1.15", show_default=True, metavar="X.Y", help="Oldest ONNX Runtime to serve.")
+@click.option(
+    "--target-ort",
+    default="1.15",
+    show_default=True,
+    metavar="X.Y",
+    help="Oldest ONNX Runtime that must run the files.",
+)
 @json_option
 def export_command(
     run_folder: Path, recipe_names: tuple[str, ...], formats: tuple[str, ...], target_ort: str, as_json: bool
 ) -> None:
-    """Write TFLite and ONNX files of RUN's recipes, each with its manifest and golden patches."""
+    """Export RUN's recipes as TFLite and ONNX files, each with its manifest and golden patches."""
     from histoedge.lab import checkpoint
 
     rows = [
-        {"model": str(made.model), "size_bytes": made.model.stat().st_size, "written": made.written}
-        for made in histoedge.export(run_folder, recipe=recipe_names, format=formats, target_ort=target_ort)
+        {"model": str(exported.model), "size_bytes": exported.model.stat().st_size, "written": exported.written}
+        for exported in histoedge.export(run_folder, recipe=recipe_names, format=formats, target_ort=target_ort)
     ]
     print_rows(rows, as_json=as_json)
-    here = {recipe.name for recipe in checkpoint.recipes_in(run_folder)}
-    missing = [name for name in config.DEFAULT_RECIPES if name not in here]
+    compressed = {recipe.name for recipe in checkpoint.recipes_in(run_folder)}
+    missing = [name for name in config.DEFAULT_RECIPES if name not in compressed]
     if missing and not recipe_names:
-        to_do = f"histoedge compress {run_folder} --data DATA"
-        click.echo(f"not compressed yet: {', '.join(missing)}; to make them: {to_do}", err=as_json)
+        command = f"histoedge compress {run_folder} --data DATA"
+        click.echo(f"not compressed yet: {', '.join(missing)}; next: {command}", err=as_json)

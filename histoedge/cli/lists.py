@@ -16,9 +16,9 @@ from histoedge.cli.output import print_rows
 @click.argument("what", type=click.Choice(["networks", "recipes", "runtimes", "settings"]))
 @json_option
 def list_command(what: str, as_json: bool) -> None:
-    """What can be asked for: networks, recipes, runtimes, and every key of a settings file."""
+    """List the available networks, recipes or runtimes, or all keys of a settings file."""
     rows = _LISTS[what]()
-    if what == "settings" and not as_json:  # defaults as they are written in the file
+    if what == "settings" and not as_json:  # in the notation of the file
         rows = [{**row, "default": None if row["default"] is None else json.dumps(row["default"])} for row in rows]
     print_rows(rows, as_json=as_json)
 
@@ -41,7 +41,7 @@ def _runtimes() -> list[dict[str, Any]]:
             "version": row.installed_version(),
             "install": None if row.installed() else row.install,
         }
-        for row in edge.known().values()
+        for row in edge.all_runtimes().values()
     ]
 
 

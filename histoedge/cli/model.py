@@ -1,4 +1,4 @@
-"""Commands on one exported model: verify, predict, explain, embed, diff, doctor, info."""
+"""The commands on an exported model: verify, predict, explain, embed, diff, doctor and info."""
 
 import dataclasses
 import sys
@@ -22,14 +22,16 @@ SELFTEST = "python -m edge selftest ."
 @click.argument("model", type=PATH)
 @click.option("--data", "source", metavar="DATA", help="Also compare with the source network on the test split.")
 @click.option(
-    "--layers", is_flag=True, help="Also say which layer of an int8 file errs most; with --data on 256 valid patches."
+    "--layers",
+    is_flag=True,
+    help="Also measure the error of each layer of an int8 file; with --data on 256 valid patches.",
 )
 @no_cache_option
 @json_option
 def verify_command(model: Path, source: str | None, layers: bool, no_cache: bool, as_json: bool) -> None:
-    """Recompute the golden patches of MODEL on every runtime installed; exit code 3 when an answer is wrong.
+    """Run MODEL's golden patches on each installed runtime; exit code 3 when a logit is wrong.
 
-    An int8 file must also run in integers, and with --data answer as the same recipe's file in the other format does.
+    An int8 file must also compute in integers, and with --data match the file of the same recipe in the other format.
     """
     from histoedge import progress
 
@@ -46,15 +48,15 @@ def verify_command(model: Path, source: str | None, layers: bool, no_cache: bool
                 click.echo(check.operators_line())
         if verdict.output_quantum is not None:
             click.echo(_sums(verdict.may_saturate))
-        for found in (verdict.comparison, verdict.twin):
-            if found is not None:
-                print_rows([dataclasses.asdict(found)])
+        for comparison in (verdict.comparison, verdict.twin):
+            if comparison is not None:
+                print_rows([dataclasses.asdict(comparison)])
         click.echo(f"{verdict.model}: {'passed' if verdict.passed else 'FAILED'} (tolerance {verdict.tolerance:.4g})")
         if verdict.advice is not None:
             print_rows(dataclasses.asdict(error) for error in verdict.layers)
             click.echo(verdict.advice)
     if verdict.not_kept is not None:
-        click.echo(f"histoedge: the verdict is not kept: {verdict.not_kept}", err=True)
+        click.echo(f"histoedge: the verdict was not saved: {verdict.not_kept}", err=True)
     if not verdict.passed:
         reason = "verification failed; do not ship this file" if verdict.outdated is None else verdict.outdated
         raise ComparisonFailed(f"{model}: {reason}")
@@ -62,10 +64,10 @@ def verify_command(model: Path, source: str | None, layers: bool, no_cache: bool
 
 def _sums(may_saturate: Sequence[str]) -> str:
     if not may_saturate:
-        return "sums: proved to fit 16 bits, so that CPUs without VNNI answer alike"
+        return "sums: proved to fit in 16 bits; CPUs without VNNI return the same logits"
     return (
         f"sums: may overflow 16 bits on CPUs without VNNI in {', '.join(may_saturate)}; "
-        "histoedge.edge asks ONNX Runtime for exact sums, OpenVINO for floats; another host must set "
+        "histoedge.edge requests exact sums from ONNX Runtime and floats from OpenVINO; other programs must set "
         "session.x64quantprecision"
     )
 
@@ -74,12 +76,14 @@ def _sums(may_saturate: Sequence[str]) -> str:
 @click.argument("model", type=PATH)
 @click.argument("places", nargs=-1, required=True, type=PATH, metavar="IMAGE|FOLDER...")
 @click.option(
-    "--csv", "csv_file", type=PATH, metavar="F", help="Write the columns id,label (probability) to this file."
+    "--csv", "csv_file", type=PATH, metavar="F", help="Write columns id,label (label: the probability) to this file."
 )
 @click.option(
-    "--at", metavar="NAME", help="Decide at this operating point, see `histoedge info`, such as 'specificity 0.95'."
+    "--at", metavar="NAME", help="Operating point for the verdict, such as 'specificity 0.95'; see `histoedge info`."
 )
-@click.option("--runtime", type=click.Choice(list(edge.RUNTIMES)), help="Default: the first installed.")
+@click.option(
+    "--runtime", type=click.Choice(list(edge.RUNTIMES)), help="Runtime to use.  [default: the first installed]"
+)
 @threads_option
 @json_option
 def predict_command(
@@ -91,11 +95,11 @@ def predict_command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Tumour probability of single patches and folders of them: as given, a folder's files by name."""
+    """Predict the tumour probability of patches, in the order given; folders sorted by file name."""
     if at is not None and csv_file is not None:
-        raise click.UsageError("--csv writes probabilities, which --at does not change; give one of the two")
-    watched = csv_file is not None and sys.stderr.isatty()
-    with click.progressbar(length=1, label="predict", file=sys.stderr, hidden=not watched) as bar:
+        raise click.UsageError("--csv writes probabilities, which --at does not change; use only one of them")
+    show_bar = csv_file is not None and sys.stderr.isatty()
+    with click.progressbar(length=1, label="predict", file=sys.stderr, hidden=not show_bar) as bar:
 
         def show(what: str, done: int, total: int, note: str = "") -> None:
             bar.length = total
@@ -110,18 +114,24 @@ def predict_command(
         else:
             click.echo(f"{csv_file}: {len(predictions)} images")
     elif as_json:
-        print_json([{**dataclasses.asdict(one), "id": one.id} for one in predictions])
+        print_json([{**dataclasses.asdict(row), "id": row.id} for row in predictions])
     else:
-        for one in predictions:
-            click.echo(f"{one.probability:.4f}  {'tumour' if one.positive else 'normal'}  {one.path}")
+        for row in predictions:
+            click.echo(f"{row.probability:.4f}  {'tumour' if row.positive else 'normal'}  {row.path}")
 
 
 @main.command("explain")
 @click.argument("model", type=PATH)
 @click.argument("places", nargs=-1, type=PATH, metavar="[IMAGE|FOLDER]...")
-@click.option("--data", "source", metavar="DATA", help="Also or instead: the valid split of a data set.")
-@click.option("--out", type=PATH, default=Path("explain"), show_default=True, metavar="DIR", help="For the pictures.")
-@click.option("--runtime", type=click.Choice(list(edge.RUNTIMES)), help="Of an exported file; default: as predict.")
+@click.option("--data", "source", metavar="DATA", help="Data set; explain patches of its valid split.")
+@click.option(
+    "--out", type=PATH, default=Path("explain"), show_default=True, metavar="DIR", help="Folder of the pictures."
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(list(edge.RUNTIMES)),
+    help="Runtime of an exported file.  [default: the first installed]",
+)
 @no_cache_option
 @json_option
 def explain_command(
@@ -133,40 +143,42 @@ def explain_command(
     no_cache: bool,
     as_json: bool,
 ) -> None:
-    """Where MODEL looked: heat maps of patches, and how much of the evidence lies in the centre 32 x 32 px.
+    """Draw where MODEL looks: heat maps of patches, and the share of the evidence in the central 32 x 32 px.
 
-    MODEL is an exported file (occlusion) or a run's weights file (occlusion and Grad-CAM). With --data, a contact
-    sheet of the most confident right and wrong patches and the evidence of 256 patches, all of the valid split.
+    MODEL is an exported file (occlusion) or a run's weights file (occlusion and Grad-CAM). With --data, also a contact
+    sheet of the most confident right and wrong patches, and the evidence of 256 patches, both from the valid split.
     """
     from histoedge import progress
 
     with progress.on_terminal() as show:
-        found = histoedge.explain(
+        explained = histoedge.explain(
             model, places, data=source, out=out, runtime=runtime, no_cache=no_cache, progress=show
         )
-    evidence = [dataclasses.asdict(row) for row in found.evidence]
+    evidence = [dataclasses.asdict(row) for row in explained.evidence]
     if as_json:
-        document = {"images": found.images, "evidence": evidence, "contact_sheet": found.contact_sheet}
+        document = {"images": explained.images, "evidence": evidence, "contact_sheet": explained.contact_sheet}
         print_json({"model": str(model), **document})
         return
-    if found.images:
-        print_rows(found.images)
+    if explained.images:
+        print_rows(explained.images)
     print_rows(evidence)
-    if found.contact_sheet is not None:
-        click.echo(f"contact sheet  {found.contact_sheet}")
+    if explained.contact_sheet is not None:
+        click.echo(f"contact sheet  {explained.contact_sheet}")
 
 
 @main.command("embed")
 @click.argument("model", type=PATH)
-@click.option("--into", required=True, type=PATH, metavar="DIR", help="Folder to write: empty, or embedded before.")
+@click.option(
+    "--into", required=True, type=PATH, metavar="DIR", help="Folder to write: new, empty, or written by embed before."
+)
 @json_option
 def embed_command(model: Path, into: Path, as_json: bool) -> None:
-    """Write one folder to copy: MODEL, the code that runs it without histoedge, a self-test, examples and a page."""
-    written = histoedge.embed(model, into=into)
+    """Write one folder to copy: MODEL, the code to run it without histoedge, a self-test, examples and a README."""
+    paths = histoedge.embed(model, into=into)
     if as_json:
-        print_json({"model": str(model), "into": str(into), "files": [path.as_posix() for path in written]})
+        print_json({"model": str(model), "into": str(into), "files": [path.as_posix() for path in paths]})
         return
-    click.echo(f"{into}: {len(written)} files; README.md tells how to use them\nnext: cd {into} && {SELFTEST}")
+    click.echo(f"{into}: {len(paths)} files; instructions: README.md\nnext: cd {into} && {SELFTEST}")
 
 
 @main.command("diff")
@@ -181,16 +193,16 @@ def embed_command(model: Path, into: Path, as_json: bool) -> None:
 )
 @json_option
 def diff_command(a: Path, b: Path, results: tuple[Path, Path] | None, as_json: bool) -> None:
-    """What changed from model A to model B, and does it need a new validation? For change control; it is no gate."""
-    found = histoedge.diff(a, b, results=results)
+    """Compare model B with model A: what changed, and is a new validation needed? For change control, not a gate."""
+    difference = histoedge.diff(a, b, results=results)
     if as_json:
-        print_json(found.as_json())
+        print_json(difference.as_json())
         return
-    for table in (found.table(), found.measured_table()):
+    for table in (difference.table(), difference.measured_table()):
         if table:
             print_rows(table)
             click.echo()
-    for line in found.lines():
+    for line in difference.lines():
         click.echo(line)
 
 
@@ -199,13 +211,14 @@ def diff_command(a: Path, b: Path, results: tuple[Path, Path] | None, as_json: b
 @click.argument("logits", type=PATH, metavar="LOGITS.csv")
 @json_option
 def doctor_command(place: Path, logits: Path, as_json: bool) -> None:
-    """Name the mistake behind LOGITS.csv: what a program that embeds the model got for its golden patches.
+    """Find the mistake that explains LOGITS.csv, your program's logits of the golden patches.
 
-    A line for each golden patch, in their order. `python -m histoedge.edge golden MODEL --into DIR` writes them.
+    The file has one line per golden patch, in the order of the patches. To write the patches:
+    `python -m histoedge.edge golden MODEL --into DIR`.
     """
-    from histoedge.edge import __main__ as checks
+    from histoedge.edge import __main__ as commands
 
-    diagnosis = checks.examine(place, logits)
+    diagnosis = commands.examine(place, logits)
     if as_json:
         print_json(diagnosis.as_json())
     else:
@@ -219,7 +232,7 @@ def doctor_command(place: Path, logits: Path, as_json: bool) -> None:
 @click.argument("model", type=PATH)
 @json_option
 def info_command(model: Path, as_json: bool) -> None:
-    """What MODEL's manifest says, after checking its hashes, and whether a passing verdict lies beside it."""
+    """Print MODEL's manifest, after checking its hashes, and whether it has a passing verdict."""
     from histoedge import verification as verifying
     from histoedge.edge import golden as goldens
     from histoedge.edge import manifest as manifests
@@ -246,7 +259,7 @@ def info_command(model: Path, as_json: bool) -> None:
 
 
 def _operating_points(points: Sequence[OperatingPoint]) -> Iterable[str]:
-    """A line for each; ``none`` where there is none."""
+    """Yield a line for each point, or ``none``."""
     for point in points:
         yield (
             f"{point.name}: probability {point.threshold:.4f} or above; on valid sensitivity {point.sensitivity:.4f} "

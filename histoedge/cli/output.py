@@ -1,4 +1,4 @@
-"""What commands print: aligned tables, or one JSON document."""
+"""Print aligned tables, or one JSON document."""
 
 import itertools
 import json
@@ -12,30 +12,40 @@ import click
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     click.echo(json.dumps(document, indent=1, default=str))
 
 
 def print_rows(rows: Iterable[dict[str, Any]], *, as_json: bool = False) -> None:
-    """Rows as an aligned table, in a terminal no wider than that, or as JSON."""
+    """Print rows as an aligned table that fits the terminal, or as JSON.
+
+    Columns of numbers are right-aligned, columns of text left-aligned.
+    """
     rows = list(rows)
     if as_json:
         print_json(rows)
         return
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = [columns] + [[_shown(row.get(column)) for column in columns] for row in rows]
-    for line in _aligned(table, shutil.get_terminal_size().columns if sys.stdout.isatty() else None):
+    table = [columns] + [[_cell(row.get(column)) for column in columns] for row in rows]
+    numeric = [_is_numeric([row.get(column) for row in rows]) for column in columns]
+    for line in _lines(table, numeric, shutil.get_terminal_size().columns if sys.stdout.isatty() else None):
         click.echo(line)
 
 
-def _shown(value: Any) -> str:
+def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _aligned(table: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
-    """Lines of the table; with a ``width``, the widest cells go on below themselves, between words, to keep to it."""
+def _is_numeric(values: Sequence[Any]) -> bool:
+    """Whether a column contains numbers only; None stands for a missing value."""
+    present = [value for value in values if value is not None]
+    return bool(present) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)
+
+
+def _lines(table: Sequence[Sequence[str]], numeric: Sequence[bool], width: int | None = None) -> list[str]:
+    """Return the lines of the table; with a ``width`` the widest columns are wrapped between words to fit it."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     words = [max(len(word) for row in table for word in row[column].split() or [""]) for column in range(len(widths))]
     while width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
@@ -47,5 +57,7 @@ def _aligned(table: Sequence[Sequence[str]], width: int | None = None) -> list[s
     for row in table:
         cells = [textwrap.wrap(cell, wide) or [""] for cell, wide in zip(row, widths, strict=True)]
         for line in itertools.zip_longest(*cells, fillvalue=""):
-            lines.append("  ".join(cell.ljust(wide) for cell, wide in zip(line, widths, strict=True)).rstrip())
+            columns = zip(line, widths, numeric, strict=True)
+            padded = (cell.rjust(wide) if right else cell.ljust(wide) for cell, wide, right in columns)
+            lines.append("  ".join(padded).rstrip())
     return lines

@@ -1,4 +1,4 @@
-"""The command on whole slides: scan."""
+"""The command scan."""
 
 from pathlib import Path
 
@@ -9,19 +9,30 @@ from histoedge import edge
 from histoedge.cli.group import main
 from histoedge.cli.options import PATH, json_option
 from histoedge.cli.output import print_json
+from histoedge.edge.patches import PATCH_PX
 
 
 @main.command("scan")
 @click.argument("places", nargs=-1, required=True, type=PATH, metavar="SLIDE|FOLDER...")
-@click.option("--model", required=True, type=PATH, help="An exported file.")
-@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder to write: DIR/<slide>/ for each.")
-@click.option("--um-per-px", type=click.FloatRange(0.01, 100), help="Of the finest level, whatever the slide says.")
-@click.option("--at", metavar="NAME", help="Threshold of this operating point, such as 'specificity 0.95'.")
-@click.option("--everywhere", is_flag=True, help="Not only where tissue is found.")
-@click.option("--field", "field_px", type=click.IntRange(96), help="Side of what is read at once, in pixels.")
-@click.option("--workers", type=click.IntRange(1), help="Cores to keep busy.  [default: all]")
-@click.option("--scheduler", metavar="ADDRESS", help="Let the workers of this Dask cluster compute.")
-@click.option("--runtime", type=click.Choice(list(edge.known())), help="Default: the first installed.")
+@click.option("--model", required=True, type=PATH, help="Exported file.")
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder to write, DIR/<slide>/ for each slide.")
+@click.option(
+    "--um-per-px",
+    type=click.FloatRange(0.01, 100),
+    help="Resolution of level 0 in um/px; overrides the slide's metadata.",
+)
+@click.option(
+    "--at", metavar="NAME", help="Operating point for the verdict, such as 'specificity 0.95'; see `histoedge info`."
+)
+@click.option("--everywhere", is_flag=True, help="Scan the whole slide, not only its tissue.")
+@click.option(
+    "--field", "field_px", type=click.IntRange(PATCH_PX), help="Side in pixels of the region that is read at once."
+)
+@click.option("--workers", type=click.IntRange(1), help="Number of CPU cores to use.  [default: all]")
+@click.option("--scheduler", metavar="ADDRESS", help="Compute on the workers of this Dask cluster.")
+@click.option(
+    "--runtime", type=click.Choice(list(edge.all_runtimes())), help="Runtime to use.  [default: the first installed]"
+)
 @json_option
 def scan_command(
     places: tuple[Path, ...],
@@ -38,8 +49,8 @@ def scan_command(
 ) -> None:
     """Map whole slides: a verdict for each 32 x 32 px square, as pictures, OME-TIFF, GeoJSON, table and page.
 
-    Killed and started again, it goes on; slides that are done are kept. A slide that cannot be read is told, and the
-    others are scanned all the same; then the exit code is 1.
+    An interrupted scan resumes; finished slides are kept. Unreadable slides are listed at the end; the others are
+    scanned, and the exit code is 1.
     """
     from histoedge import progress
     from histoedge.scanning import batch as slides
@@ -57,7 +68,7 @@ def scan_command(
             scheduler=scheduler,
             runtime=runtime,
             progress=show,
-            tell=lambda outcome: None if as_json or outcome.status == "failed" else click.echo(outcome.line()),
+            on_outcome=lambda outcome: None if as_json or outcome.status == "failed" else click.echo(outcome.line()),
         )
     if as_json:
         print_json([outcome.as_json() for outcome in outcomes])

@@ -7,7 +7,6 @@ from histoedge.config.fields import meaning, setting, setting_rows, unknown_name
 from histoedge.config.file import KINDS, TABLES, compress_settings, read_toml, resolve, typed_values
 from histoedge.config.recipe import (
     DEFAULT_RECIPES,
-    FORMATS,
     RECIPES,
     Precision,
     Recipe,
@@ -19,7 +18,6 @@ from histoedge.config.settings import SCENARIOS, BenchPlan, CompressConfig, Devi
 
 __all__ = [
     "DEFAULT_RECIPES",
-    "FORMATS",
     "KINDS",
     "RECIPES",
     "SCENARIOS",

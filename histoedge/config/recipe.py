@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Literal, cast
 
 from histoedge.config.fields import unknown_name
+from histoedge.edge.manifest import FORMATS
 
 Precision = Literal["fp32", "fp16", "int8"]
 
 DEFAULT_RECIPES = ("fp32", "fp16", "int8", "prune50", "prune50_int8")
-FORMATS = ("tflite", "onnx")
 
 Scheme = Literal["none", "prune", "2of4", "cluster16", "slim"]
 

@@ -4,6 +4,6 @@ Patches stay where they are until they are asked for, so that a data set larger 
 """
 
 from histoedge.data.sources import has, load
-from histoedge.data.split import CHUNK_PATCHES, LABEL_PX, PATCH_PX, SPLITS, Split
+from histoedge.data.split import CHUNK_PATCHES, SPLITS, Split, evenly_spaced
 
-__all__ = ["CHUNK_PATCHES", "LABEL_PX", "PATCH_PX", "SPLITS", "Split", "has", "load"]
+__all__ = ["CHUNK_PATCHES", "SPLITS", "Split", "evenly_spaced", "has", "load"]

@@ -6,12 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from histoedge.lock import flock
 from histoedge.progress import Progress
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is kept there
-    fcntl = None  # type: ignore[assignment]
 
 FOLDER = ".histoedge"
 SAMPLE = 16  # patches that are compared before what was kept is believed
@@ -34,7 +30,7 @@ def writable(found: Sequence[Path], *, progress: Progress) -> Iterator[Path | No
 
     ``progress`` is told where another process holds it, which is waited for.
     """
-    for place in found if fcntl is not None else ():
+    for place in found:
         try:
             place.mkdir(parents=True, exist_ok=True)
             lock = open(place / "lock", "ab")  # noqa: SIM115  (closed below)
@@ -43,7 +39,7 @@ def writable(found: Sequence[Path], *, progress: Progress) -> Iterator[Path | No
         with lock:
             try:
                 _lock(lock.fileno(), place, progress)
-            except OSError:  # a file system without locks
+            except OSError:  # a file system without locks, or Windows
                 continue
             yield place
             return
@@ -52,9 +48,9 @@ def writable(found: Sequence[Path], *, progress: Progress) -> Iterator[Path | No
 
 def _lock(descriptor: int, place: Path, progress: Progress) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(descriptor, wait=False)
     except BlockingIOError:
         what, note = "wait for another command", f"it writes {place}"
         progress(what, 0, 1, note)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        flock(descriptor, wait=True)
         progress(what, 1, 1, note)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from histoedge.data import image
-from histoedge.data.split import PATCH_PX
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import PATCH_PX
 
 PATCH_BYTES = PATCH_PX * PATCH_PX * 3
 BLOCK = 128  # images of one request: less than a tenth of a second

@@ -1,7 +1,6 @@
 """The SHA-1 of every patch's raw RGB bytes, found in several threads and kept from one command to the next."""
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from histoedge import files
+from histoedge import cpus, files
 from histoedge.data import cache_folder, hdf5
-from histoedge.data.split import CHUNK_PATCHES, Patches
+from histoedge.data.split import CHUNK_PATCHES, Patches, evenly_spaced
 from histoedge.edge.errors import ModelError
 from histoedge.progress import Progress, silent
 
@@ -21,11 +20,6 @@ DIGEST_BYTES = 20
 FORMAT = 1
 MANY = 10_000  # patches that take a second
 MOST_THREADS = 8  # each holds CHUNK_PATCHES patches
-
-
-def cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def of(patches: Patches, *, what: str = "hash, patches", progress: Progress = silent) -> tuple[bytes, ...]:
@@ -37,7 +31,7 @@ def of(patches: Patches, *, what: str = "hash, patches", progress: Progress = si
         DataError: a patch that cannot be read.
     """
     found: list[bytes] = []
-    count, threads = len(patches), min(cpus(), MOST_THREADS)
+    count, threads = len(patches), min(cpus.usable(), MOST_THREADS)
     waiting: deque[Future[list[bytes]]] = deque()
     progress(what, 0, count, "their SHA-1, once" if count > MANY else "")
     with ThreadPoolExecutor(threads) as pool:
@@ -88,7 +82,7 @@ def find(
 
 def sample(count: int) -> list[int]:
     """Some rows of so many, the first and the last among them."""
-    return sorted({int(row) for row in np.linspace(0, count - 1, min(count, cache_folder.SAMPLE))})
+    return [int(row) for row in evenly_spaced(count, cache_folder.SAMPLE)]
 
 
 def as_array(digests: Sequence[bytes]) -> np.ndarray:

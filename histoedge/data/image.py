@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from histoedge.data.split import PATCH_PX
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import PATCH_PX
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 LARGEST_FILE_BYTES = 1 << 22

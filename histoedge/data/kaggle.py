@@ -15,8 +15,9 @@ import numpy as np
 
 from histoedge.data import cache_folder, image, pack, table
 from histoedge.data.rows import Chosen
-from histoedge.data.split import PATCH_PX, SPLITS, Split, read_rows
+from histoedge.data.split import SPLITS, Split, read_rows
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import PATCH_PX
 from histoedge.progress import Progress, silent
 
 LABELS = "train_labels.csv"

@@ -18,11 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from histoedge import cpus
 from histoedge.data import cache_folder, decoder, digests, hdf5, image, pcam
 from histoedge.data.decoder import PATCH_BYTES
 from histoedge.data.rows import Chosen, FileRows
-from histoedge.data.split import PATCH_PX, Patches
+from histoedge.data.split import Patches
 from histoedge.edge.errors import DataError, ModelError
+from histoedge.edge.patches import PATCH_PX
 from histoedge.files import WriteError
 from histoedge.progress import Progress, silent
 
@@ -143,7 +145,7 @@ def unpacked(images: Images, *, progress: Progress = silent) -> tuple[bytes, ...
     what = f"decode {images.folder.name}, images"
     progress(what, 0, len(images), "to find equal ones; nothing is kept")
     waiting = decoder.blocks(images.folder, images.names)
-    with closing(decoder.decode_all(waiting, processes=digests.cpus())) as decoding:
+    with closing(decoder.decode_all(waiting, processes=cpus.usable())) as decoding:
         for block, decoded in decoding:
             if decoded.error is not None:
                 raise DataError(decoded.error)
@@ -211,7 +213,7 @@ def _pack(images: Images, place: Path, held: _Held, progress: Progress) -> None:
     with (
         _flushed(place / PACK),
         open(place / JOURNAL, "ab", buffering=0) as journal,
-        closing(decoder.decode_all(waiting, processes=digests.cpus())) as decoding,
+        closing(decoder.decode_all(waiting, processes=cpus.usable())) as decoding,
     ):
         journal.write(b"\n")  # the last line may be half of one
         for block, decoded in decoding:

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from histoedge.data.split import PATCH_PX
 from histoedge.edge import drift
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import PATCH_PX
 
 DAB = (0.27, 0.57, 0.78)  # completes the basis: there is none in these slides
 STAINS = np.array([drift.HAEMATOXYLIN, drift.EOSIN, DAB], np.float32)

@@ -7,8 +7,9 @@ import numpy as np
 
 from histoedge import files
 from histoedge.data.sources import load
-from histoedge.data.split import LABEL_PX, PATCH_PX, Split
+from histoedge.data.split import Split
 from histoedge.edge import drift
+from histoedge.edge.patches import LABEL_PX, PATCH_PX
 from histoedge.progress import Progress, silent
 
 GRID = (4, 8)  # rows and columns of patches per class

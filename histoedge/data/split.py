@@ -9,11 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import PATCH_PX
 
 SPLITS = ("train", "valid", "test")
-PATCH_PX = 96
-LABEL_PX = 32
 CHUNK_PATCHES = 512  # 14 MB
+
+
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """Return at most ``most`` of the indices 0 to ``count`` - 1, ascending and evenly spaced, with both ends."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
 class Patches(Protocol):

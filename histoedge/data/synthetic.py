@@ -17,9 +17,10 @@ from scipy import ndimage
 
 from histoedge import files
 from histoedge.data import hdf5, pcam
-from histoedge.data.split import LABEL_PX, PATCH_PX, SPLITS, Split
+from histoedge.data.split import SPLITS, Split
 from histoedge.edge import drift
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import LABEL_PX, PATCH_PX
 from histoedge.progress import Progress, silent
 
 PATCHES: Mapping[str, int] = {"train": 4000, "valid": 800, "test": 1000}

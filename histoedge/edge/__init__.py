@@ -1,7 +1,7 @@
-"""The part that ships: raw pixels in, one tumour logit out.
+"""The deployed part: raw pixels in, one tumour logit out.
 
-Needs the standard library, numpy and one interpreter, which is imported when a model is opened.
-This folder can be copied by itself under any name.
+It needs the standard library, numpy and one interpreter, which is imported when a model is opened.
+The folder can be copied on its own and renamed.
 
     runner = load("int8.onnx")
     logits = runner.predict(patches)          # uint8 (N, 96, 96, 3) RGB -> float32 (N, 1, 1, 1)
@@ -12,7 +12,7 @@ This folder can be copied by itself under any name.
 from .manifest import Manifest
 from .patches import check_patches
 from .runner import ExportedRunner
-from .runtimes import RUNTIMES, VARIANTS, Operator, Runner, Runtime, known, load, operators
+from .runtimes import RUNTIMES, VARIANTS, Operator, Runner, Runtime, all_runtimes, load, operators
 
 __all__ = [
     "RUNTIMES",
@@ -22,8 +22,8 @@ __all__ = [
     "Operator",
     "Runner",
     "Runtime",
+    "all_runtimes",
     "check_patches",
-    "known",
     "load",
     "operators",
 ]

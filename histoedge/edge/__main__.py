@@ -1,6 +1,6 @@
-"""``python -m histoedge.edge``: the self-test and the doctor, for the machine that embeds the model.
+"""``python -m histoedge.edge``: self-test, golden patches and doctor, for the machine that embeds the model.
 
-Exit codes: 0 pass; 1 a deliberate error, one line on stderr; 2 wrong usage; 3 the comparison failed.
+Exit codes: 0 pass; 1 an error, one line on stderr; 2 wrong usage; 3 the comparison failed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from .selftest import model, selftest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit code."""
+    """Run one command and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
@@ -33,54 +33,60 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description="Check an embedded model.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: Any, told: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=told, description=told)
-        made.add_argument("place", type=Path, metavar="DIR|MODEL", help="an exported file, or the folder that holds it")
-        made.add_argument("--json", action="store_true", help="one JSON document on stdout")
-        made.set_defaults(command=function)
-        return made
+    def command(name: str, function: Any, summary: str) -> argparse.ArgumentParser:
+        subparser = commands.add_parser(name, help=summary, description=summary)
+        subparser.add_argument("place", type=Path, metavar="DIR|MODEL", help="an exported file, or a folder with one")
+        subparser.add_argument("--json", action="store_true", help="print one JSON document")
+        subparser.set_defaults(command=function)
+        return subparser
 
-    command("selftest", _selftest, "check every hash, and the golden patches on each runtime installed")
-    golden = command("golden", _golden, "write the golden patches as PPM files, and the logits to expect")
+    command("selftest", _selftest, "check all hashes, and run the golden patches on each installed runtime")
+    golden = command("golden", _golden, "write the golden patches as PPM files, and their expected logits")
     golden.add_argument("--into", type=Path, required=True, metavar="FOLDER", help="folder to write")
-    doctor = command("doctor", _doctor, "name the mistake behind the logits that your program got for them")
-    doctor.add_argument("logits", type=Path, metavar="LOGITS.csv", help="one logit per golden patch, in their order")
+    doctor = command("doctor", _doctor, "find the mistake that explains your program's logits of the golden patches")
+    doctor.add_argument(
+        "logits", type=Path, metavar="LOGITS.csv", help="one logit per golden patch, in the order of the patches"
+    )
     return parser
 
 
 def _selftest(options: argparse.Namespace) -> int:
-    found = selftest(options.place)
+    report = selftest(options.place)
     if options.json:
-        _print_json(found.as_json())
+        _print_json(report.as_json())
     else:
-        for check in found.checks:
+        for check in report.checks:
             print(check)
-        print("pass" if found.passed else "FAILED")
-    return 0 if found.passed else ComparisonFailed.exit_code
+        print("pass" if report.passed else "FAILED")
+    return 0 if report.passed else ComparisonFailed.exit_code
 
 
 def _golden(options: argparse.Namespace) -> int:
     path = model(options.place)
-    written = write_golden(goldens.read_golden(path, manifests.read(path)), options.into)
+    files = write_golden(goldens.read_golden(path, manifests.read(path)), options.into)
     if options.json:
-        _print_json({"format": 1, "files": [str(one) for one in written]})
+        _print_json({"format": 1, "files": [str(file) for file in files]})
     else:
-        print(f"{options.into}: {len(written) - 1} golden patches and the logits to expect, {written[-1].name}")
+        print(f"{options.into}: {len(files) - 1} golden patches, and their expected logits in {files[-1].name}")
     return 0
 
 
 def examine(place: Path, logits: Path) -> Diagnosis:
-    """What the logits in a CSV file, those of the golden patches, say about the program that got them.
+    """Diagnose a program by its logits of the golden patches.
+
+    Args:
+        place: a model file, or a folder with one model file.
+        logits: CSV file, one logit per golden patch.
 
     Raises:
-        ModelError: ``place`` is no model and holds none, or several; a file missing, unreadable or altered.
-        DataError: logits that are missing, unreadable, or of another number.
-        RuntimeUnavailable: no runtime installed opens the model.
+        ModelError: ``place`` is no model, or a folder with none or several; a file is missing, unreadable or altered.
+        DataError: the logits are missing or unreadable, or their number differs from the number of patches.
+        RuntimeUnavailable: no installed runtime opens the model.
     """
     path = model(place)
     manifest = manifests.read(path)
     golden = goldens.read_golden(path, manifest)
-    found = read_logits(logits, len(golden.logits))
+    values = read_logits(logits, len(golden.logits))
     case = Case(
         golden.patches,
         golden.logits,
@@ -90,7 +96,7 @@ def examine(place: Path, logits: Path) -> Diagnosis:
         um_per_px=manifest.um_per_px,
         saturated=golden.saturated,
     )
-    return diagnose(case, found)
+    return diagnose(case, values)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -1,12 +1,12 @@
-"""Every deliberate error of histoedge: one small tree, caught once, in the command line.
+"""The error classes of histoedge; the command line catches them in one place.
 
-A message is one line: what was found, where, what was expected, what to do.
-Anything that is not a ``HistoedgeError`` is a bug and keeps its traceback.
+A message is one line: what is wrong, where, what was expected, what to do.
+Any other exception is a bug and keeps its traceback.
 """
 
 
 class HistoedgeError(Exception):
-    """A deliberate error: the command line prints its one line and exits with ``exit_code``."""
+    """An expected error: the command line prints its message, one line, and exits with ``exit_code``."""
 
     exit_code = 1
 
@@ -16,7 +16,7 @@ class ConfigError(HistoedgeError):
 
 
 class DataError(HistoedgeError):
-    """A data set, patch or image that is missing, unreadable or not what it should be."""
+    """A data set, patch or image that is missing, unreadable or invalid."""
 
 
 class ModelError(HistoedgeError):

@@ -1,4 +1,4 @@
-"""The golden patches beside a model: raw pixels and the logits that every runtime must give for them."""
+"""The golden patches next to a model: raw pixels, and the logits that every runtime must return for them."""
 
 import hashlib
 import io
@@ -24,15 +24,16 @@ NPY_HEADER = re.compile(
     rb"'shape': \((\d{1,9}(?:, \d{1,9}){0,3}),?\), \} *\n",
     re.DOTALL,
 )
-"""What NumPy writes before an array: its own reader evaluates this text, and fails in many ways where it is forged."""
+"""The header that NumPy writes before an array. NumPy's own reader evaluates this text as Python, which is not safe for
+forged files."""
 
 
 @dataclass(frozen=True)
 class Golden:
     """Synthetic patches, uint8 (N, 96, 96, 3), with labels, uint8 (N,), and expected logits, float32 (N,).
 
-    ``saturated`` are the logits, float32 (N,), that ONNX Runtime gives on x86 CPUs without VNNI unless it is asked for
-    exact sums; None where the manifest's ``may_saturate`` is empty or the file was exported without them.
+    ``saturated`` are the logits, float32 (N,), that ONNX Runtime returns on x86 CPUs without VNNI when exact sums are
+    off; None where the manifest's ``may_saturate`` is empty or the file was exported without them.
     """
 
     patches: np.ndarray
@@ -47,10 +48,10 @@ def golden_path(model: Path) -> Path:
 
 
 def checked_golden_bytes(model: Path, manifest: Manifest) -> bytes:
-    """The bytes of the golden file beside ``model``, hashed.
+    """Return the bytes of the golden file next to ``model``, after checking their SHA-256.
 
     Raises:
-        ModelError: missing, too large, or not the bytes that the manifest names.
+        ModelError: missing, too large, or with another SHA-256 than the manifest states.
     """
     path = golden_path(model)
     if not path.is_file():
@@ -62,7 +63,7 @@ def checked_golden_bytes(model: Path, manifest: Manifest) -> bytes:
 
 
 def read_golden(model: Path, manifest: Manifest) -> Golden:
-    """The golden patches beside ``model``, hash and shapes checked.
+    """Return the golden patches next to ``model``, after checking hash and shapes.
 
     Raises:
         ModelError: missing, altered, or not arrays of the expected shapes.
@@ -70,32 +71,39 @@ def read_golden(model: Path, manifest: Manifest) -> Golden:
     path, content = golden_path(model), checked_golden_bytes(model, manifest)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as arrays:
-            wanted = {**GOLDEN_ARRAYS, **(SATURATED if "saturated.npy" in arrays.namelist() else {})}
-            golden = Golden(**{name: _array(arrays, name, kind) for name, kind in wanted.items()})
+            dtypes = {**GOLDEN_ARRAYS, **(SATURATED if "saturated.npy" in arrays.namelist() else {})}
+            golden = Golden(**{name: _array(arrays, name, dtype) for name, dtype in dtypes.items()})
     except (KeyError, ValueError, NotImplementedError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"{path}: not a golden file ({error}); export the model again") from error
     count, side = golden.logits.size, manifest.patch_px
     shapes = golden.patches.shape, golden.labels.shape, golden.logits.shape
     if not count or shapes != ((count, side, side, 3), (count,), (count,)):
-        raise ModelError(f"{path}: holds arrays {', '.join(map(str, shapes))}; no golden patches: export again")
+        raise ModelError(
+            f"{path}: patches, labels and logits of shapes {', '.join(map(str, shapes))}, "
+            f"expected (N, {side}, {side}, 3), (N,) and (N,); export the model again"
+        )
     if golden.saturated is not None and golden.saturated.shape != (count,):
-        raise ModelError(f"{path}: shape {golden.saturated.shape} of saturated logits does not fit; export again")
+        raise ModelError(
+            f"{path}: saturated logits of shape {golden.saturated.shape}, expected ({count},); export the model again"
+        )
     if not np.isfinite(golden.logits).all():
-        raise ModelError(f"{path}: golden logits that are no numbers; export the model again")
+        raise ModelError(f"{path}: golden logits contain NaN or infinity; export the model again")
     return golden
 
 
 def _array(arrays: zipfile.ZipFile, name: str, kind: type) -> np.ndarray:
-    """One array of an ``.npz`` file, with the size bounded before anything of that size is allocated."""
-    place = arrays.getinfo(f"{name}.npy")
-    if place.file_size > LARGEST_GOLDEN_ARRAY_BYTES or place.compress_type not in NPZ_COMPRESSIONS:
-        raise ValueError(f"{name} takes {place.file_size} bytes or is packed in a way that is not ours")
-    content = arrays.read(place)
+    """Return one array of an ``.npz`` file; its size is checked before memory for it is allocated."""
+    entry = arrays.getinfo(f"{name}.npy")
+    if entry.file_size > LARGEST_GOLDEN_ARRAY_BYTES:
+        raise ValueError(f"{name} has {entry.file_size} bytes, expected at most {LARGEST_GOLDEN_ARRAY_BYTES}")
+    if entry.compress_type not in NPZ_COMPRESSIONS:
+        raise ValueError(f"{name} has compression type {entry.compress_type}, expected stored or deflated")
+    content = arrays.read(entry)
     header = NPY_HEADER.match(content)
     if header is None or int.from_bytes(content[8:10], "little") != header.end() - 10:
-        raise ValueError(f"{name} is not an array as NumPy writes it")
+        raise ValueError(f"{name} is not an array in NumPy's format")
     dtype, shape = header[1].decode(), tuple(int(side) for side in header[2].split(b", "))
     expected, size = np.dtype(kind).newbyteorder("<"), len(content) - header.end()
     if dtype != expected.str or math.prod(shape) * expected.itemsize != size:
-        raise ValueError(f"{name} is {dtype} {shape} in {size} bytes")
+        raise ValueError(f"{name} is {dtype} {shape} in {size} bytes, expected {expected.str}")
     return np.frombuffer(content, expected, offset=header.end()).reshape(shape)

@@ -1,4 +1,4 @@
-"""LiteRT, once TensorFlow Lite: opens ``.tflite`` files, with XNNPACK's kernels or its own."""
+"""LiteRT (formerly TensorFlow Lite): opens ``.tflite`` files, with XNNPACK's kernels or its own."""
 
 import threading
 from typing import Any
@@ -15,9 +15,9 @@ DELEGATE = "DELEGATE"
 def open_litert(
     content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1, kernels: str = "xnnpack"
 ) -> "LiteRTRunner":
-    """A runner for the bytes of a ``.tflite`` file, with XNNPACK's ``kernels`` or LiteRT's ``builtin`` ones.
+    """Return a runner for the bytes of a ``.tflite`` file, with XNNPACK's ``kernels`` or LiteRT's ``builtin`` ones.
 
-    ``may_saturate`` changes nothing: both add products in 32 bits on every CPU.
+    ``may_saturate`` has no effect: both sum products in 32 bits on every CPU.
 
     Raises:
         ModelError: not a TFLite file that this interpreter can run.
@@ -26,10 +26,10 @@ def open_litert(
 
 
 def litert_operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
-    """The file's operators; ``delegated`` are those that XNNPACK computes, the others LiteRT's own kernels.
+    """Return the file's operators; XNNPACK computes the ``delegated`` ones, LiteRT's own kernels the others.
 
-    An operator is integer when none of its inputs and outputs is a float: scales are no tensors of their own in this
-    format. What XNNPACK makes of those it took is not told.
+    An operator is integer when none of its inputs and outputs is a float: scales are not separate tensors in this
+    format. How XNNPACK computes the delegated ones is not reported.
 
     Raises:
         ModelError: see ``open_litert``.
@@ -39,29 +39,33 @@ def litert_operators(content: bytes, *, may_saturate: bool = False) -> tuple[Ope
     tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
     outputs = [tensor["index"] for tensor in interpreter.get_output_details()]
     names = {index: tensor["name"].partition(";")[0] for index, tensor in tensors.items()}
-    for signature in interpreter.get_signature_list().values():  # the contract's name, not the converter's
+    for signature in interpreter.get_signature_list().values():  # names of the contract instead of the converter's
         names.update(zip(outputs, signature["outputs"], strict=False))
-    left = _left_by_delegates(nodes, outputs)
-    found = []
+    undelegated = _undelegated(nodes, outputs)
+    operators = []
     for node in nodes:
         if node["op_name"] == DELEGATE:
             continue
         values = [index for index in (*node["inputs"], *node["outputs"]) if index in tensors]  # optional inputs are -1
         integer = not any(np.issubdtype(tensors[index]["dtype"], np.floating) for index in values)
-        found.append(Operator(names[node["outputs"][0]], node["op_name"], integer, node["index"] not in left))
-    return tuple(found)
+        delegated = node["index"] not in undelegated
+        operators.append(Operator(names[node["outputs"][0]], node["op_name"], integer, delegated))
+    return tuple(operators)
 
 
-def _left_by_delegates(nodes: list[dict[str, Any]], outputs: list[int]) -> set[int]:
-    """The operators met on the way back from the outputs: a delegate is listed behind what it took, in its place."""
+def _undelegated(nodes: list[dict[str, Any]], outputs: list[int]) -> set[int]:
+    """Return the indices of the operators that the interpreter runs: those reached backwards from the outputs.
+
+    A delegate is listed after the operators that it replaces and produces their outputs.
+    """
     producers = {value: node for node in nodes for value in node["outputs"]}
-    left, wanted = set(), list(outputs)
-    while wanted:
-        node = producers.pop(wanted.pop(), None)
+    indices, values = set(), list(outputs)
+    while values:
+        node = producers.pop(values.pop(), None)
         if node is not None:
-            left.add(node["index"])
-            wanted.extend(node["inputs"])
-    return left
+            indices.add(node["index"])
+            values.extend(node["inputs"])
+    return indices
 
 
 def _interpreter(content: bytes, *, threads: int, kernels: str = "xnnpack") -> Any:
@@ -77,7 +81,7 @@ def _interpreter(content: bytes, *, threads: int, kernels: str = "xnnpack") -> A
 
 
 class LiteRTRunner:
-    """A ``Runner`` over one LiteRT interpreter. The file holds one patch; other batches and fields resize it."""
+    """A ``Runner`` over one LiteRT interpreter. The file's input is one patch; other fields resize it."""
 
     runtime = "litert"
 
@@ -86,7 +90,7 @@ class LiteRTRunner:
 
         self.kernels = kernels
         self.version = version("ai-edge-litert")
-        self._turn = threading.Lock()  # the interpreter holds one call's values
+        self._lock = threading.Lock()  # the interpreter stores the values of one call
         self._interpreter = interpreter
         self._stride_px = stride_px
         self._input = interpreter.get_input_details()[0]["index"]
@@ -94,23 +98,23 @@ class LiteRTRunner:
         self._field = tuple(interpreter.get_input_details()[0]["shape"])[1:]
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
-        """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels, one patch or field at a time.
+        """Return the logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels, one patch or field at a time.
 
         Raises:
-            ModelError: the interpreter opened the file and cannot run it.
+            ModelError: the interpreter opened the file but cannot run it.
         """
         patches = check_patches(patches, stride_px=self._stride_px)
         field = patches.shape[1:]
-        with self._turn:
+        with self._lock:
             if field != self._field:
                 self._interpreter.resize_tensor_input(self._input, (1, *field))
                 self._interpreter.allocate_tensors()
                 self._field = field
-            if len(patches) == 1:  # no list and no copy: beside a small network they would show
-                return self._one(patches)
-            return np.concatenate([self._one(patch[None]) for patch in patches])
+            if len(patches) == 1:  # a list and a copy would be measurable next to a small network
+                return self._logits(patches)
+            return np.concatenate([self._logits(patch[None]) for patch in patches])
 
-    def _one(self, patch: np.ndarray) -> np.ndarray:
+    def _logits(self, patch: np.ndarray) -> np.ndarray:
         interpreter = self._interpreter
         interpreter.set_tensor(self._input, patch)
         try:

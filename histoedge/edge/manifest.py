@@ -1,4 +1,4 @@
-"""The sidecar of an exported file: what it is, how to feed it, how to read its answer, and its hashes."""
+"""The manifest next to an exported file: its identity, input, output, decision threshold and hashes."""
 
 import dataclasses
 import hashlib
@@ -6,18 +6,19 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import numpy as np
 
 from . import lookalike
 from .errors import ConfigError, ModelError
+from .json_types import has_type
 from .patches import PATCH_PX
 
 CONTRACT = 2
 LARGEST_MODEL_BYTES = 1 << 30
 LARGEST_MANIFEST_BYTES = 1 << 18
-LARGEST_NUMBER = 1e15  # floats tell integers apart up to 2^53
+LARGEST_NUMBER = 1e15  # floats represent integers exactly up to 2^53
 FORMATS = ("tflite", "onnx")
 BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("params", "macs"), (1, LARGEST_NUMBER)),
@@ -29,18 +30,17 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("zeros", "threshold", "sensitivity", "sensitivity_lo", "sensitivity_hi"), (0, 1)),
     **dict.fromkeys(("specificity", "specificity_lo", "specificity_hi"), (0, 1)),
 }
-"""The least and the largest value of a field of ``Manifest`` or ``OperatingPoint``."""
+"""The smallest and the largest valid value of a field of ``Manifest`` or ``OperatingPoint``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
     """A threshold chosen on the split ``valid``, and the sensitivity and specificity measured there.
 
-    ``name`` is what was asked for, such as ``sensitivity 0.95`` (the largest threshold that has it) or ``specificity
-    0.95`` (the smallest). ``threshold`` is a calibrated probability, halfway between the score that decides and the
-    next lower one seen; 1 where no score is high enough. The bounds are Wilson's 95 % intervals over ``n_positive``
-    and ``n_negative`` patches, with the threshold taken as given: on other patches, slides or scanners expect more
-    spread.
+    ``name`` is the goal, such as ``sensitivity 0.95`` (the largest threshold that reaches it) or ``specificity 0.95``
+    (the smallest). ``threshold`` is a calibrated probability, halfway between the deciding score and the next lower
+    score; 1 where no score is high enough. The bounds are Wilson's 95 % intervals over ``n_positive`` and
+    ``n_negative`` patches with the threshold fixed: expect more spread on other patches, slides or scanners.
     """
 
     name: str
@@ -57,17 +57,16 @@ class OperatingPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything a host needs beside the model file. Read from ``<model file name>.json``.
+    """Everything a host needs besides the model file. Read from ``<model file name>.json``.
 
-    Output (i, j) of a field belongs to the ``patch_px`` patch whose corner is at (i, j) x ``stride_px``;
-    the label speaks of the ``label_px`` square in the middle of that patch. The probability is
-    ``1 / (1 + exp(-logit / temperature))``, calibrated by a ``temperature`` fitted on ``valid``, and the verdict is
-    positive where it is ``threshold`` or above; ``operating_points`` are other thresholds to choose from.
-    ``parents`` holds the SHA-256 of what the file was made from. ``tolerance`` is the largest
-    difference in logits to the golden ones that a correct runtime shows. ``zeros`` is the share of zeros among the
-    weights of all kernels. ``may_saturate`` names the convolutions of an int8 file whose sums may overflow 16 bits
-    on x86 CPUs without VNNI, which then answer differently; where it is empty that is proved impossible.
-    ``input_statistics`` tells what training patches look like: ``drift.describe`` of them.
+    Output (i, j) of a field belongs to the ``patch_px`` patch with its corner at (i, j) x ``stride_px``; the label
+    refers to the central ``label_px`` square of that patch. The probability is
+    ``1 / (1 + exp(-logit / temperature))``, with a ``temperature`` fitted on ``valid``; the verdict is positive when it
+    is ``threshold`` or above. ``operating_points`` are other thresholds to choose from. ``parents`` contains the
+    SHA-256 of everything the file is derived from. ``tolerance`` is the largest difference from the golden logits on a
+    correct runtime. ``zeros`` is the share of zeros among the weights of all kernels. ``may_saturate`` lists the
+    convolutions of an int8 file whose sums may overflow 16 bits on x86 CPUs without VNNI and then return other values;
+    when it is empty, overflow is proved impossible. ``input_statistics`` is ``drift.describe`` of the training patches.
     """
 
     contract: int
@@ -100,7 +99,7 @@ class Manifest:
     tools: dict[str, str]
 
     def probability(self, logits: np.ndarray) -> np.ndarray:
-        """The probability of tumour in the centre, float64, for logits of any shape."""
+        """Return the calibrated probability of tumour in the centre, float64, for logits of any shape."""
         return probability(logits, self.temperature)
 
     @property
@@ -109,25 +108,25 @@ class Manifest:
         return threshold_logit(self.threshold, self.temperature)
 
     def operating_point(self, name: str) -> OperatingPoint:
-        """The operating point of that name, such as ``specificity 0.95``.
+        """Return the operating point ``name``, such as ``specificity 0.95``.
 
         Raises:
-            ConfigError: there is none of that name; the message lists those there are.
+            ConfigError: the manifest has no such operating point; the message lists the valid names.
         """
         for point in self.operating_points:
             if point.name == name:
                 return point
-        known = ", ".join(repr(point.name) for point in self.operating_points) or "none"
-        raise ConfigError(f"no operating point is called {name!r}; there are: {known}")
+        names = ", ".join(repr(point.name) for point in self.operating_points) or "none"
+        raise ConfigError(f"no operating point {name!r}; this model has: {names}")
 
     def as_json(self) -> dict[str, Any]:
-        """The JSON document, ``digest`` included."""
+        """Return the JSON document, including ``digest``."""
         body = dataclasses.asdict(self)
         return {**body, "digest": digest(body)}
 
 
 def probability(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """``1 / (1 + exp(-logit / temperature))``, float64, without overflow."""
+    """Return ``1 / (1 + exp(-logit / temperature))``, float64, without overflow."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits, np.float64) / temperature)))
 
 
@@ -144,97 +143,97 @@ def threshold_logit(threshold: float, temperature: float) -> float:
 
 
 def digest(body: dict[str, Any]) -> str:
-    """SHA-256 of the canonical JSON (sorted keys, no white space) of a manifest without its ``digest``."""
+    """Return the SHA-256 of the canonical JSON (sorted keys, no white space) of a manifest without ``digest``."""
     rest = {key: value for key, value in body.items() if key != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def manifest_path(model: Path) -> Path:
-    """``int8.onnx`` -> ``int8.onnx.json``."""
+    """Return the path of the manifest: ``int8.onnx`` -> ``int8.onnx.json``."""
     return model.with_name(f"{model.name}.json")
 
 
 def verdict_path(model: Path) -> Path:
-    """``int8.onnx`` -> ``int8.onnx.verdict.json``."""
+    """Return the path of the verdict: ``int8.onnx`` -> ``int8.onnx.verdict.json``."""
     return model.with_name(f"{model.name}.verdict.json")
 
 
 def read(model: Path) -> Manifest:
-    """The manifest beside ``model``.
+    """Return the manifest next to ``model``.
 
     Raises:
-        ModelError: no model or no manifest there, not JSON, altered, or of another contract.
+        ModelError: the model or its manifest is missing; the manifest is not JSON, altered, or of another contract.
     """
     path = manifest_path(model)
     if not model.is_file():
-        also = " (its manifest is there)" if path.is_file() else ""
-        raise ModelError(lookalike.told(model) or f"{model}: no such model file{also}; {lookalike.EXPECTED}")
+        note = " (its manifest exists)" if path.is_file() else ""
+        raise ModelError(lookalike.explain_path(model) or f"{model}: no such model file{note}; {lookalike.EXPECTED}")
     if not path.is_file():
-        if (other := lookalike.told(model)) is not None:
-            raise ModelError(other)
+        if (message := lookalike.explain_path(model)) is not None:
+            raise ModelError(message)
         raise ModelError(
             f"{path}: the manifest is missing; copy the model together with its .json and .golden.npz files"
         )
     try:
         body = json.loads(
             bounded_bytes(path, LARGEST_MANIFEST_BYTES),
-            parse_float=_as_written,
-            parse_constant=_as_written,
-            object_pairs_hook=_each_once,
+            parse_float=_canonical_float,
+            parse_constant=_canonical_float,
+            object_pairs_hook=_unique_keys,
         )
-        signed = digest(body) if isinstance(body, dict) else None
+        expected_digest = digest(body) if isinstance(body, dict) else None
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not a JSON document of ours ({error}); copy or export the model again") from error
+        raise ModelError(f"{path}: not a valid manifest ({error}); copy or export the model again") from error
     contract = body.get("contract") if isinstance(body, dict) else type(body).__name__
     if contract != CONTRACT:
         newer = isinstance(contract, int) and contract > CONTRACT
-        mend = "update histoedge, or the edge folder" if newer else "export the model again"
-        raise ModelError(f"{path}: contract version {repr(contract)[:40]}, expected {CONTRACT}; {mend}")
-    if body.get("digest") != signed:
-        raise ModelError(f"{path}: altered after it was written (its digest does not match); export the model again")
+        remedy = "update histoedge, or the edge folder" if newer else "export the model again"
+        raise ModelError(f"{path}: contract version {repr(contract)[:40]}, expected {CONTRACT}; {remedy}")
+    if body.get("digest") != expected_digest:
+        raise ModelError(f"{path}: changed after it was written (its digest does not match); export the model again")
     body = {key: value for key, value in body.items() if key != "digest"}
     return _checked_fields(path, body)
 
 
-def _as_written(text: str) -> float:
-    """The number, spelt as ``json`` spells it: so that no other spelling of the same document passes for it."""
+def _canonical_float(text: str) -> float:
+    """Return the number if ``text`` is its canonical spelling: a manifest with any other spelling has been altered."""
     number = float(text)
     if repr(number) != text or not math.isfinite(number):
-        raise ValueError(f"{text} is not how we write a number")
+        raise ValueError(f"{text} is not in the notation of a manifest")
     return number
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object, each key in it once: else another reader might take another value."""
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object; a duplicate key is refused because another JSON reader might use its other value."""
     body = dict(pairs)
     if len(body) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("duplicate key")
     return body
 
 
 def _checked_fields(path: Path, body: dict[str, Any]) -> Manifest:
     names = {field.name for field in dataclasses.fields(Manifest)}
-    if missing := sorted(names - body.keys()) + sorted(body.keys() - names):
-        listed = ", ".join(name if name in names else repr(name[:40]) for name in missing[:5])
-        raise ModelError(f"{path}: keys missing or unknown: {listed}; export the model again")
+    if wrong := sorted(names - body.keys()) + sorted(body.keys() - names):
+        listed = ", ".join(name if name in names else repr(name[:40]) for name in wrong[:5])
+        raise ModelError(f"{path}: missing or unknown keys: {listed}; export the model again")
     if not _are_points(body["operating_points"]):
-        raise ModelError(f"{path}: operating points that are not ours; export the model again")
+        raise ModelError(f"{path}: operating_points: missing or unknown keys; export the model again")
     points = tuple(OperatingPoint(**point) for point in body["operating_points"])
     manifest = Manifest(**{**body, "operating_points": points})
-    told: tuple[Manifest | OperatingPoint, ...] = (manifest, *points)
-    for one in told:
-        for field in dataclasses.fields(one):
-            value = getattr(one, field.name)
-            if not _fits(value, field.type):
+    records: tuple[Manifest | OperatingPoint, ...] = (manifest, *points)
+    for record in records:
+        for field in dataclasses.fields(record):
+            value = getattr(record, field.name)
+            if not has_type(value, field.type, limit=LARGEST_NUMBER):
                 kind = getattr(field.type, "__name__", str(field.type))
                 raise ModelError(
                     f"{path}: {field.name} is {str(value)[:40]!r}, expected {kind}; export the model again"
                 )
             least, largest = BOUNDS.get(field.name, (-LARGEST_NUMBER, LARGEST_NUMBER))
             if isinstance(value, int | float) and not least <= value <= largest:
-                found = f"{max(-1e300, min(value, 1e300)):.6g}"
+                actual = f"{max(-1e300, min(value, 1e300)):.6g}"
                 expected = f"at least {least:g}" if value < least else f"at most {largest:g}"
-                raise ModelError(f"{path}: {field.name} is {found}, expected {expected}; export the model again")
+                raise ModelError(f"{path}: {field.name} is {actual}, expected {expected}; export the model again")
     if manifest.format not in FORMATS:
         expected = " or ".join(FORMATS)
         raise ModelError(f"{path}: format is {manifest.format[:40]!r}, expected {expected}; export the model again")
@@ -247,41 +246,29 @@ def _are_points(points: Any) -> bool:
     return type(points) is list and all(type(point) is dict and point.keys() == names for point in points)
 
 
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value read from JSON is of the kind that a field is annotated with."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is float:
-        return type(value) in (int, float) and abs(value) < LARGEST_NUMBER
-    if origin is list:
-        return type(value) is list and all(_fits(each, arguments[0]) for each in value)
-    if origin is dict:
-        return type(value) is dict and all(_fits(each, arguments[1]) for each in value.values())
-    if origin is tuple:
-        return type(value) is tuple and all(_fits(each, arguments[0]) for each in value)
-    if arguments:  # float | None
-        return any(_fits(value, each) for each in arguments)
-    return type(value) is kind
-
-
 def checked_bytes(model: Path, manifest: Manifest) -> bytes:
-    """The bytes of the model file, hashed before any interpreter sees them.
+    """Return the bytes of the model file, after checking their SHA-256.
 
     Raises:
-        ModelError: too large, or not the bytes that the manifest names.
+        ModelError: too large, or with another SHA-256 than the manifest states.
     """
     content = bounded_bytes(model, LARGEST_MODEL_BYTES)
-    found = hashlib.sha256(content).hexdigest()
-    if found != manifest.sha256:
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != manifest.sha256:
         raise ModelError(
-            f"{model}: changed after its manifest was written (SHA-256 {found[:12]}, "
-            f"the manifest says {manifest.sha256[:12]}); copy or export it again"
+            f"{model}: changed after its manifest was written (SHA-256 {sha256[:12]}, "
+            f"expected {manifest.sha256[:12]}); copy or export it again"
         )
     return content
 
 
 def bounded_bytes(path: Path, limit: int) -> bytes:
-    """The bytes of a file, after its size is checked against ``limit``."""
+    """Return the bytes of a file of at most ``limit`` bytes.
+
+    Raises:
+        ModelError: the file is larger.
+    """
     size = path.stat().st_size
     if size > limit:
-        raise ModelError(f"{path}: {size} bytes, expected at most {limit}; this is not a file of ours")
+        raise ModelError(f"{path}: {size} bytes, expected at most {limit}; copy or export the model again")
     return path.read_bytes()

@@ -1,7 +1,7 @@
-"""ONNX Runtime: opens ``.onnx`` files on the CPU, or on an NVIDIA GPU where that is asked for.
+"""ONNX Runtime: opens ``.onnx`` files on the CPU, or on an NVIDIA GPU when requested.
 
-From release 1.29 its builds for Linux and macOS note what they run in the user's cache and send it to Microsoft
-(microsoft/onnxruntime, pull request 27379). Here that is off, unless onnxruntime was imported before; set
+From release 1.29 its builds for Linux and macOS record usage in the user's cache folder and send it to Microsoft
+(microsoft/onnxruntime, pull request 27379). This module turns that off, unless onnxruntime was imported before; set
 ``ORT_DISABLE_TELEMETRY=0`` to allow it.
 """
 
@@ -15,29 +15,31 @@ from typing import Any
 import numpy as np
 
 from .errors import ModelError, RuntimeUnavailable
-from .patches import check_patches
+from .patches import PATCH_PX, check_patches
 from .runtimes import Operator
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded, so before any import of it
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before the library is loaded
 
 EXACT_SUMS = "session.x64quantprecision"  # ONNX Runtime's onnxruntime_session_options_config_keys.h
 NO_CPU = "session.disable_cpu_ep_fallback"  # same file
-_PLACE = re.compile(r"/\S+\.(?:cc|h):\d+ (?:[^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? )?")  # file:line void f(a, b)
+_SOURCE_LOCATION = re.compile(
+    r"/\S+\.(?:cc|h):\d+ (?:[^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? )?"
+)  # file:line void f(a, b)
 PROVIDERS = {"mlas": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
 def open_ort(
     content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1, kernels: str = "mlas"
 ) -> "OnnxRuntimeRunner":
-    """A runner for the bytes of an ``.onnx`` file.
+    """Return a runner for the bytes of an ``.onnx`` file.
 
     ``kernels`` are ``mlas``, ONNX Runtime's own on the CPU, or ``cuda`` or ``tensorrt`` on a GPU; the runner's
-    ``kernels`` then say whether the GPU computes all operators. ``may_saturate`` asks for exact sums on x86 CPUs
-    without VNNI, where uint8 x int8 kernels would overflow 16 bits: slower there, no difference elsewhere.
+    ``kernels`` then state whether the GPU computes all operators. ``may_saturate`` requests exact sums on x86 CPUs
+    without VNNI, whose uint8 x int8 kernels would overflow 16 bits: slower there, no difference on other CPUs.
 
     Raises:
-        ModelError: not an ONNX file that this runtime can run.
-        RuntimeUnavailable: this build of the runtime knows no such provider, or the provider finds no GPU.
+        ModelError: ONNX Runtime cannot run this file.
+        RuntimeUnavailable: this build of the runtime lacks the provider, or the provider finds no GPU.
     """
     import onnxruntime
 
@@ -49,45 +51,45 @@ def open_ort(
 
 
 def _on_gpu(content: bytes, kernels: str, *, threads: int) -> tuple[Any, str]:
-    """A session with this provider and the words for its kernels; all operators on the GPU where that is possible."""
+    """Return a session with this provider, all operators on the GPU if possible, and the description of its kernels."""
     import onnxruntime
 
     provider = PROVIDERS[kernels]
     if provider not in onnxruntime.get_available_providers():
         raise RuntimeUnavailable(
-            f"onnxruntime {onnxruntime.__version__} has no {provider}; pip install onnxruntime-gpu in its place"
+            f"onnxruntime {onnxruntime.__version__} has no {provider}; uninstall it and pip install onnxruntime-gpu"
         )
     if hasattr(onnxruntime, "preload_dlls"):  # NVIDIA's libraries from their Python packages, since 1.21
         onnxruntime.preload_dlls()
     try:
-        session, words = _session(content, threads=threads, provider=provider, alone=True), kernels
+        session, description = _session(content, threads=threads, provider=provider, gpu_only=True), kernels
     except ModelError:  # some operator has no GPU kernel: int8 convolutions have none in CUDA's provider
         session = _session(content, threads=threads, provider=provider)
-        words = f"{kernels}, some operators on the cpu"
+        description = f"{kernels}, some operators on the cpu"
     if provider not in session.get_providers():
-        raise RuntimeUnavailable(f"{provider} did not open: no NVIDIA GPU, or its driver or libraries are not found")
-    return session, words
+        raise RuntimeUnavailable(f"{provider} did not start: no NVIDIA GPU, or its driver or libraries are missing")
+    return session, description
 
 
 def ort_operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
-    """The operators of the optimised graph, in the order in which they ran on one black patch.
+    """Return the operators of the optimised graph, in the order in which they ran on one black patch.
 
-    The profile names each with the types and shapes of its inputs and outputs, parameters included. An operator is
-    integer when no output is a float and no input of two or more dimensions is: floats that are scalars or vectors
-    beside integer activations are scales (``QLinearConv`` takes three), parameters of the integer arithmetic.
+    The profile lists each with the types and shapes of its inputs and outputs, including parameters. An operator is
+    integer when no output is a float and no input with two or more dimensions is: float scalars and vectors next to
+    integer activations are scales (``QLinearConv`` has three), parameters of the integer arithmetic.
 
     Raises:
         ModelError: see ``open_ort``.
     """
     with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
         session = _session(content, threads=1, may_saturate=may_saturate, profile=Path(folder) / "profile")
-        session.run(None, {session.get_inputs()[0].name: np.zeros((1, 96, 96, 3), np.uint8)})
+        session.run(None, {session.get_inputs()[0].name: np.zeros((1, PATCH_PX, PATCH_PX, 3), np.uint8)})
         events = json.loads(Path(session.end_profiling()).read_bytes())
     ending = "_kernel_time"
-    ran = [event for event in events if event["cat"] == "Node" and event["name"].endswith(ending)]
+    kernel_events = [event for event in events if event["cat"] == "Node" and event["name"].endswith(ending)]
     return tuple(
         Operator(event["name"].removesuffix(ending), event["args"]["op_name"], _is_integer(event["args"]))
-        for event in ran
+        for event in kernel_events
     )
 
 
@@ -106,14 +108,14 @@ def _session(
     may_saturate: bool = False,
     profile: Path | None = None,
     provider: str = PROVIDERS["mlas"],
-    alone: bool = False,
+    gpu_only: bool = False,
 ) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     if may_saturate:
         options.add_session_config_entry(EXACT_SUMS, "1")
-    if alone:
+    if gpu_only:
         options.add_session_config_entry(NO_CPU, "1")
     if profile is not None:
         options.enable_profiling = True
@@ -123,13 +125,13 @@ def _session(
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(content, options, providers=[provider])
-    except Exception as error:  # every release of the library raises pybind classes of its own, all of them Exception
-        raise ModelError(f"ONNX Runtime cannot open this file: {_what_it_says(str(error))}") from error
+    except Exception as error:  # the library raises its own pybind classes, which differ between releases
+        raise ModelError(f"ONNX Runtime cannot open this file: {_short_message(str(error))}") from error
 
 
-def _what_it_says(message: str) -> str:
-    """The first line of an error without the place in the library's sources, whose C++ signature hides the rest."""
-    return _PLACE.sub("", message.splitlines()[0]) if message else "no reason given"
+def _short_message(message: str) -> str:
+    """Return the first line of an error without its location in the library's sources, a long C++ signature."""
+    return _SOURCE_LOCATION.sub("", message.splitlines()[0]) if message else "no reason given"
 
 
 class OnnxRuntimeRunner:
@@ -145,6 +147,6 @@ class OnnxRuntimeRunner:
         self._output = session.get_outputs()[0].name
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
-        """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels."""
+        """Return the logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels."""
         patches = check_patches(patches, stride_px=self._stride_px)
         return np.asarray(self._session.run([self._output], {self._input: patches})[0])

@@ -1,23 +1,24 @@
-"""What a host hands over, checked: raw pixels, or one line that says what is wrong with them."""
+"""Check the pixels that a host passes in: uint8 RGB, patches or fields."""
 
 import numpy as np
 
 from .errors import DataError
 
 PATCH_PX = 96
+LABEL_PX = 32  # the labelled square in the middle of a patch
 _UINT8 = np.dtype(np.uint8)
 
 
 def check_patches(patches: np.ndarray, *, patch_px: int = PATCH_PX, stride_px: int = 1) -> np.ndarray:
-    """The patches as a contiguous array: themselves where they are one, no copy.
+    """Return the patches as a contiguous array; no copy if they are contiguous already.
 
-    A field's sides are cut to ``patch_px`` and whole strides: what lies beyond belongs to no whole patch.
+    A field's sides are cut to ``patch_px`` plus whole strides; the rest belongs to no whole patch.
 
     Raises:
-        DataError: not uint8, not (N, H, W, 3), none at all, or smaller than a patch.
+        DataError: not uint8, not (N, H, W, 3), empty, or smaller than a patch.
     """
     if type(patches) is not np.ndarray or patches.dtype != _UINT8 or patches.ndim != 4 or patches.shape[3] != 3:
-        raise DataError(_what_is_wrong(patches, f"(N, {patch_px}, {patch_px}, 3)", 4))
+        raise DataError(_message(patches, f"(N, {patch_px}, {patch_px}, 3)", 4))
     count, height, width, _ = patches.shape
     if not count or height < patch_px or width < patch_px:
         raise DataError(
@@ -30,13 +31,13 @@ def check_patches(patches: np.ndarray, *, patch_px: int = PATCH_PX, stride_px: i
 
 
 def check_field(field: np.ndarray, *, patch_px: int = PATCH_PX) -> np.ndarray:
-    """The field, (H, W, 3), as a batch of one, (1, H, W, 3).
+    """Return the field, (H, W, 3), as a batch of one, (1, H, W, 3).
 
     Raises:
         DataError: not uint8, not (H, W, 3), or smaller than a patch.
     """
     if type(field) is not np.ndarray or field.dtype != _UINT8 or field.ndim != 3 or field.shape[2] != 3:
-        raise DataError(_what_is_wrong(field, "(H, W, 3)", 3).replace("patches are", "the field is", 1))
+        raise DataError(_message(field, "(H, W, 3)", 3).replace("patches are", "the field is", 1))
     if min(field.shape[:2]) < patch_px:
         raise DataError(
             f"the field is {field.shape[0]} x {field.shape[1]} px; expected {patch_px} x {patch_px} px or more"
@@ -44,22 +45,22 @@ def check_field(field: np.ndarray, *, patch_px: int = PATCH_PX) -> np.ndarray:
     return field[None]
 
 
-def _what_is_wrong(patches: np.ndarray, shape: str, dimensions: int) -> str:
+def _message(patches: np.ndarray, shape: str, dimensions: int) -> str:
     expected = f"expected uint8 {shape}, raw RGB pixels"
     if not isinstance(patches, np.ndarray):
         return f"patches are {type(patches).__name__}; {expected}"
     if type(patches) is not np.ndarray:
-        return f"patches are {type(patches).__name__}; {expected} in a plain array: numpy.asarray makes one"
+        return f"patches are {type(patches).__name__}; {expected} in a plain array; convert it with numpy.asarray"
     if patches.dtype != np.uint8:
         nan = " with NaN in it" if patches.dtype.kind == "f" and np.isnan(patches).any() else ""
-        return f"patches are {patches.dtype}{nan}; {expected}: do not divide, normalise or convert them"
-    found = f"patches are of shape {patches.shape}; {expected}"
+        return f"patches are {patches.dtype}{nan}; {expected}; do not divide, normalise or convert the pixels"
+    message = f"patches are of shape {patches.shape}; {expected}"
     channels_first = dimensions - 3
     if patches.ndim == dimensions and patches.shape[channels_first] == 3:
         axes = ", ".join(map(str, (*range(channels_first), *(channels_first + at for at in (1, 2, 0)))))
-        return f"{found}: these look like channels first; numpy.transpose(patches, ({axes})) mends it"
+        return f"{message}; this looks like channels first, use numpy.transpose(patches, ({axes}))"
     if patches.ndim == dimensions - 1 and patches.shape[-1] == 3:
-        return f"{found}: one patch needs its batch too, patches[None]"
+        return f"{message}; pass one patch as a batch, patches[None]"
     if patches.ndim == dimensions + 1 and patches.shape[-1] == 3:
-        return f"{found}: one field at a time, without the batch"
-    return found
+        return f"{message}; pass one field at a time, without the batch axis"
+    return message

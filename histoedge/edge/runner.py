@@ -1,4 +1,4 @@
-"""A loaded model with its manifest: logits, and what the manifest makes of them."""
+"""A loaded model with its manifest: logits, probabilities, verdicts and maps."""
 
 from typing import TYPE_CHECKING
 
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
 
 
 class ExportedRunner:
-    """What ``load`` gives. Any number of threads may share it.
+    """The result of ``load``. Any number of threads may share it.
 
-    ONNX Runtime computes their calls at once; on LiteRT and OpenVINO, whose interpreters hold one call's values, they
-    take turns. A contiguous array goes to ONNX Runtime and OpenVINO without a copy; LiteRT copies it.
-    ``manifest`` is the file's own; ``runtime``, ``version`` and ``kernels`` are those of ``Runner``. Of the answers of
-    ``runner`` along each side, only each ``every``-th is given.
+    ONNX Runtime computes their calls concurrently; LiteRT and OpenVINO, whose interpreters store the values of one
+    call, compute them one after the other. A contiguous array is passed to ONNX Runtime and OpenVINO without a copy;
+    LiteRT copies it. ``manifest`` is the manifest of the file; ``runtime``, ``version`` and ``kernels`` are those of
+    ``Runner``. ``step`` keeps only every ``step``-th logit of ``runner`` along each side.
     """
 
-    def __init__(self, runner: "Runner", manifest: Manifest, *, every: int = 1) -> None:
+    def __init__(self, runner: "Runner", manifest: Manifest, *, step: int = 1) -> None:
         self.manifest = manifest
-        self._every = every
+        self._step = step
         self.runtime, self.version, self.kernels = runner.runtime, runner.version, runner.kernels
         self.interpreter = runner
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
-        """Tumour logits, float32 (N, h, w, 1), of raw RGB pixels, uint8 (N, H, W, 3); h = w = 1 for 96 x 96.
+        """Return tumour logits, float32 (N, h, w, 1), of raw RGB pixels, uint8 (N, H, W, 3); h = w = 1 for 96 x 96.
 
         Raises:
             DataError: the array is not uint8, not (N, H, W, 3), empty, or smaller than 96 x 96.
         """
         logits = self.interpreter.predict(patches)
-        return logits if self._every == 1 else logits[:, :: self._every, :: self._every]
+        return logits if self._step == 1 else logits[:, :: self._step, :: self._step]
 
     def probability(self, patches: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities of tumour, float64 (N, h, w, 1), of the same patches as ``predict``.
+        """Return calibrated probabilities of tumour, float64 (N, h, w, 1); same input as ``predict``.
 
         Raises:
             DataError: see ``predict``.
@@ -44,7 +44,7 @@ class ExportedRunner:
         return self.manifest.probability(self.predict(patches))
 
     def decide(self, patches: np.ndarray, *, at: str | None = None) -> np.ndarray:
-        """Verdicts, bool (N, h, w, 1): whether the probability reaches the manifest's threshold.
+        """Return verdicts, bool (N, h, w, 1): whether the probability reaches the manifest's threshold.
 
         ``at`` names another operating point, such as ``specificity 0.95``.
 
@@ -56,11 +56,11 @@ class ExportedRunner:
         return np.asarray(self.probability(patches) >= threshold)
 
     def map(self, field: np.ndarray) -> np.ndarray:
-        """Logits, float32 (h, w), of a field of raw RGB pixels, uint8 (H, W, 3): one for each whole patch in it.
+        """Return logits, float32 (h, w), of a field of raw RGB pixels, uint8 (H, W, 3): one for each whole patch.
 
-        Row i, column j is the logit of the 96 x 96 patch whose corner is at (i, j) x ``manifest.stride_px``, exactly as
-        if it had been cut out: h = (H - 96) // stride_px + 1; where ``load`` was given a ``step_px``, it stands for
-        ``stride_px``. ``manifest.probability`` makes probabilities of them.
+        Row i, column j is the logit of the 96 x 96 patch with its corner at (i, j) x ``manifest.stride_px``, the same
+        as for the patch cut out: h = (H - 96) // stride_px + 1. A ``step_px`` of ``load`` replaces ``stride_px``.
+        ``manifest.probability`` converts the logits to probabilities.
 
         Raises:
             DataError: the array is not uint8, not (H, W, 3), or smaller than 96 x 96.

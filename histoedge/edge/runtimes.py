@@ -1,4 +1,4 @@
-"""The runtimes that open exported files: the table, and opening a file on one of them."""
+"""The runtimes that open exported files: their table, and ``load``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,18 +25,18 @@ __all__ = [
     "Operator",
     "Runner",
     "Runtime",
+    "all_runtimes",
     "check_patches",
-    "known",
     "load",
     "operators",
 ]
 
 
 class Runner(Protocol):
-    """A loaded model, the same on every runtime.
+    """A loaded model; the same interface on every runtime.
 
-    ``runtime`` is the runtime's name, ``version`` its release, ``kernels`` the path that computes
-    (``xnnpack``, ``mlas`` ...), named with every number.
+    ``runtime`` is the name of the runtime, ``version`` its release, ``kernels`` its implementation of the operators
+    (``xnnpack``, ``mlas`` ...), which is reported with every measurement.
     """
 
     runtime: str
@@ -44,9 +44,9 @@ class Runner(Protocol):
     kernels: str
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
-        """Tumour logits of uint8 (N, H, W, 3) RGB raw pixels, as float32 (N, h, w, 1); h = w = 1 for 96 x 96.
+        """Return tumour logits float32 (N, h, w, 1) of raw RGB pixels uint8 (N, H, W, 3); h = w = 1 for 96 x 96.
 
-        A larger field gives one logit for each whole patch, ``stride_px`` apart: h = (H - 96) // stride_px + 1.
+        For a larger field: one logit for each whole patch, ``stride_px`` apart, h = (H - 96) // stride_px + 1.
 
         Raises:
             DataError: the array is not uint8, not (N, H, W, 3), empty, or smaller than 96 x 96.
@@ -56,14 +56,14 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of the graph that a runtime computes, with the names that the runtime gives it."""
+    """One operator of the graph that a runtime computes, with the runtime's names."""
 
     name: str
     kind: str
     integer: bool
-    """Whether it takes integers and gives integers."""
+    """Whether its inputs and outputs are integers."""
     delegated: bool = True
-    """Whether the kernels that the runner names compute it."""
+    """Whether the runner's ``kernels`` compute it."""
 
     def __str__(self) -> str:
         return self.name if self.name.startswith(self.kind) else f"{self.kind} {self.name}"
@@ -71,28 +71,28 @@ class Operator:
 
 @dataclass(frozen=True)
 class Runtime:
-    """One row of ``RUNTIMES``: a runtime and what it opens."""
+    """One row of ``RUNTIMES``: a runtime and the formats it opens."""
 
     name: str
     formats: tuple[str, ...]
     module: str
-    """The module that must be importable."""
+    """Name of the module to import."""
     install: str
-    """What to tell someone who lacks it."""
+    """Command that installs it."""
     opener: str
     """The submodule of this package, such as ``ort``. Its ``open_ort(content, threads=, may_saturate=, stride_px=)``
     returns a ``Runner``, its ``ort_operators(content, may_saturate=)`` the operators that it computes."""
     packages: tuple[str, ...]
-    """The distributions that may provide the module."""
+    """Distributions that provide the module."""
     kernels: str | None = None
-    """Which of its kernels, where it has several: the opening function gets it as ``kernels=``."""
+    """The choice of kernels, passed to the opening function as ``kernels=``; None for a runtime without a choice."""
 
     def installed(self) -> bool:
-        """Whether its module can be found (it is not imported)."""
+        """Whether its module can be found; does not import it."""
         return find_spec(self.module) is not None
 
     def installed_version(self) -> str | None:
-        """The release that is installed, without importing it; None when it is not."""
+        """Return the installed release, without importing the module; None when it is not installed."""
         from importlib.metadata import PackageNotFoundError, version  # a third of the whole package's import time
 
         for package in self.packages if self.installed() else ():
@@ -118,7 +118,7 @@ RUNTIMES = {
         Runtime("openvino", ("onnx",), "openvino", "pip install openvino", "openvino", ("openvino",)),
     )
 }
-"""What opens a file unasked, in this order."""
+"""The runtimes that ``load`` tries by default, in this order."""
 
 _ONNX_GPU = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 
@@ -142,11 +142,11 @@ VARIANTS = {
         ),
     )
 }
-"""Other kernels of the same runtimes, used only where they are asked for by name."""
+"""Other kernels of the same runtimes, used only when requested by name."""
 
 
-def known() -> dict[str, Runtime]:
-    """Every runtime that can be asked for by name: ``RUNTIMES``, then ``VARIANTS``."""
+def all_runtimes() -> dict[str, Runtime]:
+    """Return all runtimes that can be requested by name: ``RUNTIMES``, then ``VARIANTS``."""
     return {**RUNTIMES, **VARIANTS}
 
 
@@ -158,42 +158,44 @@ def load(
     warm_up: bool = True,
     step_px: int | None = None,
 ) -> ExportedRunner:
-    """Open an exported file after checking it, its golden patches and its manifest against each other.
+    """Open an exported file, after checking the file and its golden patches against the manifest.
 
     Args:
-        model: path of a ``.tflite`` or ``.onnx`` file with its ``.json`` manifest and golden patches beside it.
-        runtime: a name of ``known()``; without it the first installed of ``RUNTIMES`` that opens the format.
-        threads: how many threads the interpreter may use.
-        warm_up: predict a black patch first, so that the first call of the host is as fast as the rest.
-        step_px: pixels between neighbours of a map, a multiple of the manifest's ``stride_px`` (without it that
-            itself). ONNX Runtime then computes no others, the other runtimes do and drop them.
+        model: path of a ``.tflite`` or ``.onnx`` file with its ``.json`` manifest and golden patches next to it.
+        runtime: a name in ``all_runtimes()``; by default the first installed of ``RUNTIMES`` that opens the format.
+        threads: number of threads of the interpreter.
+        warm_up: predict one black patch now; otherwise the first call of the host is slower than the others.
+        step_px: pixels between neighbours of a map, a multiple of the manifest's ``stride_px``, which is the default.
+            ONNX Runtime then computes only these; the other runtimes compute all and drop the rest.
 
     Raises:
-        ConfigError: ``step_px`` is no multiple of the model's stride.
-        ModelError: file, golden patches or manifest missing, unreadable, or not matching each other.
+        ConfigError: ``step_px`` is not a multiple of the model's stride.
+        ModelError: file, golden patches or manifest are missing, unreadable, or do not match.
         RuntimeUnavailable: the runtime is unknown, not installed, does not open this format, or finds no device.
     """
     row, content, manifest = _checked(model, runtime)
-    every = _every(manifest, step_px)
-    thinned = strided(content, every) if every > 1 and row.opener == "ort" else None
-    told: dict[str, Any] = {"may_saturate": bool(manifest.may_saturate), "stride_px": manifest.stride_px}
+    step = _step(manifest, step_px)
+    larger_stride = strided(content, step) if step > 1 and row.opener == "ort" else None
+    options: dict[str, Any] = {"may_saturate": bool(manifest.may_saturate), "stride_px": manifest.stride_px}
     if row.kernels is not None:
-        told["kernels"] = row.kernels
-    opened: Runner = _opener(row)(thinned or content, threads=threads, **told)
+        options["kernels"] = row.kernels
+    runner: Runner = _opener(row)(larger_stride or content, threads=threads, **options)
     if warm_up:
-        opened.predict(np.zeros((1, manifest.patch_px, manifest.patch_px, 3), np.uint8))
-    return ExportedRunner(opened, manifest, every=1 if thinned else every)
+        runner.predict(np.zeros((1, manifest.patch_px, manifest.patch_px, 3), np.uint8))
+    return ExportedRunner(runner, manifest, step=1 if larger_stride else step)
 
 
-def _every(manifest: Manifest, step_px: int | None) -> int:
-    step = manifest.stride_px if step_px is None else step_px
-    if step < 1 or step % manifest.stride_px:
-        raise ConfigError(f"step_px is {step}; expected a multiple of the model's stride, {manifest.stride_px} px")
-    return step // manifest.stride_px
+def _step(manifest: Manifest, step_px: int | None) -> int:
+    """Return ``step_px`` in strides of the model."""
+    if step_px is None:
+        return 1
+    if step_px < 1 or step_px % manifest.stride_px:
+        raise ConfigError(f"step_px is {step_px}; expected a multiple of the model's stride, {manifest.stride_px} px")
+    return step_px // manifest.stride_px
 
 
 def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operator, ...]:
-    """What a runtime makes of an exported file, after the same checks as ``load``: its operators in their order.
+    """Return the operators that a runtime computes for an exported file, in their order, after the checks of ``load``.
 
     Raises:
         ModelError: see ``load``.
@@ -201,33 +203,33 @@ def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operato
     """
     row, content, manifest = _checked(model, runtime)
     if row.kernels is not None:
-        raise RuntimeUnavailable(f"{row.name} does not tell its operators; {', '.join(RUNTIMES)} do")
+        raise RuntimeUnavailable(f"{row.name} cannot list its operators; {', '.join(RUNTIMES)} can")
     return _operators_of(row)(content, may_saturate=bool(manifest.may_saturate))
 
 
 def _checked(model: str | Path, runtime: str | None) -> tuple[Runtime, bytes, Manifest]:
     path = Path(model)
-    checked = manifests.read(path)
-    content = manifests.checked_bytes(path, checked)
-    goldens.checked_golden_bytes(path, checked)
-    return _choose(path.name, checked.format, runtime), content, checked
+    manifest = manifests.read(path)
+    content = manifests.checked_bytes(path, manifest)
+    goldens.checked_golden_bytes(path, manifest)
+    return _choose(path.name, manifest.format, runtime), content, manifest
 
 
 def _choose(name: str, format_: str, runtime: str | None) -> Runtime:
-    fitting = [row for row in RUNTIMES.values() if format_ in row.formats]
+    candidates = [row for row in RUNTIMES.values() if format_ in row.formats]
     if runtime is not None:
-        if runtime not in known():
-            raise RuntimeUnavailable(f"no runtime is called {runtime!r}; known: {', '.join(known())}")
-        asked = known()[runtime]
-        if format_ not in asked.formats:
-            names = ", ".join(row.name for row in fitting)
-            raise RuntimeUnavailable(f"{name}: {runtime} does not open {format_} files; {names} can")
-        fitting = [asked]
-    for row in fitting:
+        if runtime not in all_runtimes():
+            raise RuntimeUnavailable(f"unknown runtime {runtime!r}; expected one of {', '.join(all_runtimes())}")
+        requested = all_runtimes()[runtime]
+        if format_ not in requested.formats:
+            names = ", ".join(row.name for row in candidates)
+            raise RuntimeUnavailable(f"{name}: {runtime} does not open {format_} files; use {names}")
+        candidates = [requested]
+    for row in candidates:
         if row.installed():
             return row
-    hints = " or ".join(row.install for row in fitting)
-    raise RuntimeUnavailable(f"{name}: {' and '.join(row.name for row in fitting)} not installed; {hints}")
+    hints = " or ".join(row.install for row in candidates)
+    raise RuntimeUnavailable(f"{name}: {' and '.join(row.name for row in candidates)} not installed; {hints}")
 
 
 def _opener(row: Runtime) -> Callable[..., Runner]:

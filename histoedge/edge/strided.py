@@ -1,29 +1,29 @@
-"""An ONNX file whose last convolution answers less often: where a map needs each fourth value, the others cost nothing.
+"""Set a larger stride in the last convolution of an ONNX file: a map with larger steps then costs less.
 
-The bytes of two numbers are changed in place, so nothing but the standard library is needed. Field numbers are those of
-``onnx.proto`` (onnx/onnx), the wire format that of Protocol Buffers ("Encoding", protobuf.dev).
+Only the bytes of two numbers are changed, which needs no library. Field numbers are those of ``onnx.proto``
+(onnx/onnx), the wire format is Protocol Buffers ("Encoding", protobuf.dev).
 """
 
 from collections.abc import Iterator
 
 _GRAPH, _NODE, _OP_TYPE, _ATTRIBUTE, _NAME = 7, 1, 4, 5, 1
 _POINTWISE = {b"QuantizeLinear", b"DequantizeLinear", b"Transpose"}
-_LARGEST = 127  # of one byte of a varint
+_LARGEST = 127  # value in one byte of a varint
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10
-_INTS = b"\x40"  # of an attribute: field 8, one varint each
+_INTS = b"\x40"  # field 8 of an attribute, one varint each
 
 _Span = tuple[int, int]
 
 
-def strided(content: bytes, every: int) -> bytes | None:
-    """The same ONNX file with a stride of ``every`` in its last convolution: values 0, ``every``, 2 ``every`` ... of
-    each row and column of the map, and a 96 x 96 patch answered as before.
+def strided(content: bytes, step: int) -> bytes | None:
+    """Return the ONNX file with a stride of ``step`` in its last convolution.
 
-    None where that cannot be done: the convolution has a stride already, more follows it than quantisation, ``every``
-    is over 127, or these are not the bytes of an ONNX file, which the runtime then says.
+    The map then contains values 0, ``step``, 2 ``step`` ... of each row and column; the logit of a 96 x 96 patch is
+    unchanged. None when this is not possible: the convolution has a stride already, operators other than quantisation
+    follow it, ``step`` is over 127, or ``content`` is no ONNX file, which the runtime will report.
     """
-    if every > _LARGEST:
+    if step > _LARGEST:
         return None
     try:
         *_, graph = _parts(content, (0, len(content)), _GRAPH)
@@ -37,10 +37,10 @@ def strided(content: bytes, every: int) -> bytes | None:
     except (IndexError, ValueError, StopIteration):
         return None
     start, end = strides
-    once, often = (_INTS + bytes([stride]) + _INTS + bytes([stride]) for stride in (1, every))
-    if not {kind for kind, _ in nodes[last + 1 :]} <= _POINTWISE or content[start:end].count(once) != 1:
+    before, after = (_INTS + bytes([stride]) + _INTS + bytes([stride]) for stride in (1, step))
+    if not {kind for kind, _ in nodes[last + 1 :]} <= _POINTWISE or content[start:end].count(before) != 1:
         return None
-    return content[:start] + content[start:end].replace(once, often) + content[end:]
+    return content[:start] + content[start:end].replace(before, after) + content[end:]
 
 
 def _parts(content: bytes, span: _Span, wanted: int) -> Iterator[_Span]:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from histoedge import edge
-from histoedge.data import LABEL_PX, PATCH_PX, Split, image
+from histoedge.data import Split, image
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError
+from histoedge.edge.patches import LABEL_PX, PATCH_PX
 from histoedge.explanation import occlusion
 from histoedge.progress import Progress, silent
 

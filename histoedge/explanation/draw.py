@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from histoedge import files
-from histoedge.data import LABEL_PX, PATCH_PX, Split, picture
+from histoedge.data import Split, picture
+from histoedge.edge.patches import LABEL_PX, PATCH_PX
 from histoedge.explanation.attribution import SHEET_PATCHES, Explanation
 
 DPI = 110

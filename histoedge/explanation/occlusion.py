@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from histoedge.data import PATCH_PX
+from histoedge.edge.patches import PATCH_PX
 
 SQUARE_PX = 16  # two or three tumour nuclei wide at 0.97 um per px; four tile the 32 px label square, none straddles it
 STRIDE_PX = 8  # half a square: a finer picture, at four times the cost of tiles

@@ -1,6 +1,6 @@
-"""One folder to copy: a verified model, the code that runs it, a self-test, examples and a page to read.
+"""Write one folder to copy: a verified model, the code that runs it, a self-test, examples and a README.
 
-Nothing of histoedge need be installed where the folder goes: Python, numpy and one interpreter.
+The target machine needs Python, numpy and one interpreter, but not histoedge.
 """
 
 from histoedge.kit.folder import embed

@@ -9,9 +9,7 @@ from typing import Any, Literal
 
 from histoedge.config import meaning, setting
 from histoedge.edge.errors import ModelError
-
-PATCH_PX = 96
-LABEL_PX = 32
+from histoedge.edge.patches import LABEL_PX, PATCH_PX
 
 Kind = Literal["conv", "maxpool", "head"]
 

@@ -6,13 +6,10 @@ from typing import Any
 import numpy as np
 
 from histoedge.config import TrainConfig
-from histoedge.edge import drift
+from histoedge.data.perturb import STAINS
 
 DARKEST = 1 / 255  # optical density is -log(transmission); the lower bound keeps it finite
 
-STAINS = np.array([drift.HAEMATOXYLIN, drift.EOSIN, (0.27, 0.57, 0.78)], np.float32)
-STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
-"""Optical densities in red, green, blue of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001)."""
 UNMIX = np.linalg.inv(STAINS).astype(np.float32)
 
 

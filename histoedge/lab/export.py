@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from histoedge import files
-from histoedge.config import FORMATS, Recipe
+from histoedge.config import Recipe
 from histoedge.data import synthetic
 from histoedge.edge import Manifest, litert
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
+from histoedge.edge.manifest import FORMATS
+from histoedge.edge.patches import LABEL_PX, PATCH_PX
 from histoedge.lab import appearance, checkpoint, constraints, readback, saturate, to_onnx, to_tflite
-from histoedge.lab.architecture import LABEL_PX, PATCH_PX
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.weights import Arrays
 from histoedge.version import __version__

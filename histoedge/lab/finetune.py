@@ -16,8 +16,9 @@ import numpy as np
 from histoedge import metrics
 from histoedge.config import CompressConfig, Recipe, TrainConfig
 from histoedge.data import Split
+from histoedge.edge.patches import PATCH_PX
 from histoedge.lab import augment, backend, batches, calibrate, constraints, quantise, slim, symmetry, train, weights
-from histoedge.lab.architecture import PATCH_PX, Network
+from histoedge.lab.architecture import Network
 from histoedge.lab.backend import Devices
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.trainee import Teacher, TrainingJob

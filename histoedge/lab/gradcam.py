@@ -6,9 +6,9 @@ import numpy as np
 
 from histoedge import edge
 from histoedge.edge.errors import ModelError
+from histoedge.edge.patches import LABEL_PX, PATCH_PX
 from histoedge.lab import architecture, backend, checkpoint
 from histoedge.lab import weights as keras_weights
-from histoedge.lab.architecture import LABEL_PX, PATCH_PX
 
 
 class GradCam:

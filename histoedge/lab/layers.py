@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from histoedge import cell, edge, files
-from histoedge.config import FORMATS, Recipe
-from histoedge.data import Split
+from histoedge.config import Recipe
+from histoedge.data import Split, evenly_spaced
 from histoedge.edge import Manifest
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, ModelError, RuntimeUnavailable
+from histoedge.edge.manifest import FORMATS
 from histoedge.lab import backend, checkpoint, quantise
 from histoedge.lab.architecture import Network, Row
 from histoedge.lab.checkpoint import Checkpoint
@@ -127,8 +128,7 @@ def advice(errors: Sequence[LayerError]) -> str:
 
 def sample(split: Split) -> np.ndarray:
     """Return at most 256 evenly spaced patches of a split, uint8 (N, 96, 96, 3)."""
-    count = len(split.labels)
-    return split.patches[np.unique(np.linspace(0, count - 1, min(count, SAMPLE_PATCHES)).astype(int))]
+    return split.patches[evenly_spaced(len(split.labels), SAMPLE_PATCHES)]
 
 
 def _read_weights(model: Path, manifest: Manifest) -> Checkpoint:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from histoedge import memory
 from histoedge.config import PatchesOn
-from histoedge.data import PATCH_PX, Split
+from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
+from histoedge.edge.patches import PATCH_PX
 from histoedge.lab import backend
 from histoedge.lab.architecture import Network
 from histoedge.lab.backend import Devices

@@ -7,7 +7,7 @@ from typing import Any
 from histoedge import config
 from histoedge.config import TrainConfig
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import architecture
+from histoedge.edge.patches import PATCH_PX
 from histoedge.lab.architecture import Network, Row
 from histoedge.lab.catalogue import BUDGETS
 
@@ -62,7 +62,7 @@ def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
     widest = SPACE["widest"][base.network]
     symmetric = trial.suggest_categorical("symmetric", SPACE["symmetric"])
     rows: list[Row] = []
-    size = architecture.PATCH_PX
+    size = PATCH_PX
 
     def add(channels: int, kernel: int, stride: int) -> None:
         nonlocal size

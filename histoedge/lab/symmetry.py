@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from histoedge.edge.errors import ConfigError
+from histoedge.edge.patches import PATCH_PX
 from histoedge.lab import weights as keras_weights
-from histoedge.lab.architecture import PATCH_PX, Network, Row
+from histoedge.lab.architecture import Network, Row
 from histoedge.lab.weights import Arrays
 
 ORIENTATIONS = 8

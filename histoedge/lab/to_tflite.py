@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from histoedge.config import Precision
+from histoedge.edge.patches import PATCH_PX
 from histoedge.lab import backend, quantise, stem, weights
-from histoedge.lab.architecture import PATCH_PX, Network
+from histoedge.lab.architecture import Network
 
 INPUT, OUTPUT = "patches", "tumour_logit"
 

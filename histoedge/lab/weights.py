@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from histoedge.edge.errors import ModelError
+from histoedge.edge.patches import PATCH_PX
 from histoedge.lab import norm
-from histoedge.lab.architecture import PATCH_PX, Network, Row
+from histoedge.lab.architecture import Network, Row
 
 Arrays = dict[str, np.ndarray]
 

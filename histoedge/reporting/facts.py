@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from histoedge.benchmark import Measurement, Results
-from histoedge.data import PATCH_PX
+from histoedge.edge.patches import PATCH_PX
 from histoedge.metrics import Interval, value_of
 from histoedge.reporting import groups
 from histoedge.reporting.short import brackets, signed, three

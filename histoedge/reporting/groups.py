@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from histoedge.benchmark import Measurement
 from histoedge.config import SCENARIOS
-from histoedge.data import PATCH_PX
+from histoedge.edge.patches import PATCH_PX
 
 
 @dataclass(frozen=True)

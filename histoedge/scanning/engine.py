@@ -5,7 +5,6 @@ patch has beyond its middle. A verdict is the one its own patch would get, whate
 """
 
 import json
-import os
 import queue
 import shutil
 import threading
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from histoedge import edge, files
+from histoedge import cpus, edge, files
 from histoedge.edge import Manifest
 from histoedge.edge.errors import ConfigError, DataError
 from histoedge.progress import Progress, silent
@@ -46,9 +45,7 @@ class Workers:
         Where pixels are as scanned, inference takes longer than reading, but not where they are resampled: then it
         waits, and all cores read (``benchmarks/slide_speed.py``).
         """
-        return Workers.of_cores(
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        )
+        return Workers.of_cores(cpus.usable())
 
     @staticmethod
     def of_cores(cores: int) -> "Workers":

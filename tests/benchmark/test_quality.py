@@ -8,8 +8,9 @@ import pytest
 
 from histoedge import metrics
 from histoedge.benchmark import quality
-from histoedge.data import PATCH_PX, Split, perturb, synthetic
+from histoedge.data import Split, perturb, synthetic
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import PATCH_PX
 from histoedge.metrics import by_slide
 
 RANDOM = np.random.default_rng(0)

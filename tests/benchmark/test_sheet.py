@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from histoedge.benchmark import sheet
-from histoedge.data import PATCH_PX, Split
+from histoedge.data import Split
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import PATCH_PX
 
 LABELS = np.arange(12) % 2
 COLOURS = np.stack([20 * np.arange(12), 240 - 20 * np.arange(12), np.full(12, 90)], axis=1).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""``histoedge bench`` with gates and comparisons, as a person runs it."""
+"""``histoedge bench`` with gates and comparisons, as a user runs it."""
 
 import json
 from collections.abc import Callable
@@ -27,21 +27,21 @@ def assert_one_line(result: Any, message: str, *, code: int = 1) -> None:
 
 @pytest.fixture
 def measuring(mean_red: Path, tmp_path: Path) -> tuple[object, ...]:
-    """Arguments of a bench that takes a second or two."""
+    """Arguments of a bench of one or two seconds."""
     data, settings = tmp_path / "data", tmp_path / "quick.toml"
-    made = CliRunner().invoke(main, ["data", "synth", str(data), "--patches", "64"])
-    assert made.exit_code == 0, made.output
+    result = CliRunner().invoke(main, ["data", "synth", str(data), "--patches", "64"])
+    assert result.exit_code == 0, result.output
     settings.write_text("[bench]\nrounds = 3\nruns_per_round = 3\nwarmup_runs = 1\n")
     return mean_red, "--data", data, "--config", settings, "--runtime", "onnxruntime", "--out", tmp_path / "r.json"
 
 
 @pytest.fixture
 def untouched(tmp_path: Path) -> tuple[object, ...]:
-    """Arguments of a bench that must not begin: the model is not there."""
+    """Arguments of a bench that must not start: the model is missing."""
     return tmp_path / "no.onnx", "--data", "synthetic", "--out", tmp_path / "r.json"
 
 
-def test_gates_that_pass_are_told_and_exit_with_0(measuring: tuple[object, ...], tmp_path: Path) -> None:
+def test_gates_that_pass_are_printed_and_exit_with_0(measuring: tuple[object, ...], tmp_path: Path) -> None:
     result = bench(
         *measuring,
         "--gate",
@@ -65,13 +65,13 @@ def test_a_gate_that_fails_exits_with_3_and_leaves_results_and_junit(
     result = bench(*measuring, *gates, "--junit", tmp_path / "j.xml", "--json")
     assert result.exit_code == 3, result.output
     assert "1 of 2 gates do not pass: size_bytes < 1\n" in result.stderr
-    told = json.loads(result.stdout)
-    assert [one["outcome"] for one in told["gates"]] == ["failed", "passed"]
-    assert told["measurements"] == json.loads((tmp_path / "r.json").read_text())["measurements"]
+    document = json.loads(result.stdout)
+    assert [gate["outcome"] for gate in document["gates"]] == ["failed", "passed"]
+    assert document["measurements"] == json.loads((tmp_path / "r.json").read_text())["measurements"]
     assert ElementTree.parse(tmp_path / "j.xml").getroot().get("failures") == "1"
 
 
-def test_a_baseline_of_another_machine_is_warned_of(measuring: tuple[object, ...], tmp_path: Path) -> None:
+def test_a_baseline_from_another_machine_is_reported(measuring: tuple[object, ...], tmp_path: Path) -> None:
     assert bench(*measuring).exit_code == 0
     old = json.loads((tmp_path / "r.json").read_text())
     old["environment"]["cpu"] = "Abacus 1"
@@ -79,24 +79,24 @@ def test_a_baseline_of_another_machine_is_warned_of(measuring: tuple[object, ...
     gates = ("--gate", "auc_vs_baseline >= 0", "--gate", "p50_vs_baseline < 100", "--baseline", tmp_path / "old.json")
     result = bench(*measuring, *gates)
     assert result.exit_code == 3, result.output
-    assert "the baseline is of another machine, times do not compare: cpu: Abacus 1 -> " in result.stderr
+    assert "the baseline is from another machine, times cannot be compared: cpu: Abacus 1 -> " in result.stderr
     assert "1 of 2 gates do not pass: p50_vs_baseline < 100" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("gate", "says"),
+    ("gate", "message"),
     [
         ("p50_mss < 1", "did you mean p50_ms?"),
         ("p50_ms is small", "expected COLUMN OP NUMBER"),
         ("auc_vs_baseline > 0", "add --baseline OLD.json"),
     ],
 )
-def test_a_wrong_gate_is_one_line_before_any_work(untouched: tuple[object, ...], gate: str, says: str) -> None:
-    assert_one_line(bench(*untouched, "--gate", gate), says)
+def test_a_wrong_gate_is_one_line_before_any_work(untouched: tuple[object, ...], gate: str, message: str) -> None:
+    assert_one_line(bench(*untouched, "--gate", gate), message)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ('{"format": 9, "measurements": []}', "results format 9, expected 1; measure again"),
         (
@@ -106,12 +106,12 @@ def test_a_wrong_gate_is_one_line_before_any_work(untouched: tuple[object, ...],
     ],
 )
 def test_older_results_that_cannot_be_used_are_one_line(
-    untouched: tuple[object, ...], tmp_path: Path, content: str, says: str
+    untouched: tuple[object, ...], tmp_path: Path, content: str, message: str
 ) -> None:
     old = tmp_path / "old.json"
     old.write_text(content)
-    assert_one_line(bench(*untouched, "--gate", "p50_vs_baseline < 1.1", "--baseline", old), says)
-    assert_one_line(bench("--compare", old, old), says)
+    assert_one_line(bench(*untouched, "--gate", "p50_vs_baseline < 1.1", "--baseline", old), message)
+    assert_one_line(bench("--compare", old, old), message)
 
 
 def test_options_without_what_they_are_for_are_wrong_usage(untouched: tuple[object, ...], tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_two_results_files_are_compared_without_measuring(make_measurement: Call
     shown = bench("--compare", tmp_path / "a.json", tmp_path / "b.json")
     assert shown.exit_code == 0, shown.output
     assert "slower" in shown.stdout
-    told = json.loads(bench("--compare", tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)
-    (found,) = told["cells"]
-    assert (found["p50_ratio"], found["p50_verdict"], told["level"]) == (2.0, "slower", 0.99)
+    document = json.loads(bench("--compare", tmp_path / "a.json", tmp_path / "b.json", "--json").stdout)
+    (row,) = document["cells"]
+    assert (row["p50_ratio"], row["p50_verdict"], document["level"]) == (2.0, "slower", 0.99)
     assert_one_line(bench("--compare", tmp_path / "a.json", tmp_path / "c.json"), "no such results file")
 
 
@@ -153,7 +153,7 @@ def test_a_sheet_needs_a_page_and_must_be_one(tmp_path: Path) -> None:
     results.write_text('{"format": 1, "environment": {}, "inputs": {}, "measurements": []}')
     alone = CliRunner().invoke(main, ["report", str(results), "--flips", str(results)])
     assert alone.exit_code == 2
-    assert "--flips shows sheets in the page; give --html F" in alone.stderr
+    assert "--flips adds sheets to the page; also give --html F" in alone.stderr
     wrong = CliRunner().invoke(main, ["report", str(results), "--html", str(page), "--flips", str(results)])
     assert_one_line(wrong, "r: not a PNG file")
     assert not page.exists()

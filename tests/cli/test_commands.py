@@ -90,7 +90,7 @@ def test_settings_that_do_not_exist_are_one_line(tmp_path: Path) -> None:
 def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     tensorflow = pytest.importorskip("tensorflow")
     if tensorflow.config.list_physical_devices("GPU"):
-        pytest.skip("there is a GPU here")
+        pytest.skip("this machine has a GPU")
     data, out = tmp_path / "data", tmp_path / "run"
     assert invoke("data", "synth", data, "--patches", 32).exit_code == 0
     result = invoke("train", "--data", data, "--out", out, "--device", "gpu", "--epochs", 1)
@@ -123,10 +123,10 @@ def test_predict_decides_at_an_operating_point(mean_red_calibrated: Path, tmp_pa
 
     assert verdicts() == ["0.6695 tumour", "0.6950 tumour", "0.7193 tumour"]
     assert verdicts("--at", "specificity 0.95") == ["0.6695 normal", "0.6950 normal", "0.7193 tumour"]
-    told = json.loads(invoke("predict", mean_red_calibrated, *images, "--at", "specificity 0.95", "--json").stdout)
-    assert [one["positive"] for one in told] == [False, False, True]
+    rows = json.loads(invoke("predict", mean_red_calibrated, *images, "--at", "specificity 0.95", "--json").stdout)
+    assert [row["positive"] for row in rows] == [False, False, True]
     result = invoke("predict", mean_red_calibrated, *images, "--at", "specificity 0.9")
-    assert_one_line(result, "no operating point is called 'specificity 0.9'; there are: 'specificity 0.95'")
+    assert_one_line(result, "no operating point 'specificity 0.9'; this model has: 'specificity 0.95'")
     table = tmp_path / "out.csv"
     assert invoke("predict", mean_red_calibrated, *images, "--at", "specificity 0.95", "--csv", table).exit_code == 2
     assert not table.exists()
@@ -141,14 +141,14 @@ def test_info_shows_operating_points_readably(mean_red_calibrated: Path, mean_re
     assert "operating_points     none\n" in invoke("info", mean_red).stdout
 
 
-def test_predicting_an_image_of_another_size_names_it(mean_red: Path, tmp_path: Path) -> None:
+def test_an_image_of_another_size_is_named(mean_red: Path, tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "small.png")
     assert_one_line(invoke("predict", mean_red, tmp_path / "small.png"), "small.png: 32 x 32 px, expected a 96 x 96")
     assert_one_line(invoke("predict", mean_red, tmp_path / "none.png"), "no such image")
 
 
 @pytest.mark.parametrize("what", ["networks", "recipes", "runtimes"])
-def test_list_speaks_json(what: str) -> None:
+def test_list_prints_json(what: str) -> None:
     rows = json.loads(invoke("list", what, "--json").stdout)
     names = {row[what.removesuffix("s")] for row in rows}
     expected = {
@@ -161,17 +161,17 @@ def test_list_speaks_json(what: str) -> None:
 
 def test_every_key_of_a_settings_file_is_listed() -> None:
     rows = json.loads(invoke("list", "settings", "--json").stdout)
-    told = {(row["table"], row["key"]): row["default"] for row in rows}
-    assert told["train", "epochs"] == 14
-    assert told["bench", "threads"] == [1]
-    assert told["network.rows", "kind"] is None
-    assert {table for table, _ in told} == {*config.TABLES, "network.rows"}
+    defaults = {(row["table"], row["key"]): row["default"] for row in rows}
+    assert defaults["train", "epochs"] == 14
+    assert defaults["bench", "threads"] == [1]
+    assert defaults["network.rows", "kind"] is None
+    assert {table for table, _ in defaults} == {*config.TABLES, "network.rows"}
     lines = [line.split() for line in invoke("list", "settings").stdout.splitlines()]
     assert lines[0] == ["table", "key", "default", "unit", "meaning"]
     assert ["train", "flips", "true"] in [line[:3] for line in lines]
 
 
-def given_in_place_of_a_model(tmp_path: Path) -> dict[str, Path]:
+def wrong_models(tmp_path: Path) -> dict[str, Path]:
     run = tmp_path / "run"
     (run / "models").mkdir(parents=True)
     places = {"weights": run / "int8.weights.h5", "keras": run / "net.keras", "results": run / "bench.json"}
@@ -181,11 +181,11 @@ def given_in_place_of_a_model(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("what", ["weights", "keras", "results", "run"])
-def test_every_command_names_what_is_no_model_and_what_to_type(tmp_path: Path, what: str) -> None:
-    place = given_in_place_of_a_model(tmp_path)[what]
+def test_every_command_explains_a_wrong_model_and_the_next_command(tmp_path: Path, what: str) -> None:
+    place = wrong_models(tmp_path)[what]
     Image.new("RGB", (96, 96)).save(image := tmp_path / "image.png")
     (logits := tmp_path / "logits.csv").write_text("0\n")
-    to_type = {
+    next_command = {
         "weights": f"histoedge export {tmp_path / 'run'}",
         "keras": "histoedge run --data DATA --out RUN --config F.toml",
         "results": f"histoedge report {place}",
@@ -196,23 +196,23 @@ def test_every_command_names_what_is_no_model_and_what_to_type(tmp_path: Path, w
     commands: list[tuple[object, ...]] = [
         *(("verify", place), ("info", place), ("predict", place, image), ("embed", place, "--into", tmp_path / "into")),
         *(("diff", place, place), ("doctor", place, logits), ("scan", image, "--model", place, "--out", tmp_path)),
-        *([] if what == "run" else [bench]),  # takes a run
-        *([] if what == "weights" else [explain]),  # takes weights
+        *([] if what == "run" else [bench]),  # bench accepts a run
+        *([] if what == "weights" else [explain]),  # explain accepts weights
     ]
     for command in commands:
         result = invoke(*command)
         assert_one_line(result, f"{place}: ")
-        assert to_type[what] in result.stderr
+        assert next_command[what] in result.stderr
 
 
-def test_data_check_speaks_json(tmp_path: Path) -> None:
+def test_data_check_prints_json(tmp_path: Path) -> None:
     assert invoke("data", "synth", tmp_path / "data", "--patches", 32, "--json").exit_code == 0
     document = json.loads(invoke("data", "check", tmp_path / "data", "--json").stdout)
     assert [row["split"] for row in document["splits"]] == ["train", "valid", "test"]
     assert [row["patches"] for row in document["splits"]] == [32, 16, 16]
 
 
-def test_without_cache_a_check_leaves_nothing_in_the_folder(tmp_path: Path) -> None:
+def test_without_cache_a_check_writes_nothing_to_the_folder(tmp_path: Path) -> None:
     invoke("data", "synth", tmp_path / "data", "--patches", 16)
     plain = invoke("data", "check", tmp_path / "data", "--no-cache")
     assert not (tmp_path / "data" / ".histoedge").exists()
@@ -220,14 +220,14 @@ def test_without_cache_a_check_leaves_nothing_in_the_folder(tmp_path: Path) -> N
     assert (tmp_path / "data" / ".histoedge").is_dir()
 
 
-def test_results_that_are_no_results_are_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_results_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text("{}")
     assert_one_line(invoke("report", tmp_path / "bench.json"), "bench.json")
     assert_one_line(invoke("report", tmp_path / "none.json"), "none.json")
 
 
 def test_a_missing_extra_is_one_line_that_names_it(tmp_path: Path) -> None:
-    """In a real interpreter that cannot find scipy, as after ``pip install histoedge[onnx]``."""
+    """In a new interpreter without scipy, as after ``pip install histoedge[onnx]``."""
     code = (
         "import sys; sys.modules['scipy'] = None; from histoedge.cli import main; "
         f"main(['bench', {str(tmp_path)!r}, '--data', 'synthetic', '--out', {str(tmp_path / 'r.json')!r}])"
@@ -242,17 +242,17 @@ def test_a_missing_extra_is_one_line_that_names_it(tmp_path: Path) -> None:
 def test_the_seed_of_a_training_does_not_move_patches_between_splits(tmp_path: Path, small_settings: Path) -> None:
     pytest.importorskip("tensorflow")
     (tmp_path / "data" / "train").mkdir(parents=True)
-    made = synthetic.generate("train", patches=60, seed=0)
+    split = synthetic.generate("train", patches=60, seed=0)
     rows = ["id,label"]
-    for name, patch, label in zip(made.ids, made.patches[:], made.labels, strict=True):
+    for name, patch, label in zip(split.ids, split.patches[:], split.labels, strict=True):
         Image.fromarray(patch).save(tmp_path / "data" / "train" / f"{name}.tif")
         rows.append(f"{name},{label}")
     (tmp_path / "data" / "train_labels.csv").write_text("\n".join(rows))
-    used = []
+    hashes = []
     for seed in (1, 2):
         out = tmp_path / f"run{seed}"
         options = ("--config", small_settings, "--epochs", 1, "--seed", seed)
         result = invoke("train", "--data", tmp_path / "data", "--out", out, *options)
         assert result.exit_code == 0, result.output
-        used.append(json.loads((out / "network.json").read_text())["data"])
-    assert used[0] == used[1]
+        hashes.append(json.loads((out / "network.json").read_text())["data"])
+    assert hashes[0] == hashes[1]

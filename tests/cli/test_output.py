@@ -1,4 +1,4 @@
-"""Tables of commands in a terminal of so many columns: no word is cut, none stands without its column."""
+"""Tables of commands in a terminal of a given width: no word is cut, and wrapped cells stay in their column."""
 
 import json
 import os
@@ -14,17 +14,18 @@ from click.testing import CliRunner
 from histoedge import benchmark
 from histoedge.benchmark import Measurement
 from histoedge.cli import group
+from histoedge.cli.output import print_rows
 from histoedge.metrics import Interval
 
 pty = pytest.importorskip("pty")
 
 
 def in_terminal(columns: int, *arguments: object) -> list[str]:
-    """What the command writes to a terminal of that width, without colours."""
+    """Return the lines that the command writes to a terminal of this width, without colours."""
     ours, theirs = pty.openpty()
-    around = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}
     command = [sys.executable, "-m", "histoedge", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=theirs, stdin=subprocess.DEVNULL, env=around)
+    process = subprocess.Popen(command, stdout=theirs, stdin=subprocess.DEVNULL, env=environment)
     os.close(theirs)
     text = b""
     while chunk := _read(ours):
@@ -37,11 +38,11 @@ def in_terminal(columns: int, *arguments: object) -> list[str]:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 1 << 16)
-    except OSError:  # Linux says so when the other end is closed
+    except OSError:  # on Linux: the other end is closed
         return b""
 
 
-def test_list_keeps_to_the_terminal_and_goes_on_below_its_column() -> None:
+def test_list_fits_the_terminal_and_wraps_within_columns() -> None:
     lines = in_terminal(80, "list", "recipes")
     assert max(map(len, lines)) <= 80
     start = lines[0].index("what")
@@ -69,8 +70,21 @@ def test_report_keeps_names_whole_in_eighty_columns_and_tells_its_facts(
     assert re.search(r"accurate/models/ +litert +1,000 +0\.25 \[0\.24 0\.26\] +\.940 \[\.930 \.950\]", lines[1])
     assert lines[2].strip() == "prune50_int8.tflite"
     done = CliRunner().invoke(group.main, ["report", str(file), "--json", "--csv", str(tmp_path / "a.csv")])
-    found = json.loads(done.stdout)
-    assert found["written"] == [str(tmp_path / "a.csv")]
-    assert found["run"] == "accurate, edge"
-    assert found["rows"][0]["p50_ratio"] == 0.25
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["environment"]["date"])
+    document = json.loads(done.stdout)
+    assert document["written"] == [str(tmp_path / "a.csv")]
+    assert document["run"] == "accurate, edge"
+    assert document["rows"][0]["p50_ratio"] == 0.25
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", document["environment"]["date"])
+
+
+def test_text_is_left_aligned_and_numbers_are_right_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"name": "a", "count": 7, "share": 0.5, "seen": True, "note": None},
+        {"name": "longer", "count": 1200, "share": None, "seen": False, "note": None},
+    ]
+    print_rows(rows)
+    assert capsys.readouterr().out.splitlines() == [
+        "name    count  share  seen   note",
+        "a           7    0.5  True   -",
+        "longer   1200      -  False  -",
+    ]

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from histoedge.data import PATCH_PX, perturb, synthetic
+from histoedge.data import perturb, synthetic
 from histoedge.data.perturb import PERTURBATIONS, perturbed
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import PATCH_PX
 
 NAMES = tuple(PERTURBATIONS)
 TISSUE = synthetic.golden(4)[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from histoedge import data
-from histoedge.data import Split
+from histoedge.data import Split, evenly_spaced
 from histoedge.edge.errors import DataError
 
 X = np.random.default_rng(3).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
@@ -106,3 +106,10 @@ def test_the_content_hash_is_the_one_that_runs_are_bound_to() -> None:
     for patch in X:
         slow.update(hashlib.sha1(patch.tobytes()).digest())
     assert split().content_hash == slow.hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "indices"), [(10, 4, [0, 3, 6, 9]), (3, 8, [0, 1, 2]), (5, 1, [0]), (1, 4, [0]), (0, 4, [])]
+)
+def test_evenly_spaced_indices(count: int, most: int, indices: list[int]) -> None:
+    assert evenly_spaced(count, most).tolist() == indices

@@ -1,4 +1,4 @@
-"""Damaged and forged files are refused by a deliberate error; threads get the answers of one."""
+"""Damaged and forged files are refused with a ``HistoedgeError``; several threads get the same logits as one."""
 
 import io
 import json
@@ -30,7 +30,7 @@ def fuzz(script: Callable[[str], ModuleType]) -> ModuleType:
     return script("fuzz")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits memory and CPU time as Linux does")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the resource limits of Linux")
 @pytest.mark.parametrize(("name", "module"), [("int8.onnx", "onnxruntime"), ("int8.tflite", "ai_edge_litert")])
 def test_no_damaged_or_forged_file_crashes_or_passes(tmp_path: Path, name: str, module: str) -> None:
     pytest.importorskip(module)
@@ -56,7 +56,7 @@ def test_no_damaged_or_forged_file_crashes_or_passes(tmp_path: Path, name: str, 
 
 
 @pytest.mark.parametrize(
-    ("died", "found"),
+    ("die", "expected"),
     [
         (lambda: os.kill(os.getpid(), 9), ("crashed", "SIGKILL")),
         (lambda: os._exit(7), ("crashed", "exit code 7")),
@@ -64,10 +64,10 @@ def test_no_damaged_or_forged_file_crashes_or_passes(tmp_path: Path, name: str, 
         (lambda: bytearray(1 << 32), ("undeliberate", "MemoryError: ''")),
     ],
 )
-@pytest.mark.skipif(sys.platform != "linux", reason="limits memory and CPU time as Linux does")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the resource limits of Linux")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # other tests' threads; the child needs none
 def test_a_case_that_ends_its_process_is_a_row(
-    fuzz: ModuleType, monkeypatch: pytest.MonkeyPatch, died: Callable[[], Any], found: tuple[str, str]
+    fuzz: ModuleType, monkeypatch: pytest.MonkeyPatch, die: Callable[[], Any], expected: tuple[str, str]
 ) -> None:
     parts = {"model": b"model", "manifest": b'{"a": 1, "b": 2}', "golden": b"golden"}
     target = fuzz.Target("manifest", fuzz.BYTES, False, 1.0)
@@ -76,15 +76,15 @@ def test_a_case_that_ends_its_process_is_a_row(
 
     def load(_: Path) -> None:
         if next(calls) == 1:
-            died()
+            die()
         raise ModelError("refused")
 
     monkeypatch.setattr(fuzz.edge, "load", load)
-    told = fuzz.run_task(fuzz.FuzzedModel("a.onnx", parts), 0, range(2))
-    assert told[0] == (target.name, "refused", "")
-    kind, detail = told[1][1:]
-    assert kind == found[0]
-    assert detail.endswith(found[1])
+    rows = fuzz.run_task(fuzz.FuzzedModel("a.onnx", parts), 0, range(2))
+    assert rows[0] == (target.name, "refused", "")
+    kind, detail = rows[1][1:]
+    assert kind == expected[0]
+    assert detail.endswith(expected[1])
 
 
 def copied(folder: Path, name: str = "int8.onnx") -> Path:
@@ -94,41 +94,41 @@ def copied(folder: Path, name: str = "int8.onnx") -> Path:
     return model
 
 
-def test_a_flipped_bit_of_a_real_file_is_told(tmp_path: Path) -> None:
+def test_a_flipped_bit_of_a_released_file_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     model = copied(tmp_path)
     for path in (model, goldens.golden_path(model)):
-        kept = path.read_bytes()
-        for place in np.linspace(0, len(kept) - 1, 64).astype(int):
-            path.write_bytes(kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :])
+        content = path.read_bytes()
+        for place in np.linspace(0, len(content) - 1, 64).astype(int):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
             with pytest.raises(ModelError, match="changed after"):
                 edge.load(model)
-        path.write_bytes(kept)
+        path.write_bytes(content)
 
 
-def test_a_model_that_passes_the_parser_and_cannot_run_is_told() -> None:
+def test_a_model_that_passes_the_parser_but_cannot_run_is_refused() -> None:
     pytest.importorskip("ai_edge_litert")
     from histoedge.edge import litert
 
     content = (MODELS / "int8.tflite").read_bytes()
-    told = []
-    for start in range(3000, 4500, 250):  # where the buffers are listed
+    messages = []
+    for start in range(3000, 4500, 250):  # the list of buffers
         try:
             litert.open_litert(content[:start] + bytes(250) + content[start + 250 :]).predict(
                 np.zeros((1, 96, 96, 3), np.uint8)
             )
         except ModelError as error:
-            told.append(str(error))
-    assert any("LiteRT cannot run this file: Input tensor" in one for one in told)
-    assert not any("\n" in one for one in told)
+            messages.append(str(error))
+    assert any("LiteRT cannot run this file: Input tensor" in message for message in messages)
+    assert not any("\n" in message for message in messages)
 
 
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (", "not an array as NumPy writes it"),
-        (b"{'descr': '|O', 'fortran_order': False, 'shape': (16,), }\n", "not an array as NumPy writes it"),
-        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }\n", "not an array as NumPy writes it"),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (", "not an array in NumPy's format"),
+        (b"{'descr': '|O', 'fortran_order': False, 'shape': (16,), }\n", "not an array in NumPy's format"),
+        (b"{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }\n", "not an array in NumPy's format"),
         (b"{'descr': '|u1', 'fortran_order': False, 'shape': (999999999,), }\n", r"labels is |u1 \(999999999,\)"),
         (b"{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }\n", "labels is <f4"),
     ],
@@ -148,11 +148,11 @@ def test_a_forged_array_header_is_refused(
         goldens.read_golden(model, manifests.read(model))
 
 
-def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_refused(tmp_path: Path) -> None:
     model = copied(tmp_path)
     path = manifests.manifest_path(model)
     path.write_text(path.read_text().replace('"threshold": 0.5', '"threshold": 0.1,\n "threshold": 0.5', 1))
-    with pytest.raises(ModelError, match="a key is there twice"):
+    with pytest.raises(ModelError, match="duplicate key"):
         manifests.read(model)
 
 
@@ -165,7 +165,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         ({"macs": 10**400}, "macs is 1e[+]300, expected at most 1e[+]15"),
         ({"tolerance": -1}, "tolerance is -1, expected at least 0"),
         ({"format": "x\ny"}, r"format is 'x\\ny', expected tflite or onnx"),
-        ({"a\nb": 1}, r"keys missing or unknown: 'a\\nb'"),
+        ({"a\nb": 1}, r"missing or unknown keys: 'a\\nb'"),
         ({"contract": "2\n"}, r"contract version '2\\n', expected 2"),
     ],
 )
@@ -196,7 +196,7 @@ def test_a_deep_manifest_is_refused(tmp_path: Path, depth: int) -> None:
         ("int8.onnx", "openvino", "openvino"),
     ],
 )
-def test_eight_threads_with_patches_and_fields_get_the_answers_of_one(
+def test_eight_threads_with_patches_and_fields_get_the_same_logits_as_one(
     name: str, runtime: str, module: str, script: Callable[[str], ModuleType]
 ) -> None:
     pytest.importorskip(module)

@@ -53,7 +53,7 @@ def test_a_signed_manifest_of_other_kinds_is_refused(
 @pytest.mark.parametrize(
     "content", [b"[" * 100_000, b"NaN", b"\xff\xfe", b'{"contract": 2, "digest": Infinity}', b" " * 300_000]
 )
-def test_a_manifest_that_would_break_a_reader_is_refused(mean_red: Path, content: bytes) -> None:
+def test_a_manifest_that_would_crash_a_json_reader_is_refused(mean_red: Path, content: bytes) -> None:
     manifests.manifest_path(mean_red).write_bytes(content)
     with pytest.raises(ModelError):
         edge.load(mean_red)
@@ -71,12 +71,12 @@ def test_a_changed_manifest_is_refused(mean_red: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not a JSON document"),
+        ("{", "not a valid manifest"),
         ("[]", "contract version"),
         ('{"contract": 99}', "contract version 99, expected 2; update histoedge"),
     ],
 )
-def test_a_manifest_that_is_none_is_refused(mean_red: Path, content: str, message: str) -> None:
+def test_a_file_that_is_no_manifest_is_refused(mean_red: Path, content: str, message: str) -> None:
     manifests.manifest_path(mean_red).write_text(content)
     with pytest.raises(ModelError, match=message):
         edge.load(mean_red)
@@ -98,19 +98,19 @@ def test_probability_uses_the_temperature(mean_red: Path) -> None:
     np.testing.assert_allclose(manifest.probability(np.array([0.0, 2.0])), [0.5, 1 / (1 + np.exp(-2.0))])
 
 
-def test_operating_points_are_read_and_found_by_name(mean_red_calibrated: Path) -> None:
+def test_operating_points_are_read_and_selected_by_name(mean_red_calibrated: Path) -> None:
     manifest = manifests.read(mean_red_calibrated)
     point = manifest.operating_point("specificity 0.95")
     assert (point.threshold, point.sensitivity, point.n_negative) == (0.7, 0.5, 200)
     np.testing.assert_allclose(manifest.probability(np.array([0.5 * np.log(0.7 / 0.3)])), [point.threshold])
     again = json.loads(json.dumps(manifest.as_json()))
     assert again == json.loads(manifests.manifest_path(mean_red_calibrated).read_text())
-    with pytest.raises(ConfigError, match="called 'sensitivity 1'; there are: 'specificity 0.95'"):
+    with pytest.raises(ConfigError, match="no operating point 'sensitivity 1'; this model has: 'specificity 0.95'"):
         manifest.operating_point("sensitivity 1")
 
 
-def test_a_model_without_operating_points_says_so(mean_red: Path) -> None:
-    with pytest.raises(ConfigError, match="there are: none"):
+def test_a_model_without_operating_points_has_a_clear_message(mean_red: Path) -> None:
+    with pytest.raises(ConfigError, match="this model has: none"):
         manifests.read(mean_red).operating_point("specificity 0.95")
 
 

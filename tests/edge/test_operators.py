@@ -1,4 +1,4 @@
-"""What each runtime says it computes; LiteRT's files need the lab and are looked at in ``tests/lab/test_run.py``."""
+"""The operators that each runtime reports; LiteRT is tested in ``tests/lab/test_pipeline.py``, which exports files."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from histoedge import edge
 from histoedge.edge.errors import ModelError, RuntimeUnavailable
 
 
-def test_onnx_runtime_tells_integers_from_floats(mean_red_int8: Path) -> None:
+def test_onnx_runtime_distinguishes_integers_from_floats(mean_red_int8: Path) -> None:
     operators = edge.operators(mean_red_int8, runtime="onnxruntime")
     convolution = next(operator for operator in operators if operator.kind == "QLinearConv")
-    assert convolution.integer  # its scales are floats and do not count
+    assert convolution.integer  # although its scales are floats
     assert [str(operator) for operator in operators if not operator.integer] == ["DequantizeLinear logit"]
 
 
@@ -21,7 +21,7 @@ def test_a_float_network_has_no_integer_operator_in_onnx_runtime(mean_red: Path)
     assert not [operator for operator in operators if operator.integer]
 
 
-def test_openvino_tells_what_works_on_the_pixels(mean_red: Path) -> None:
+def test_openvino_lists_the_operators_that_process_pixels(mean_red: Path) -> None:
     pytest.importorskip("openvino")
     operators = edge.operators(mean_red, runtime="openvino")
     assert [operator.integer for operator in operators if operator.kind == "Convolution"] == [False]
@@ -35,7 +35,7 @@ def test_openvino_names_operators_the_same_every_time(mean_red_int8: Path) -> No
     assert len({operator.name for operator in first}) == len(first)
 
 
-def test_operators_are_asked_of_checked_bytes_only(mean_red: Path) -> None:
+def test_operators_are_listed_for_checked_bytes_only(mean_red: Path) -> None:
     with pytest.raises(RuntimeUnavailable, match="litert does not open onnx files"):
         edge.operators(mean_red, runtime="litert")
     mean_red.write_bytes(mean_red.read_bytes() + b"\0")

@@ -26,19 +26,19 @@ def with_golden(sign: Callable[..., Path], path: Path, **changed: np.ndarray) ->
     sign(path)
 
 
-def test_a_file_that_answers_as_it_should_passes_on_every_runtime_installed(mean_red: Path) -> None:
-    found = selftest(mean_red)
-    assert found.passed
+def test_a_correct_file_passes_on_every_installed_runtime(mean_red: Path) -> None:
+    report = selftest(mean_red)
+    assert report.passed
     rows = [row for row in histoedge.edge.RUNTIMES.values() if "onnx" in row.formats]
-    assert [(check.runtime, check.status) for check in found.checks] == [
+    assert [(check.runtime, check.status) for check in report.checks] == [
         (row.name, "ok" if row.installed() else "unavailable") for row in rows
     ]
-    assert all(check.largest is None or check.largest <= 1e-6 for check in found.checks)
+    assert all(check.largest is None or check.largest <= 1e-6 for check in report.checks)
 
 
-def test_a_folder_is_all_its_models(mean_red: Path, mean_red_int8: Path) -> None:
+def test_a_folder_stands_for_all_its_models(mean_red: Path, mean_red_int8: Path) -> None:
     assert {check.model for check in selftest(mean_red.parent).checks} == {mean_red.name, mean_red_int8.name}
-    with pytest.raises(ModelError, match="holds mean_red.onnx, mean_red_int8.onnx; name one of these files"):
+    with pytest.raises(ModelError, match="several models, mean_red.onnx, mean_red_int8.onnx; name one of these files"):
         model(mean_red.parent)
     assert model(mean_red) == mean_red
 
@@ -88,13 +88,13 @@ def damaged(path: Path, how: str) -> str:
 @pytest.mark.parametrize(
     "how", ["altered model", "altered golden", "no manifest", "no golden", "no model", "nothing left"]
 )
-def test_what_is_missing_or_altered_is_one_line(mean_red: Path, capsys: pytest.CaptureFixture, how: str) -> None:
+def test_a_missing_or_altered_file_is_one_line(mean_red: Path, capsys: pytest.CaptureFixture, how: str) -> None:
     message = damaged(mean_red, how)
     assert main(["selftest", str(mean_red.parent)]) == 1
-    told = capsys.readouterr()
-    assert message in told.err
-    assert told.err.count("\n") == 1
-    assert told.out == ""
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
 
 
 def test_saturated_logits_are_read_where_they_are(mean_red: Path, sign: Callable[..., Path]) -> None:
@@ -120,7 +120,7 @@ def run(folder: Path, *arguments: Any) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
-def test_the_copied_folder_tests_itself_and_hands_over_its_patches(mean_red: Path, tmp_path: Path) -> None:
+def test_the_copied_folder_runs_selftest_and_golden(mean_red: Path, tmp_path: Path) -> None:
     shutil.copytree(Path(histoedge.edge.__file__).parent, tmp_path / "scanner")
     done = run(tmp_path, "selftest", mean_red)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "pass"), done.stderr

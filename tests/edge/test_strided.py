@@ -1,4 +1,4 @@
-"""A map with larger steps holds the same values, and ONNX Runtime computes no others."""
+"""A map with larger steps contains the same values, and ONNX Runtime computes only these."""
 
 import random
 from pathlib import Path
@@ -25,20 +25,20 @@ def test_larger_steps_give_the_same_values(name: Path, runtime: str) -> None:
     pytest.importorskip(edge.RUNTIMES[runtime].module)
     field = np.random.default_rng(0).integers(0, 256, (300, 235, 3), np.uint8)
     runner = edge.load(EXPORTED / name, runtime=runtime)
-    every = runner.map(field)
-    assert every.shape == (26, 18)
+    full_map = runner.map(field)
+    assert full_map.shape == (26, 18)
     for step_px, shape in [(8, (26, 18)), (16, (13, 9)), (32, (7, 5)), (64, (4, 3)), (1024, (1, 1))]:
         stepping = edge.load(EXPORTED / name, runtime=runtime, step_px=step_px)
-        found = stepping.map(field)
-        assert found.shape == shape
-        wanted = every[:: step_px // 8, :: step_px // 8]
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=0 if "int8" in name.name else 1e-4)
+        logits = stepping.map(field)
+        assert logits.shape == shape
+        expected = full_map[:: step_px // 8, :: step_px // 8]
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=0 if "int8" in name.name else 1e-4)
         assert stepping.predict(field[None, :96, :96]) == pytest.approx(runner.predict(field[None, :96, :96]), abs=1e-4)
         computed = stepping.interpreter.predict(field[None])[0, :, :, 0].shape
-        assert computed == (shape if runtime == "onnxruntime" and step_px < 1024 else every.shape)
+        assert computed == (shape if runtime == "onnxruntime" and step_px < 1024 else full_map.shape)
 
 
-def test_steps_of_no_whole_strides_are_refused(mean_red: Path) -> None:
+def test_steps_that_are_no_multiple_of_the_stride_are_refused(mean_red: Path) -> None:
     for step_px in (0, -32, 48):
         with pytest.raises(
             ConfigError, match=f"step_px is {step_px}; expected a multiple of the model's stride, 32 px"
@@ -46,24 +46,26 @@ def test_steps_of_no_whole_strides_are_refused(mean_red: Path) -> None:
             edge.load(mean_red, step_px=step_px)
 
 
-@pytest.mark.parametrize("fixture", ["mean_red", "mean_red_int8"])  # no strides told, and 32 already
-def test_other_graphs_are_computed_whole(fixture: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    "fixture", ["mean_red", "mean_red_int8"]
+)  # without a stride attribute, and with a stride of 32
+def test_other_graphs_are_computed_completely(fixture: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(fixture)
     assert strided(model.read_bytes(), 2) is None
     field = np.random.default_rng(0).integers(0, 256, (300, 235, 3), np.uint8)
-    found = edge.load(model, step_px=64).map(field)
-    np.testing.assert_array_equal(found, edge.load(model).map(field)[::2, ::2])
-    assert found.shape == (4, 3)
+    logits = edge.load(model, step_px=64).map(field)
+    np.testing.assert_array_equal(logits, edge.load(model).map(field)[::2, ::2])
+    assert logits.shape == (4, 3)
 
 
-def test_what_follows_the_convolution_must_take_its_values_one_by_one() -> None:
+def test_only_pointwise_operators_may_follow_the_convolution() -> None:
     onnx = pytest.importorskip("onnx")
     model = onnx.load_from_string(INT8.read_bytes())
     model.graph.node[-1].op_type = "Softmax"
     assert strided(model.SerializeToString(), 4) is None
 
 
-def test_two_bytes_are_changed_to_a_valid_file() -> None:
+def test_two_changed_bytes_give_a_valid_file() -> None:
     onnx = pytest.importorskip("onnx")
     content = INT8.read_bytes()
     changed = strided(content, 4)
@@ -74,10 +76,10 @@ def test_two_bytes_are_changed_to_a_valid_file() -> None:
     assert strided(content, 128) is None
 
 
-def test_no_bytes_are_too_strange() -> None:
+def test_arbitrary_bytes_raise_nothing() -> None:
     content, draw = INT8.read_bytes(), random.Random(0)
-    for strange in (b"", b"\x3a", b"\x3a\xff\xff\xff\xff\x7f", b"\xff" * 100_000, b"\x0b" * 9, draw.randbytes(5000)):
-        assert strided(strange, 4) is None
+    for garbage in (b"", b"\x3a", b"\x3a\xff\xff\xff\xff\x7f", b"\xff" * 100_000, b"\x0b" * 9, draw.randbytes(5000)):
+        assert strided(garbage, 4) is None
     for _ in range(300):
         assert strided(content[: draw.randrange(len(content))], 4) is None
     for _ in range(3000):
@@ -86,5 +88,5 @@ def test_no_bytes_are_too_strange() -> None:
             changed[draw.randrange(len(content)) if draw.random() < 0.5 else -draw.randrange(1, 3000)] = draw.randrange(
                 256
             )
-        found = strided(bytes(changed), 4)
-        assert found is None or len(found) == len(content)
+        result = strided(bytes(changed), 4)
+        assert result is None or len(result) == len(content)

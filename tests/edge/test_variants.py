@@ -1,4 +1,4 @@
-"""Runtimes that are opened only where they are asked for by name."""
+"""Runtimes that are used only when requested by name."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from histoedge.edge.errors import RuntimeUnavailable
 MODELS = Path(__file__).parents[2] / "exported" / "edge" / "models"
 
 
-def test_litert_answers_alike_with_its_own_kernels() -> None:
+def test_litert_returns_the_same_logits_with_its_own_kernels() -> None:
     pytest.importorskip("ai_edge_litert")
     model = MODELS / "int8.tflite"
     manifest = manifests.read(model)
@@ -30,14 +30,14 @@ def test_a_gpu_that_is_missing_is_named(name: str) -> None:
     pytest.importorskip("onnxruntime")
     model = MODELS / "fp32.onnx"
     if Path("/proc/driver/nvidia/gpus").is_dir():
-        pytest.skip("there is a GPU")
-    with pytest.raises(RuntimeUnavailable, match="did not open: no NVIDIA GPU|pip install onnxruntime-gpu"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(RuntimeUnavailable, match="did not start: no NVIDIA GPU|pip install onnxruntime-gpu"):
         edge.load(model, runtime=f"onnxruntime-{name}")
 
 
-def test_a_variant_opens_only_its_formats_and_is_never_chosen_unasked() -> None:
-    with pytest.raises(RuntimeUnavailable, match="litert-builtin does not open onnx files; onnxruntime, openvino can"):
+def test_a_variant_opens_only_its_formats_and_is_never_the_default() -> None:
+    with pytest.raises(RuntimeUnavailable, match="litert-builtin does not open onnx files; use onnxruntime, openvino"):
         edge.load(MODELS / "fp32.onnx", runtime="litert-builtin")
-    with pytest.raises(RuntimeUnavailable, match="litert-builtin does not tell its operators"):
+    with pytest.raises(RuntimeUnavailable, match="litert-builtin cannot list its operators"):
         edge.operators(MODELS / "fp32.tflite", runtime="litert-builtin")
     assert not edge.RUNTIMES.keys() & edge.VARIANTS.keys()

@@ -222,7 +222,7 @@ def test_a_data_set_gives_a_contact_sheet_of_valid_alone(centre_red: Path, tmp_p
 
 
 def test_nothing_to_explain_is_one_line(centre_red: Path) -> None:
-    assert_one_line(invoke(centre_red), "give images, folders of them, or --data DATA")
+    assert_one_line(invoke(centre_red), "give images, folders of images, or --data DATA")
 
 
 def test_an_image_of_another_size_is_one_line_and_leaves_nothing(centre_red: Path, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_model_or_runtime_that_is_not_there_is_one_line(centre_red: Path, tmp_
     (path,) = red_noise(tmp_path, "one.png")
     assert_one_line(invoke(tmp_path / "int8.onnx", path), "no such model file")
     assert_one_line(invoke(centre_red, path, "--runtime", "litert"), "litert does not open onnx files")
-    assert_one_line(invoke(tmp_path / "fp32.weights.h5", path, "--runtime", "litert"), "leave it out")
+    assert_one_line(invoke(tmp_path / "fp32.weights.h5", path, "--runtime", "litert"), "omit --runtime")
     with pytest.raises(ModelError):
         explanation.exported(tmp_path / "int8.onnx")
     with pytest.raises(RuntimeUnavailable):

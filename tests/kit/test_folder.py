@@ -1,4 +1,4 @@
-"""The folder that an integrator copies: whole, repeatable, alone, and refused where it would lose or hide something."""
+"""The folder that an integrator copies: complete, reproducible, self-contained, and never overwriting other files."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def bytes_in(folder: Path) -> dict[str, bytes]:
 
 
 def alone(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """An interpreter that ignores PYTHONPATH, and fails when it imports histoedge."""
+    """Run an interpreter that ignores PYTHONPATH and fails when it imports histoedge."""
     code = (
         "import runpy, sys\n"
         "class Refuse:\n"
@@ -73,7 +73,7 @@ def test_the_example_is_ten_lines(kit: Path) -> None:
     assert max(map(len, lines)) <= 125
 
 
-def test_the_self_test_of_the_folder_passes_and_finds_a_flipped_bit(kit: Path) -> None:
+def test_the_self_test_of_the_folder_passes_and_detects_a_flipped_bit(kit: Path) -> None:
     done = alone("module", "edge", "selftest", ".", cwd=kit)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "pass"), done.stderr
     golden = goldens.golden_path(kit / "mean_red_calibrated.onnx")
@@ -85,7 +85,7 @@ def test_the_self_test_of_the_folder_passes_and_finds_a_flipped_bit(kit: Path) -
     assert "changed after the manifest was written" in done.stderr
 
 
-def test_the_same_model_gives_the_same_bytes_and_replaces_what_was_embedded(kit: Path, verified: Path) -> None:
+def test_the_same_model_yields_the_same_bytes_and_replaces_an_earlier_folder(kit: Path, verified: Path) -> None:
     before = bytes_in(kit)
     alone("path", kit / "example.py", cwd=kit)
     assert (kit / "edge" / "__pycache__").is_dir()
@@ -94,10 +94,10 @@ def test_the_same_model_gives_the_same_bytes_and_replaces_what_was_embedded(kit:
     assert [path.name for path in kit.parent.iterdir() if path.name.startswith(".kit")] == []
 
 
-def test_what_was_added_or_changed_is_not_replaced(kit: Path, verified: Path) -> None:
+def test_added_or_changed_files_are_not_replaced(kit: Path, verified: Path) -> None:
     mine = kit / "edge" / "mine.py"
     mine.write_text("")
-    with pytest.raises(DataError, match=r"mine\.py: added or changed after .*kit was embedded"):
+    with pytest.raises(DataError, match=r"mine\.py: added or changed after histoedge embed wrote .*kit;"):
         embed(verified, kit)
     mine.unlink()
     (kit / "example.py").write_text("print('mine')")
@@ -106,34 +106,34 @@ def test_what_was_added_or_changed_is_not_replaced(kit: Path, verified: Path) ->
     assert (kit / "example.py").read_text() == "print('mine')"
 
 
-def test_a_folder_of_something_else_is_refused_and_an_empty_one_is_filled(verified: Path, tmp_path: Path) -> None:
+def test_a_foreign_folder_is_refused_and_an_empty_one_is_filled(verified: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     embed(verified, other)
     shutil.rmtree(other)
     other.mkdir()
     (other / "letter.txt").write_text("dear")
-    with pytest.raises(DataError, match="not empty, and no earlier embedding"):
+    with pytest.raises(DataError, match="not empty, and not written by histoedge embed"):
         embed(verified, other)
     assert bytes_in(other) == {"letter.txt": b"dear"}
 
 
-def test_a_model_is_embedded_only_with_a_passing_verdict_of_its_bytes(mean_red: Path, tmp_path: Path) -> None:
+def test_a_model_is_embedded_only_with_a_passing_verdict_on_its_bytes(mean_red: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no passing verdict of these bytes lies beside it; run histoedge verify"):
         embed(mean_red, tmp_path / "kit")
     verification.verify(mean_red)
     place = manifests.verdict_path(mean_red)
-    kept = json.loads(place.read_text())
+    original = json.loads(place.read_text())
     for changed in ({"passed": False}, {"passed": 1, "sha256": "0" * 64}, {"format": 1}, {"golden": 7}):
-        place.write_text(json.dumps({**kept, **changed}))
+        place.write_text(json.dumps({**original, **changed}))
         with pytest.raises(ModelError, match="no passing verdict"):
             embed(mean_red, tmp_path / "kit")
-    place.write_text(json.dumps(kept | {"golden": [{**kept["golden"][0], "version": "0.1"}]}))
-    assert not verification.is_current(mean_red)  # passed elsewhere, on another version: embedded all the same
+    place.write_text(json.dumps(original | {"golden": [{**original["golden"][0], "version": "0.1"}]}))
+    assert not verification.is_current(mean_red)  # it passed with another version, which is enough to embed
     embed(mean_red, tmp_path / "kit")
 
 
-def test_a_place_below_a_file_is_refused_in_one_line(verified: Path, tmp_path: Path) -> None:
+def test_a_folder_below_a_file_is_refused_in_one_line(verified: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = CliRunner().invoke(main, ["embed", str(verified), "--into", str(tmp_path / "file" / "kit")])
     assert result.exit_code == 1
@@ -151,16 +151,16 @@ def test_the_licence_in_the_folder_is_the_projects(kit: Path) -> None:
     assert "| onnxruntime | MIT |" in licences
 
 
-def test_the_page_tells_what_the_manifest_says_and_fits_one_page(kit: Path) -> None:
+def test_the_readme_states_the_manifests_values_and_is_short(kit: Path) -> None:
     page = (kit / "README.md").read_text()
-    said = ("0.972 um per px", "-logit / 0.5", "**0.6** or above", "`specificity 0.95` | 0.7000 | 0.500", "x 32 px")
-    for wanted in (*said, "not a medical device", "example.cpp", "For this release: "):
-        assert wanted in page
+    values = ("0.972 um per px", "-logit / 0.5", "**0.6** or above", "`specificity 0.95` | 0.7000 | 0.500", "x 32 px")
+    for text in (*values, "not a medical device", "example.cpp", "For this release: "):
+        assert text in page
     assert "$" not in page.replace("$ORT_HOME", "")
     assert len(page.splitlines()) <= 75
 
 
-def test_the_command_tells_what_comes_next(verified: Path, tmp_path: Path) -> None:
+def test_the_command_prints_the_next_step(verified: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["embed", str(verified), "--into", str(tmp_path / "kit")])
     assert result.exit_code == 0, result.output
     assert "python -m edge selftest ." in result.stdout
@@ -168,7 +168,7 @@ def test_the_command_tells_what_comes_next(verified: Path, tmp_path: Path) -> No
     assert json.loads(result.stdout)["files"] == sorted(bytes_in(tmp_path / "kit"))
 
 
-def test_the_doctor_of_the_command_line_is_that_of_the_folder(kit: Path, tmp_path: Path) -> None:
+def test_the_doctor_command_accepts_the_folder(kit: Path, tmp_path: Path) -> None:
     logits = tmp_path / "logits.csv"
     logits.write_text("0\n0.2\n")
     result = CliRunner().invoke(main, ["doctor", str(kit), str(logits)])
@@ -189,7 +189,7 @@ def test_the_doctor_of_the_folder_names_swapped_channels(tmp_path: Path) -> None
     assert "BGR" in done.stdout
 
 
-@pytest.mark.skipif(COMPILER is None or "ORT_HOME" not in os.environ, reason="not run here: g++ and ORT_HOME")
+@pytest.mark.skipif(COMPILER is None or "ORT_HOME" not in os.environ, reason="needs g++ and ORT_HOME")
 @pytest.mark.parametrize("name", ["mean_red", "mean_red_saturating"])
 def test_the_example_for_onnx_runtime_passes_and_fails(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -197,19 +197,19 @@ def test_the_example_for_onnx_runtime_passes_and_fails(
     model: Path = request.getfixturevalue(name)
     verification.verify(model)
     embed(model, tmp_path / "kit")
-    asks_for_exact_sums = "x64quantprecision" in (tmp_path / "kit" / "example.cpp").read_text()
-    assert asks_for_exact_sums == (name == "mean_red_saturating")
+    requests_exact_sums = "x64quantprecision" in (tmp_path / "kit" / "example.cpp").read_text()
+    assert requests_exact_sums == (name == "mean_red_saturating")
     check_the_example(tmp_path / "kit", os.environ["ORT_HOME"], "onnxruntime")
 
 
-@pytest.mark.skipif(COMPILER is None or "LITERT_HOME" not in os.environ, reason="not run here: g++ and LITERT_HOME")
+@pytest.mark.skipif(COMPILER is None or "LITERT_HOME" not in os.environ, reason="needs g++ and LITERT_HOME")
 def test_the_example_for_litert_passes_and_fails(tmp_path: Path) -> None:
     embed(EXPORTED / "nano" / "models" / "int8.tflite", tmp_path / "kit")
     check_the_example(tmp_path / "kit", os.environ["LITERT_HOME"], "LiteRt")
 
 
 def check_the_example(kit: Path, home: str, library: str) -> None:
-    """It passes, writes its logits, and names the patch that was changed."""
+    """Check that the example passes, writes its logits, and names a patch whose golden logit was changed."""
     command: list[Any] = [
         COMPILER,
         "-Wall",

@@ -5,9 +5,10 @@ import numpy as np
 import onnx
 import pytest
 
-from histoedge.config import FORMATS, Recipe
+from histoedge.config import Recipe
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
+from histoedge.edge.manifest import FORMATS
 from histoedge.lab import catalogue, checkpoint, constraints, export, quantise, readback
 
 pytestmark = pytest.mark.lab

@@ -262,7 +262,7 @@ def test_an_output_that_cannot_be_written_is_told(
     (tmp_path / "out").write_text("a file")
     result = scan(tissue(), "--model", mean_red, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert "no folder can be made" in result.stderr
+    assert "cannot create this folder" in result.stderr
 
 
 def test_dicom_files_that_lie_together_are_one_slide(tmp_path: Path) -> None:

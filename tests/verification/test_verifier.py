@@ -60,7 +60,7 @@ def test_a_verdict_that_cannot_be_kept_is_told_all_the_same(mean_red: Path, mean
         result = CliRunner().invoke(main, ["verify", str(model)])
         assert result.exit_code == code, result.output
         assert f"{model.name}: {'FAILED' if code else 'passed'} " in result.stdout
-        assert result.stderr.startswith(f"histoedge: the verdict is not kept: {manifests.verdict_path(model)}: ")
+        assert result.stderr.startswith(f"histoedge: the verdict was not saved: {manifests.verdict_path(model)}: ")
         assert said in result.stderr
         assert result.stderr.count("\n") == (2 if code else 1)
         found = verification.verify(model)
@@ -92,7 +92,7 @@ def test_a_model_in_a_read_only_folder_is_verified(mean_red: Path) -> None:
         folder.chmod(0o755)
     assert done.returncode == 0, done.stderr
     assert "mean_red.onnx: passed" in done.stdout
-    assert "the verdict is not kept" in done.stderr
+    assert "the verdict was not saved" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -1,7 +1,7 @@
-"""The doctor: the mistake behind the logits that a program got for the golden patches.
+"""The doctor: find the integration mistake that explains a program's logits of the golden patches.
 
-``handover`` writes the golden patches and reads the program's logits, ``mistakes`` simulates what integrators get wrong
-(``geometry``, ``jpeg``), ``diagnosis`` names the mistake that explains the logits.
+``handover`` writes the golden patches and reads the program's logits, ``mistakes`` simulates common mistakes (with
+``geometry`` and ``jpeg``), ``diagnosis`` finds the mistake that explains the logits.
 """
 
 from .diagnosis import Case, Diagnosis, diagnose

@@ -1,4 +1,4 @@
-"""Golden patches out, logits in: what passes between this package and a program that embeds the model."""
+"""Exchange files with a program that embeds the model: write the golden patches, read the program's logits."""
 
 import csv
 import math
@@ -14,36 +14,39 @@ from ..golden import Golden
 LARGEST_CSV_BYTES = 1 << 20
 EXPECTED = "expected.csv"
 LOGIT = "logit"
-PLACE = ("patch", "index")
+INDEX_COLUMNS = ("patch", "index")
 
 
 def write_golden(golden: Golden, folder: Path) -> list[Path]:
-    """Write the patches as binary PPM files ``00.ppm`` ..., and ``expected.csv`` with their logits.
+    """Write the patches as binary PPM files ``00.ppm`` ..., and their logits as ``expected.csv``.
 
-    PPM holds a line ``P6``, width and height, 255, and then the very bytes that the model wants: R, G, B of each pixel,
-    row by row.
+    A PPM file contains a line ``P6``, a line with width and height, a line ``255``, and then the bytes that the model
+    expects: R, G, B of each pixel, row by row.
+
+    Returns:
+        The paths written, ``expected.csv`` last.
 
     Raises:
         DataError: the folder cannot be written.
     """
-    written = []
-    lines = [f"{PLACE[0]},{LOGIT}"]
+    paths = []
+    lines = [f"{INDEX_COLUMNS[0]},{LOGIT}"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number, (patch, logit) in enumerate(zip(golden.patches, golden.logits, strict=True)):
             path = folder / f"{number:02d}.ppm"
             height, width, _ = patch.shape
             _replace(path, f"P6\n{width} {height}\n255\n".encode() + patch.tobytes())
-            written.append(path)
+            paths.append(path)
             lines.append(f"{path.name},{logit:.9g}")
         _replace(folder / EXPECTED, ("\n".join(lines) + "\n").encode())
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
-    return [*written, folder / EXPECTED]
+    return [*paths, folder / EXPECTED]
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write beside the place, then rename: a reader sees the old file or the new one."""
+    """Write a temporary file and rename it: a reader sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.part")
     try:
         temporary.write_bytes(content)
@@ -53,14 +56,14 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def read_logits(path: Path, count: int) -> np.ndarray:
-    """The logits float64 (count,) in a CSV file: one per row, in the order of the patches.
+    """Return the logits float64 (count,) of a CSV file: one per row, in the order of the patches.
 
-    A first line without a number is the header. Of several columns the one called ``logit`` counts, else the last; a
-    column called ``patch`` or ``index`` (``3`` or ``03.ppm``) puts the rows in order. Columns are parted by commas,
-    semicolons or tabs.
+    A first line without a number is the header. With several columns, the column ``logit`` is read, or the last one if
+    there is none; a column ``patch`` or ``index`` (``3`` or ``03.ppm``) sets the order of the rows. Columns are
+    separated by commas, semicolons or tabs.
 
     Raises:
-        DataError: missing, empty, too large, no text, another number of rows than ``count``, or a value that is no
+        DataError: missing, empty, too large, not text, a number of rows other than ``count``, or a value that is not a
             finite number.
     """
     rows = _rows(path)
@@ -70,19 +73,20 @@ def read_logits(path: Path, count: int) -> np.ndarray:
         raise DataError(f"{path}: {len(body)} rows of logits, expected {count}: one for each golden patch")
     column = header.index(LOGIT) if header is not None and LOGIT in header else -1
     logits = np.array([_number(path, row, column, number) for number, row in enumerate(body, start=1)])
-    named = [name for name in PLACE if header is not None and name in header]
-    if header is None or not named or header.index(named[0]) == column % len(header):
+    index_columns = [name for name in INDEX_COLUMNS if header is not None and name in header]
+    if header is None or not index_columns or header.index(index_columns[0]) == column % len(header):
         return logits
-    places = [_place(row, header.index(named[0])) for row in body]
-    if sorted(places) != list(range(count)):
-        raise DataError(f"{path}: column {named[0]} must hold 0 to {count - 1} once each; correct it or leave it out")
+    name = index_columns[0]
+    indices = [_index(row, header.index(name)) for row in body]
+    if sorted(indices) != list(range(count)):
+        raise DataError(f"{path}: column {name} must contain 0 to {count - 1} once each; correct it or leave it out")
     ordered = np.empty_like(logits)
-    ordered[places] = logits
+    ordered[indices] = logits
     return ordered
 
 
 def _rows(path: Path) -> list[list[str]]:
-    """The lines that hold anything, cut into their cells."""
+    """Return the cells of each line that is not blank."""
     try:
         with open(path, "rb") as file:
             content = file.read(LARGEST_CSV_BYTES + 1)
@@ -116,13 +120,13 @@ def _number(path: Path, row: list[str], column: int, number: int) -> float:
     try:
         value = float(row[column])
     except (ValueError, IndexError):
-        found = repr(",".join(row))[:60]
-        raise DataError(f"{path}: row {number} is {found}; expected a number (with a decimal point)") from None
+        text = repr(",".join(row))[:60]
+        raise DataError(f"{path}: row {number} is {text}; expected a number (with a decimal point)") from None
     if not math.isfinite(value):
         raise DataError(f"{path}: the logit in row {number} is {value}; expected a finite number")
     return value
 
 
-def _place(row: list[str], column: int) -> int:
+def _index(row: list[str], column: int) -> int:
     digits = re.fullmatch(r"(\d{1,6})(\.\w+)?", row[column]) if column < len(row) else None
     return int(digits[1]) if digits else -1

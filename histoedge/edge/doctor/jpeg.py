@@ -1,7 +1,8 @@
-"""What JPEG does to pixels, in numpy: compressed and decoded again, as libjpeg's default settings do it.
+"""JPEG compression and decompression of pixels in numpy, with libjpeg's default settings.
 
-To the integer what libjpeg and libjpeg-turbo compute: ``jccolor.c``, ``jcsample.c``, ``jfdctint.c``, ``jcdctmgr.c``,
-``jidctint.c``, ``jdsample.c``, ``jdcolor.c``. The tables are those of ITU-T T.81, annex K, scaled by ``jcparam.c``.
+The result is bit for bit that of libjpeg and libjpeg-turbo: ``jccolor.c``, ``jcsample.c``, ``jfdctint.c``,
+``jcdctmgr.c``, ``jidctint.c``, ``jdsample.c``, ``jdcolor.c``. The tables are those of ITU-T T.81, annex K, scaled by
+``jcparam.c``.
 """
 
 import numpy as np
@@ -19,9 +20,12 @@ CHROMINANCE = (
 
 
 def recompressed(patches: np.ndarray, quality: int, *, halved: bool) -> np.ndarray:
-    """uint8 (N, H, W, 3) RGB after JPEG of that quality, 1..100; ``halved`` is 4:2:0, else 4:4:4.
+    """Return uint8 (N, H, W, 3) RGB patches after JPEG compression and decompression.
 
-    H and W are multiples of 16.
+    Args:
+        patches: uint8 (N, H, W, 3) RGB; H and W are multiples of 16.
+        quality: 1 to 100.
+        halved: chroma subsampling 4:2:0; otherwise 4:4:4.
     """
     red, green, blue = (patches[..., channel].astype(np.int32) for channel in range(3))
     luma = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
@@ -36,17 +40,17 @@ def recompressed(patches: np.ndarray, quality: int, *, halved: bool) -> np.ndarr
         chroma = [_doubled(_coded(_halved(plane), table)) for plane in chroma]
     else:
         chroma = [_coded(plane, table) for plane in chroma]
-    of_blue, of_red = chroma[0] - 128, chroma[1] - 128
+    cb, cr = chroma[0] - 128, chroma[1] - 128
     decoded = (
-        luma + ((91881 * of_red + 32768) >> 16),
-        luma + ((-22554 * of_blue - 46802 * of_red + 32768) >> 16),
-        luma + ((116130 * of_blue + 32768) >> 16),
+        luma + ((91881 * cr + 32768) >> 16),
+        luma + ((-22554 * cb - 46802 * cr + 32768) >> 16),
+        luma + ((116130 * cb + 32768) >> 16),
     )
     return np.asarray(np.clip(np.stack(decoded, axis=-1), 0, 255), np.uint8)
 
 
 def _table(base: tuple[int, ...], quality: int) -> np.ndarray:
-    """The steps of quantisation, int (8, 8)."""
+    """Return the quantisation steps, int (8, 8)."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return np.asarray(np.clip((np.array(base) * scale + 50) // 100, 1, 255)).reshape(BLOCK, BLOCK)
 
@@ -60,33 +64,33 @@ _HALVES = np.array(  # the left half of each row: even rows are symmetric, odd o
     np.float64,
 )
 COSINES = np.hstack([_HALVES, _HALVES[:, ::-1] * np.where(np.arange(BLOCK) % 2, -1, 1)[:, None]])
-"""libjpeg's 8-point cosine transform times 2 ** 13 (frequency, place): the sums of its 13-bit constants."""
+"""libjpeg's 8-point cosine transform times 2 ** 13 (frequency, position): the sums of its 13-bit constants."""
 
 
-def _turned(blocks: np.ndarray, matrix: np.ndarray, bits: int) -> np.ndarray:
-    """Each row of the blocks (..., 8, 8) times the matrix, over 2 ** bits, halves rounded up; then transposed."""
+def _transformed(blocks: np.ndarray, matrix: np.ndarray, bits: int) -> np.ndarray:
+    """Multiply each row of the blocks (..., 8, 8) by the matrix, divide by 2 ** bits, round halves up, transpose."""
     sums = blocks.reshape(-1, BLOCK) @ matrix
     return np.asarray(np.floor(sums * 0.5**bits + 0.5)).reshape(blocks.shape).swapaxes(-1, -2)
 
 
 def _coded(plane: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """A plane of 0..255, int32 (N, H, W), after transform, quantisation and back."""
+    """Return a plane of 0..255, int32 (N, H, W), after transform, quantisation and inverse transform."""
     count, height, width = plane.shape
     blocks = (plane - 128.0).reshape(count, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(0, 1, 3, 2, 4)
-    eighths = _turned(_turned(blocks, COSINES.T, 11), COSINES.T, 15)
+    eighths = _transformed(_transformed(blocks, COSINES.T, 11), COSINES.T, 15)
     coefficients = np.copysign(np.floor(np.abs(eighths) / (8 * table) + 0.5), eighths) * table
-    pixels = _turned(_turned(coefficients.swapaxes(-1, -2), COSINES, 11), COSINES, 18).swapaxes(-1, -2) + 128
+    pixels = _transformed(_transformed(coefficients.swapaxes(-1, -2), COSINES, 11), COSINES, 18).swapaxes(-1, -2) + 128
     return np.asarray(np.clip(pixels, 0, 255), np.int32).transpose(0, 1, 3, 2, 4).reshape(plane.shape)
 
 
 def _halved(plane: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 pixels, rounded down and up in turn along a row."""
+    """Return the means of 2 x 2 pixels, rounded down and up alternately along a row."""
     sums = plane[:, ::2, ::2] + plane[:, ::2, 1::2] + plane[:, 1::2, ::2] + plane[:, 1::2, 1::2]
     return np.asarray((sums + np.arange(sums.shape[2]) % 2 + 1) >> 2)
 
 
 def _doubled(plane: np.ndarray) -> np.ndarray:
-    """Twice the side, each value three parts the nearer neighbour and one part the farther, along both axes."""
+    """Return the plane at twice the side: 3/4 the nearer and 1/4 the farther neighbour, along both axes."""
     above, below = plane[:, [0, *range(plane.shape[1] - 1)]], plane[:, [*range(1, plane.shape[1]), -1]]
     rows = np.stack([3 * plane + above, 3 * plane + below], axis=2).reshape(len(plane), -1, plane.shape[2])
     before, after = rows[..., [0, *range(rows.shape[2] - 1)]], rows[..., [*range(1, rows.shape[2]), -1]]

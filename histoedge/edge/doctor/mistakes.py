@@ -1,6 +1,6 @@
-"""The known mistakes of embedding: what each does to pixels or to logits, how to say it, how to mend it.
+"""The known integration mistakes: their effect on pixels or logits, a description and a remedy.
 
-Pixels are uint8 (N, 96, 96, 3) RGB, as the model wants them; a ``Suspect`` gives what the model got instead.
+Pixels are uint8 (N, 96, 96, 3) RGB, the model's input; a ``Suspect`` returns what the model received instead.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,25 +18,26 @@ Logits = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Mistake:
-    """What to say of a mistake, and what to do about it: each a line."""
+    """Description of a mistake, and its remedy: one line each."""
 
-    said: str
-    mend: str
+    description: str
+    remedy: str
 
 
-_TURN = "hand over the rows from top to bottom and the pixels of a row from left to right, as the camera sees them"
-_RAW = "hand over the raw bytes 0..255 as uint8: whatever scaling the network needs is inside the file"
-_DECODE = "take sigmoid and threshold from the manifest, and apply them once"
+_TURN = "pass the rows from top to bottom and the pixels of a row from left to right, as the camera records them"
+_RAW = "pass the raw bytes 0..255 as uint8: the file contains all scaling that the network needs"
+_DECODE = "take temperature and threshold from the manifest, and apply the sigmoid once"
 
 MISTAKES = {
     "bgr": Mistake("red and blue are swapped (BGR for RGB)", "reverse the channels: OpenCV's COLOR_BGR2RGB"),
     "planes": Mistake(
-        "the bytes lie channel by channel (CHW for HWC)", "transpose (3, 96, 96) to (96, 96, 3): R, G, B of each pixel"
+        "the bytes are stored channel by channel (CHW for HWC)",
+        "transpose (3, 96, 96) to (96, 96, 3): R, G, B of each pixel",
     ),
-    "divided": Mistake("pixels were divided by 255, then made uint8", _RAW),
-    "normalised": Mistake("pixels were normalised with a mean and a deviation, then made uint8", _RAW),
+    "divided": Mistake("pixels were divided by 255, then converted to uint8", _RAW),
+    "normalised": Mistake("pixels were normalised with a mean and a standard deviation, then converted to uint8", _RAW),
     "float buffer": Mistake("the bytes of a float32 buffer were read as uint8", f"cast the pixels to uint8; {_RAW}"),
-    "offset": Mistake("128 was taken off each pixel, as for an int8 input", _RAW),
+    "offset": Mistake("128 was subtracted from each pixel, as for an int8 input", _RAW),
     "empty": Mistake("the patches are black: the buffer was not filled", "copy the pixels before the model is run"),
     "mirrored": Mistake("patches are mirrored left to right", _TURN),
     "upside down": Mistake("patches are upside down (rows from bottom to top)", _TURN),
@@ -46,21 +47,21 @@ MISTAKES = {
     "transposed": Mistake("rows and columns are swapped (x before y)", _TURN),
     "transposed across": Mistake("patches are mirrored at the other diagonal", _TURN),
     "jpeg": Mistake(
-        "patches went through JPEG", "hand over the pixels as they are, or store them losslessly (PNG, PPM)"
+        "patches were compressed with JPEG", "pass uncompressed pixels, or store them losslessly (PNG, PPM)"
     ),
-    "shifted": Mistake("patches are shifted", "check the corner of the window, and padding and rounding of positions"),
-    "cut": Mistake("only the middle of the patches arrived", "hand over 96 x 96 px with nothing added around them"),
-    "scaled": Mistake(
-        "patches are resized", "hand over pixels at the manifest's um per px: read a slide at that level"
+    "shifted": Mistake(
+        "patches are shifted", "check the corner of the window, the padding and the rounding of positions"
     ),
+    "cut": Mistake("only the middle of the patches arrived", "pass 96 x 96 px without padding"),
+    "scaled": Mistake("patches are resized", "pass pixels at the manifest's um_per_px: read a slide at that level"),
     "sigmoid": Mistake("the sigmoid was applied to the output", f"compare logits; {_DECODE}"),
     "sigmoid twice": Mistake("the sigmoid was applied twice", f"compare logits; {_DECODE}"),
-    "calibrated": Mistake("the logits were divided by the temperature", f"compare logits as they come; {_DECODE}"),
-    "sign": Mistake("the sign is flipped", "the file's only output is the logit of tumour: do not subtract it"),
+    "calibrated": Mistake("the logits were divided by the temperature", f"compare the raw logits; {_DECODE}"),
+    "sign": Mistake("the sign is flipped", "the file's only output is the logit of tumour: do not negate it"),
     "order": Mistake("the logits are right but in another order", "write one row per patch: 00.ppm first"),
     "constant": Mistake(
         "every patch got the same logit",
-        "the same buffer was read each time: copy each patch in before the model is run",
+        "the model read the same buffer each time: copy each patch into it before the model is run",
     ),
     "saturation": Mistake(
         "this CPU's 8-bit kernels saturate (x86 without VNNI)",
@@ -71,7 +72,7 @@ MISTAKES = {
 
 @dataclass(frozen=True)
 class Suspect:
-    """A mistake in one of its forms: ``detail`` says which, in ``numbers``, ``damaged`` does it to pixels."""
+    """One variant of a mistake: ``detail`` describes it, ``numbers`` are its parameters, ``damaged`` applies it."""
 
     mistake: str
     detail: str
@@ -79,7 +80,7 @@ class Suspect:
     numbers: tuple[int, ...] = ()
 
 
-# ---- what is done to pixels without a number in it ---------------------------------------------------------------
+# ---- mistakes in pixels, without a free parameter ----------------------------------------------------------------
 
 
 _MEAN, _DEVIATION = (np.array(each, np.float32) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -106,11 +107,11 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 
 def _wrapped(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.int32).astype(np.uint8)  # as C does it: towards 0, then modulo 256
+    return values.astype(np.int32).astype(np.uint8)  # the conversion of C: towards 0, then modulo 256
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:
-    """The first bytes of each float32 buffer, as many as the patch has."""
+    """Return the first bytes of each float32 buffer, as many as a uint8 patch has."""
     read = np.ascontiguousarray(values, "<f4").reshape(len(values), -1).view(np.uint8)
     return read[:, : values[0].size].reshape(values.shape)
 
@@ -120,15 +121,15 @@ SIMPLE = (
     Suspect("planes", "", lambda x: x.transpose(0, 3, 1, 2).reshape(x.shape)),
     Suspect("divided", "truncated", lambda x: _clipped(_shares(x))),
     Suspect("divided", "rounded", lambda x: _rounded(_shares(x))),
-    Suspect("normalised", "ImageNet's, truncated", lambda x: _clipped(_imagenet(x))),
-    Suspect("normalised", "ImageNet's, rounded", lambda x: _rounded(_imagenet(x))),
-    Suspect("normalised", "ImageNet's, wrapped", lambda x: _wrapped(_imagenet(x))),
+    Suspect("normalised", "ImageNet mean, truncated", lambda x: _clipped(_imagenet(x))),
+    Suspect("normalised", "ImageNet mean, rounded", lambda x: _rounded(_imagenet(x))),
+    Suspect("normalised", "ImageNet mean, wrapped", lambda x: _wrapped(_imagenet(x))),
     Suspect("normalised", "to -1..1, truncated", lambda x: _clipped(_centred(x))),
     Suspect("normalised", "to -1..1, rounded", lambda x: _rounded(_centred(x))),
     Suspect("normalised", "to -1..1, wrapped", lambda x: _wrapped(_centred(x))),
     Suspect("float buffer", "of 0..1", lambda x: _bytes(_shares(x))),
     Suspect("float buffer", "of 0..255", lambda x: _bytes(x.astype(np.float32))),
-    Suspect("float buffer", "normalised as ImageNet's", lambda x: _bytes(_imagenet(x))),
+    Suspect("float buffer", "normalised with the ImageNet mean", lambda x: _bytes(_imagenet(x))),
     Suspect("offset", "clipped at 0", lambda x: np.maximum(x, 128) - np.uint8(128)),
     Suspect("offset", "wrapped", lambda x: x ^ np.uint8(128)),
     Suspect("empty", "", np.zeros_like),
@@ -145,11 +146,11 @@ TURNS = (
 )
 
 
-# ---- what is done to pixels by some number: first a net of them, then what lies near the best --------------------
+# ---- mistakes in pixels with a free parameter: a coarse search, then the neighbours of the best ------------------
 
 QUALITIES = range(20, 99, 3)
-FURTHEST_PX = 6  # of a shift along both axes
-FURTHEST_ALONG_ONE_PX = 16
+LARGEST_SHIFT_PX = 6  # along both axes
+LARGEST_AXIS_SHIFT_PX = 16  # along one axis
 LARGEST_FACTOR = 4.4
 SHIFT_FILLS = ("edge", "black", "white", "wrap")
 SCALE_FILLS = ("black", "white", "edge")
@@ -158,24 +159,24 @@ KERNELS = ("linear", "cubic", "area", "nearest", "plain linear")
 
 @dataclass(frozen=True)
 class Family:
-    """Mistakes that differ by a number: ``net`` are those tried first, ``near`` those around a good one of them."""
+    """A mistake with a free parameter: ``coarse`` is the first search, ``neighbours`` refine a good candidate."""
 
-    net: Callable[[], Iterable[Suspect]]
-    near: Callable[[Suspect], Iterable[Suspect]] = lambda _: ()
+    coarse: Callable[[], Iterable[Suspect]]
+    neighbours: Callable[[Suspect], Iterable[Suspect]] = lambda _: ()
 
 
 def families(patch_px: int, um_per_px: float) -> tuple[Family, ...]:
-    """JPEG, shifts, cuts and scales of patches of that side, taken at ``um_per_px``."""
+    """Return the families: JPEG, shifts, cuts and scales of patches of ``patch_px`` at ``um_per_px``."""
 
     def scales(sides: Iterable[int], kernels: Iterable[str]) -> Iterator[Suspect]:
         for side in sides:
             for kernel in kernels:
-                for fill in SCALE_FILLS if side < patch_px else SCALE_FILLS[:1]:  # a larger one leaves no border
+                for fill in SCALE_FILLS if side < patch_px else SCALE_FILLS[:1]:  # an enlarged patch has no border
                     yield _scaled(side, kernel, fill, patch_px=patch_px, um_per_px=um_per_px)
 
-    def near(best: Suspect) -> Iterator[Suspect]:
+    def near_scales(best: Suspect) -> Iterator[Suspect]:
         (side,) = best.numbers
-        return scales((one for one in range(side - 1, side + 2) if one != patch_px), KERNELS)
+        return scales((near for near in range(side - 1, side + 2) if near != patch_px), KERNELS)
 
     return (
         Family(
@@ -184,7 +185,7 @@ def families(patch_px: int, um_per_px: float) -> tuple[Family, ...]:
         ),
         Family(_shifts, lambda best: (_shifted(best.numbers, fill) for fill in SHIFT_FILLS)),
         Family(lambda: _cuts(patch_px)),
-        Family(lambda: scales(_sides(patch_px), KERNELS[:1]), near),
+        Family(lambda: scales(_sides(patch_px), KERNELS[:1]), near_scales),
     )
 
 
@@ -194,23 +195,23 @@ def _jpeg(quality: int, halved: int) -> Suspect:
 
 
 def _shifts() -> Iterator[Suspect]:
-    near = range(-FURTHEST_PX, FURTHEST_PX + 1)
+    near = range(-LARGEST_SHIFT_PX, LARGEST_SHIFT_PX + 1)
     moves = [(down, right) for down in near for right in near if (down, right) != (0, 0)]
-    for far in range(FURTHEST_PX + 1, FURTHEST_ALONG_ONE_PX + 1):
+    for far in range(LARGEST_SHIFT_PX + 1, LARGEST_AXIS_SHIFT_PX + 1):
         moves += [(far, 0), (-far, 0), (0, far), (0, -far)]
     return (_shifted(move, fill) for move in moves for fill in SHIFT_FILLS[:2])
 
 
 def _shifted(move: tuple[int, ...], fill: str) -> Suspect:
     down, right = move
-    told = [f"{abs(down)} px {'down' if down > 0 else 'up'}"] if down else []
-    told += [f"{abs(right)} px {'right' if right > 0 else 'left'}"] if right else []
+    parts = [f"{abs(down)} px {'down' if down > 0 else 'up'}"] if down else []
+    parts += [f"{abs(right)} px {'right' if right > 0 else 'left'}"] if right else []
     damaged = partial(geometry.shifted, down=down, right=right, fill=fill)
-    return Suspect("shifted", f"{' and '.join(told)}, border {fill}", damaged, move)
+    return Suspect("shifted", f"{' and '.join(parts)}, border {fill}", damaged, move)
 
 
 def _cuts(patch_px: int) -> Iterator[Suspect]:
-    """Every even side from 16 px, black or white around it."""
+    """Yield the even sides from 16 px, with a black or a white border."""
     for side in range(16, patch_px, 2):
         for place, words in (("centre", "in the centre of"), ("corner", "at the top left of")):
             for fill in geometry.FILLS:
@@ -219,26 +220,26 @@ def _cuts(patch_px: int) -> Iterator[Suspect]:
 
 
 def _sides(patch_px: int) -> tuple[int, ...]:
-    """Sides to which patches may have been resized: every other up to twice their side, then every third."""
+    """Return the sides to try for resized patches: in steps of 2 up to twice the side, then in steps of 3."""
     smallest, largest = round(patch_px / LARGEST_FACTOR), round(patch_px * LARGEST_FACTOR)
     larger = (*range(patch_px + 1, 2 * patch_px, 2), *range(2 * patch_px, largest, 3))
     return (*range(smallest, patch_px, 2), patch_px - 1, *larger)
 
 
 def _scaled(side: int, kernel: str, fill: str, *, patch_px: int, um_per_px: float) -> Suspect:
-    """Patches resized to ``side`` px, of which the centre is taken, or around which a border is filled."""
+    """Return the suspect of patches resized to ``side`` px, then cropped or padded to ``patch_px``."""
     factor = side / patch_px
-    told = f"by about {factor:.3g}, {kernel}: {um_per_px / factor:.3g} um per px instead of {um_per_px:g}"
-    told += f", {fill} around" if side < patch_px else f"; the centre {patch_px / factor:.0f} px fill the patch"
+    detail = f"by about {factor:.3g}, {kernel}: {um_per_px / factor:.3g} um per px instead of {um_per_px:g}"
+    detail += f", border {fill}" if side < patch_px else f"; the central {patch_px / factor:.0f} px fill the patch"
     damaged = partial(geometry.resized, side=side, kernel=kernel, fill=fill)
-    return Suspect("scaled", told, damaged, (side,))
+    return Suspect("scaled", detail, damaged, (side,))
 
 
-# ---- what is done to logits --------------------------------------------------------------------------------------
+# ---- mistakes in logits ------------------------------------------------------------------------------------------
 
 
-def on_logits(temperature: float) -> Iterator[tuple[str, str, Logits]]:
-    """Mistake, detail and function of those that change the answer itself."""
+def logit_mistakes(temperature: float) -> Iterator[tuple[str, str, Logits]]:
+    """Yield mistake, detail and function of the mistakes that change the logits."""
     plain = partial(probability, temperature=1.0)
     warm = partial(probability, temperature=temperature)
     yield "sigmoid", "", plain

@@ -73,14 +73,14 @@ def names(case: Case, logits: np.ndarray) -> tuple[str, ...]:
     return tuple(finding.mistake for finding in diagnose(case, logits).findings)
 
 
-# ---- the short version of benchmarks/diagnoses.py -------------------------------------------------------------------
+# ---- a short run of benchmarks/diagnoses.py -------------------------------------------------------------------
 
 
 @pytest.mark.slow  # the network without symmetry covers the same mistakes
 def test_every_known_mistake_is_named_on_a_released_network(diagnoses: ModuleType) -> None:
     rows = diagnoses.count_diagnoses(RELEASED, sets=1, progress=lambda *_: None)
     assert {row["made"]: row["otherwise"] for row in rows if row["percent"] not in (None, 100)} == {}
-    assert sum(row["within_tolerance"] for row in rows) <= len(doctor.mistakes.TURNS)  # what a symmetric one hides
+    assert sum(row["within_tolerance"] for row in rows) <= len(doctor.mistakes.TURNS)  # a symmetric network hides them
 
 
 def test_every_known_mistake_is_named_on_a_network_without_symmetry(diagnoses: ModuleType, lopsided: Path) -> None:
@@ -90,31 +90,31 @@ def test_every_known_mistake_is_named_on_a_network_without_symmetry(diagnoses: M
     assert {"mirrored", "upside down", "rotated 90", "rotated 180", "rotated 270", "transposed", "bgr"} <= alone
 
 
-# ---- the order of judgement --------------------------------------------------------------------------------------
+# ---- the order of the checks -------------------------------------------------------------------------------------
 
 
-def test_right_is_right_a_quantum_off_too_and_a_symmetric_network_says_what_it_cannot_see(released: Case) -> None:
+def test_logits_within_a_quantum_are_right_and_a_symmetric_network_has_a_note(released: Case) -> None:
     quantum = released.tolerance / 1.01
     for sign in (-1, 0, 1):
         diagnosis = diagnose(released, released.expected + sign * quantum)
         assert (diagnosis.verdict, diagnosis.findings) == ("right", ())
         assert diagnosis.turns_unseen
-        assert any("mirrored and turned" in line for line in diagnosis.lines())
+        assert any("mirrored and rotated" in line for line in diagnosis.lines())
 
 
 def test_a_single_logit_two_quanta_off_is_no_known_mistake(released: Case) -> None:
-    found = released.expected.astype(np.float64)
-    found[5] += 2 * released.tolerance
-    diagnosis = diagnose(released, found)
+    logits = released.expected.astype(np.float64)
+    logits[5] += 2 * released.tolerance
+    diagnosis = diagnose(released, logits)
     assert (diagnosis.verdict, diagnosis.worst) == ("unknown", 5)
     assert diagnosis.largest == pytest.approx(2 * released.tolerance, rel=1e-3)
 
 
-def test_digits_left_out_are_thought_of(released: Case) -> None:
+def test_missing_digits_are_suggested(released: Case) -> None:
     strict = Case(released.patches, released.expected, released.predict, tolerance=1e-4)
-    told = list(diagnose(strict, released.expected + np.tile([1e-3, -1e-3], 8)).lines())
-    assert told[1] == "unknown: no known mistake explains these logits"
-    assert "write all digits" in told[2]
+    lines = list(diagnose(strict, released.expected + np.tile([1e-3, -1e-3], 8)).lines())
+    assert lines[1] == "unknown: no known mistake explains these logits"
+    assert "write all digits" in lines[2]
 
 
 def test_random_logits_are_unknown(released: Case) -> None:
@@ -123,18 +123,18 @@ def test_random_logits_are_unknown(released: Case) -> None:
     assert {diagnose(released, random.normal(mean, spread, 16)).verdict for _ in range(5)} == {"unknown"}
 
 
-def test_two_mistakes_that_this_model_answers_alike_to_are_both_named(released: Case) -> None:
+def test_two_mistakes_with_the_same_logits_are_both_named(released: Case) -> None:
     black = released.predict(np.zeros_like(released.patches)).reshape(-1)
     diagnosis = diagnose(released, black)
     assert {"empty", "divided"} <= {finding.mistake for finding in diagnosis.findings}
-    assert "note: this model answers alike to each of these" in list(diagnosis.lines())
+    assert "note: this model returns the same logits for each of these mistakes" in list(diagnosis.lines())
 
 
-def test_the_same_logit_for_every_patch_is_told(released: Case) -> None:
+def test_the_same_logit_for_every_patch_is_named(released: Case) -> None:
     assert names(released, np.full(16, 40.0)) == ("constant",)
 
 
-def test_saturated_kernels_are_named_a_quantum_off_too(released: Case) -> None:
+def test_saturated_kernels_are_named_within_a_quantum(released: Case) -> None:
     saturated = released.expected + np.linspace(-2, 2, 16)
     case = Case(
         released.patches,
@@ -149,32 +149,32 @@ def test_saturated_kernels_are_named_a_quantum_off_too(released: Case) -> None:
     assert diagnose(released, saturated).verdict == "unknown"
 
 
-def test_the_number_behind_a_mistake_is_told(released: Case) -> None:
+def test_the_parameter_of_a_mistake_is_in_its_detail(released: Case) -> None:
     larger = [np.asarray(Image.fromarray(patch).resize((192, 192)))[48:144, 48:144] for patch in released.patches]
     diagnosis = diagnose(released, released.predict(np.stack(larger)).reshape(-1))
     assert [finding.mistake for finding in diagnosis.findings] == ["scaled"]
-    assert "0.486 um per px instead of 0.972; the centre 48 px fill the patch" in diagnosis.findings[0].detail
+    assert "0.486 um per px instead of 0.972; the central 48 px fill the patch" in diagnosis.findings[0].detail
     moved = np.roll(released.patches, 3, axis=2)
     assert "3 px right, border wrap" in str(diagnose(released, released.predict(moved).reshape(-1)).findings[0])
 
 
 @pytest.mark.parametrize(("count", "message"), [(15, "15 logits for 16 patches"), (17, "17 logits for 16 patches")])
-def test_another_number_of_logits_is_refused(released: Case, count: int, message: str) -> None:
+def test_a_wrong_number_of_logits_is_refused(released: Case, count: int, message: str) -> None:
     with pytest.raises(DataError, match=message):
         diagnose(released, np.zeros(count))
 
 
 def test_too_few_patches_are_refused(released: Case) -> None:
-    with pytest.raises(DataError, match="3 patches are too few to judge; expected 8 or more"):
+    with pytest.raises(DataError, match="3 patches are too few for a diagnosis; expected 8 or more"):
         Case(released.patches[:3], released.expected[:3], released.predict, released.tolerance)
 
 
-# ---- what is simulated -------------------------------------------------------------------------------------------
+# ---- simulated mistakes ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quality", [30, 50, 75, 90, 98])
 @pytest.mark.parametrize("halved", [True, False])
-def test_jpeg_is_pillows_to_the_bit(patches: np.ndarray, quality: int, halved: bool) -> None:
+def test_jpeg_equals_pillows_bit_for_bit(patches: np.ndarray, quality: int, halved: bool) -> None:
     for patch in patches[:4]:
         content = io.BytesIO()
         Image.fromarray(patch).save(content, "JPEG", quality=quality, subsampling=2 if halved else 0)
@@ -192,15 +192,15 @@ def test_jpeg_is_pillows_to_the_bit(patches: np.ndarray, quality: int, halved: b
         ("nearest", Image.Resampling.NEAREST),
     ],
 )
-def test_resizing_is_pillows_but_for_rounding(
+def test_resizing_equals_pillows_except_for_rounding(
     patches: np.ndarray, side: int, kernel: str, filter_: Image.Resampling
 ) -> None:
     canvas = Image.new("RGB", (96, 96))
     canvas.paste(Image.fromarray(patches[1]).resize((side, side), filter_), ((96 - side) // 2,) * 2)
-    found = geometry.resized(patches[1:2], side, kernel=kernel)[0]
-    difference = np.abs(found.astype(int) - np.asarray(canvas))
-    between = 0.05 if kernel == "nearest" else 0.001  # where a centre falls between two pixels, either is nearest
-    assert np.mean(difference > 2) < between  # each of two passes rounds, Pillow in fixed point
+    resized = geometry.resized(patches[1:2], side, kernel=kernel)[0]
+    difference = np.abs(resized.astype(int) - np.asarray(canvas))
+    between = 0.05 if kernel == "nearest" else 0.001  # a centre between two pixels has two nearest ones
+    assert np.mean(difference > 2) < between  # both passes round; Pillow uses fixed point
 
 
 def test_a_window_is_moved_and_its_border_filled() -> None:
@@ -255,12 +255,12 @@ def test_logits_are_read_from_any_plain_csv(tmp_path: Path, text: str) -> None:
         (b"1\nnan\n3\n", "the logit in row 2 is nan; expected a finite number"),
         (b"1\n2\n-inf\n", "the logit in row 3 is -inf"),
         (b"a,logit\nx,1\ny\nz,3\n", "row 2 is 'y'"),
-        (b"index,logit\n0,1\n0,2\n2,3\n", "column index must hold 0 to 2 once each"),
+        (b"index,logit\n0,1\n0,2\n2,3\n", "column index must contain 0 to 2 once each"),
         (b"\xff\xfe1\n", "not a text file"),
         (b"1\n" * (1 << 20), "more than 1048576 bytes"),
     ],
 )
-def test_a_file_that_holds_no_logits_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_without_logits_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "logits.csv"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
@@ -273,18 +273,18 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         read_logits(tmp_path / "nothing.csv", 3)
 
 
-def test_from_patches_handed_over_to_a_named_mistake(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_from_golden_patches_to_a_named_mistake(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["golden", str(RELEASED), "--into", str(tmp_path)]) == 0
     assert main(["doctor", str(RELEASED), str(tmp_path / "expected.csv")]) == 0
     assert "right: the largest difference in logits is" in capsys.readouterr().out
     swapped = [np.asarray(Image.open(path))[..., ::-1] for path in sorted(tmp_path.glob("*.ppm"))]
     logits = edge.load(RELEASED).predict(np.ascontiguousarray(np.stack(swapped))).reshape(-1)
-    (tmp_path / "ours.csv").write_text("\n".join(f"{logit:.4f}" for logit in logits))
-    assert main(["doctor", str(RELEASED), str(tmp_path / "ours.csv")]) == 3
-    told = capsys.readouterr().out
-    assert "mistake: red and blue are swapped (BGR for RGB)" in told
-    assert "to do: reverse the channels" in told
-    assert main(["doctor", str(RELEASED), str(tmp_path / "ours.csv"), "--json"]) == 3
+    (tmp_path / "swapped.csv").write_text("\n".join(f"{logit:.4f}" for logit in logits))
+    assert main(["doctor", str(RELEASED), str(tmp_path / "swapped.csv")]) == 3
+    output = capsys.readouterr().out
+    assert "mistake: red and blue are swapped (BGR for RGB)" in output
+    assert "to do: reverse the channels" in output
+    assert main(["doctor", str(RELEASED), str(tmp_path / "swapped.csv"), "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert (document["verdict"], document["findings"][0]["mistake"]) == ("mistake", "bgr")
     assert main(["doctor", str(RELEASED), str(tmp_path / "nothing.csv")]) == 1

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from histoedge.explanation import Model
     from histoedge.explanation.pictures import Explained
     from histoedge.prediction import Prediction
-    from histoedge.scanning.batch import SlideOutcome as ScanOutcome
+    from histoedge.scanning.outcome import SlideOutcome as ScanOutcome
 
 
 def predict(
@@ -103,17 +103,16 @@ def scan(
     from histoedge.scanning import batch as slides
     from histoedge.scanning.engine import Workers
 
-    return slides.scan_all(
-        slides.find_slides([Path(place) for place in as_tuple(places)]),
-        Path(model),
-        Path(out),
+    job = slides.BatchJob(
+        model=Path(model),
         settings=Scan(um_per_px=um_per_px, mask=not everywhere, field_px=field or FIELD_PX, runtime=runtime),
-        at=at,
         workers=Workers.of_machine() if workers is None else Workers.of_cores(workers),
+        at=at,
         scheduler=scheduler,
         progress=progress,
-        tell=tell,
+        on_outcome=tell,
     )
+    return slides.scan_all(slides.find_slides([Path(place) for place in as_tuple(places)]), Path(out), job)
 
 
 def embed(model: Place, *, into: Place) -> tuple[Path, ...]:

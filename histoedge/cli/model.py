@@ -147,13 +147,14 @@ def explain_command(
     evidence = [dataclasses.asdict(row) for row in found.evidence]
     if as_json:
         document = {"images": found.images, "evidence": evidence, "contact_sheet": found.contact_sheet}
-        print_json({"model": str(model), **document})
+        print_json({"model": str(model), "temperature": found.temperature, **document})
         return
     if found.images:
         print_rows(found.images)
     print_rows(evidence)
     if found.contact_sheet is not None:
         click.echo(f"contact sheet  {found.contact_sheet}")
+    click.echo(f"probabilities at temperature {found.temperature:.4g}")
 
 
 @main.command("embed")

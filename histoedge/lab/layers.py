@@ -63,6 +63,15 @@ def errors_by_layer(model: Path, patches: np.ndarray | None = None) -> tuple[Lay
     return tuple(sorted(errors_in_order(model, patches), key=lambda error: -error.rms_quanta))
 
 
+def errors_and_advice(model: Path, valid: Split | None) -> tuple[tuple[LayerError, ...], str]:
+    """Return ``errors_by_layer`` on a sample of valid, or on the golden patches without it, and the ``advice``.
+
+    Never on test: the errors decide which file is released.
+    """
+    errors = errors_by_layer(model, None if valid is None else sample(valid))
+    return errors, advice(errors)
+
+
 def errors_in_order(model: Path, patches: np.ndarray | None = None) -> tuple[LayerError, ...]:
     """Compare the layers of an int8 file with the float network of ``RUN/<recipe>.weights.h5``.
 

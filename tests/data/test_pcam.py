@@ -29,7 +29,7 @@ def patches(count: int) -> np.ndarray:
     [{}, {"chunks": (1, 96, 96, 3)}, {"chunks": (4, 96, 96, 3), "compression": "gzip"}, {"chunks": (3, 32, 32, 1)}],
     ids=["contiguous", "chunks", "gzip", "odd chunks"],
 )
-def test_a_split_indexes_like_an_array_however_it_is_stored(pcam_files: Files, storage: dict) -> None:
+def test_a_split_indexes_like_an_array_in_every_storage_layout(pcam_files: Files, storage: dict) -> None:
     x = patches(10)
     split = pcam.load_pcam(pcam_files(x=x, **storage), "train")
     assert split.patches.shape == (10, 96, 96, 3)
@@ -42,7 +42,7 @@ def test_a_split_indexes_like_an_array_however_it_is_stored(pcam_files: Files, s
         split.patches[10]
 
 
-def test_labels_ids_and_size_are_there(pcam_files: Files) -> None:
+def test_a_split_has_labels_ids_and_size(pcam_files: Files) -> None:
     folder = pcam_files(y=np.array([0, 1, 1, 1, 0, 1], np.uint8).reshape(-1, 1, 1, 1))
     split = pcam.load_pcam(folder, "train")
     assert split.labels.tolist() == [0, 1, 1, 1, 0, 1]
@@ -53,14 +53,14 @@ def test_labels_ids_and_size_are_there(pcam_files: Files) -> None:
     assert split.size_bytes == sum(path.stat().st_size for path in folder.iterdir())
 
 
-def test_slides_come_from_the_meta_table(pcam_files: Files) -> None:
+def test_slides_are_read_from_the_meta_table(pcam_files: Files) -> None:
     folder = pcam_files()
     rows = "".join(f"{index},0,0,True,{index % 2},camelyon16_train_normal_00{index // 2}\n" for index in range(6))
     meta = folder / f"{STEM}_meta.csv"
     meta.write_text(",coord_y,coord_x,tumor_patch,center_tumor_patch,wsi\n" + rows)
     assert pcam.load_pcam(folder, "train").slides == [f"camelyon16_train_normal_00{index // 2}" for index in range(6)]
     meta.write_text(meta.read_text().replace("wsi", "slide"))
-    with pytest.raises(DataError, match=r"meta.csv: no column wsi; found , coord_y"):
+    with pytest.raises(DataError, match=r"meta.csv: no column wsi; its columns: , coord_y"):
         pcam.load_pcam(folder, "train")
     meta.write_text(",wsi\n0,a\n")
     with pytest.raises(DataError, match="meta.csv: 1 rows for 6 patches"):
@@ -71,15 +71,15 @@ def test_slides_come_from_the_meta_table(pcam_files: Files) -> None:
 
 
 @pytest.mark.parametrize("part", ["x", "y"])
-def test_x_without_y_and_y_without_x_name_the_missing_file(pcam_files: Files, part: str) -> None:
+def test_a_missing_x_or_y_file_is_an_error(pcam_files: Files, part: str) -> None:
     folder = pcam_files()
     (folder / f"{STEM}_{part}.h5").unlink()
-    with pytest.raises(DataError, match=f"{STEM}_{part}.h5: no such file, nor {STEM}_{part}.h5.gz"):
+    with pytest.raises(DataError, match=f"{STEM}_{part}.h5: neither this file nor {STEM}_{part}.h5.gz exists"):
         data.load(str(folder), splits=("train",))
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("fault", "message"),
     [
         ({"y": np.zeros((5, 1, 1, 1), np.uint8)}, r"_y.h5: 5 labels for the 6 patches of \S+_x.h5"),
         ({"x": np.zeros((6, 96, 96), np.uint8)}, r"_x.h5: x has shape \(6, 96, 96\), expected uint8 \(N, 96, 96, 3\)"),
@@ -88,34 +88,34 @@ def test_x_without_y_and_y_without_x_name_the_missing_file(pcam_files: Files, pa
         ({"x": np.zeros((6, 96, 96, 3), np.float32)}, r"_x.h5: x is float32, expected uint8"),
         ({"y": np.zeros((6, 1, 1, 1), np.float32)}, r"_y.h5: y is float32, expected unsigned integers"),
         ({"y": np.zeros((6, 2), np.uint8)}, r"_y.h5: y has shape \(6, 2\), expected"),
-        ({"x_name": "images"}, r"_x.h5: no dataset 'x'; found 'images'"),
-        ({"y_name": "label"}, r"_y.h5: no dataset 'y'; found 'label'"),
+        ({"x_name": "images"}, r"_x.h5: no dataset 'x'; its datasets: 'images'"),
+        ({"y_name": "label"}, r"_y.h5: no dataset 'y'; its datasets: 'label'"),
         ({"y": np.array([0, 1, 0, 2, 1, 3], np.uint8)}, r"_y.h5: label 2 at index 3, expected 0 or 1"),
         ({"y": np.array([0, 1, -1, 0, 1, 0], np.int64)}, r"_y.h5: label -1 at index 2, expected 0 or 1"),
         ({"y": np.ones((6, 1, 1, 1), np.uint8)}, r"_y.h5: only label 1 in 6 patches; a split needs both classes"),
-        ({"x": np.zeros((0, 96, 96, 3), np.uint8)}, r"_y.h5: no label at all in 0 patches"),
+        ({"x": np.zeros((0, 96, 96, 3), np.uint8)}, r"_y.h5: no label in 0 patches"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_wrong_is_one_line_that_names_file_and_place(pcam_files: Files, wrong: dict, message: str) -> None:
-    folder = pcam_files(**wrong)
+def test_a_fault_is_a_one_line_error_that_names_file_and_place(pcam_files: Files, fault: dict, message: str) -> None:
+    folder = pcam_files(**fault)
     with pytest.raises(DataError, match=message) as raised:
         data.load(str(folder), splits=("train",))
     assert "\n" not in str(raised.value)
 
 
-def test_a_truncated_file_and_a_text_file_are_named_when_opened(pcam_files: Files) -> None:
+def test_a_truncated_file_and_a_text_file_are_errors_on_opening(pcam_files: Files) -> None:
     folder = pcam_files()
     path = folder / f"{STEM}_x.h5"
     path.write_bytes(path.read_bytes()[:100_000])
-    with pytest.raises(DataError, match=r"_x.h5: not a whole HDF5 file \(.*truncated"):
+    with pytest.raises(DataError, match=r"_x.h5: not a complete HDF5 file \(.*truncated"):
         pcam.load_pcam(folder, "train")
     path.write_text("<html>quota exceeded</html>")
-    with pytest.raises(DataError, match="_x.h5: not a whole HDF5 file"):
+    with pytest.raises(DataError, match="_x.h5: not a complete HDF5 file"):
         pcam.load_pcam(folder, "train")
 
 
-def test_a_corrupt_patch_is_named_when_it_is_read_and_the_others_are_not_lost(pcam_files: Files) -> None:
+def test_a_corrupt_patch_is_an_error_and_the_others_are_readable(pcam_files: Files) -> None:
     x = patches(6)
     folder = pcam_files(x=x, chunks=(1, 96, 96, 3), compression="gzip", fletcher32=True)
     path = folder / f"{STEM}_x.h5"
@@ -127,12 +127,12 @@ def test_a_corrupt_patch_is_named_when_it_is_read_and_the_others_are_not_lost(pc
     split = pcam.load_pcam(folder, "train")
     np.testing.assert_array_equal(split.patches[:4], x[:4])
     for index in (4, slice(0, 6), np.array([5, 4])):
-        with pytest.raises(DataError, match=r"_x.h5: not a whole HDF5 file .*\[patch 4\]") as raised:
+        with pytest.raises(DataError, match=r"_x.h5: not a complete HDF5 file .*\[patch 4\]") as raised:
             split.patches[index]
         assert "\n" not in str(raised.value)
 
 
-def test_patches_that_were_never_written_are_refused_not_read_as_black(pcam_files: Files) -> None:
+def test_unwritten_patches_are_an_error(pcam_files: Files) -> None:
     folder = pcam_files()
     with h5py.File(folder / f"{STEM}_x.h5", "w") as file:
         x = file.create_dataset("x", (6, 96, 96, 3), np.uint8, chunks=(1, 96, 96, 3))
@@ -146,11 +146,11 @@ def test_external_links_are_never_followed(pcam_files: Files) -> None:
     os.rename(folder / f"{STEM}_x.h5", folder / "elsewhere.h5")
     with h5py.File(folder / f"{STEM}_x.h5", "w") as file:
         file["x"] = h5py.ExternalLink("elsewhere.h5", "/x")
-    with pytest.raises(DataError, match="_x.h5: 'x' is a link to elsewhere, which is never followed"):
+    with pytest.raises(DataError, match="_x.h5: 'x' is a link, which is never followed"):
         pcam.load_pcam(folder, "train")
 
 
-def test_gzipped_files_are_unpacked_once_and_again_only_when_they_change(
+def test_gzipped_files_are_unpacked_again_only_if_they_change(
     pcam_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -180,24 +180,24 @@ def test_gzipped_files_are_unpacked_once_and_again_only_when_they_change(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
-        (lambda content: content[: len(content) // 2], "not a whole gzip file"),
-        (lambda content: content[:-8] + b"\0" * 8, "not a whole gzip file"),
-        (lambda content: content[:2000] + b"\xff" * 50 + content[2050:], "not a whole gzip file"),
-        (lambda content: b"PK\3\4" + content, "not a whole gzip file"),
-        (lambda content: b"", "not a whole gzip file|not a whole HDF5 file"),
-        (lambda content: gzip.compress(b"text"), "not a whole HDF5 file"),
+        (lambda content: content[: len(content) // 2], "not a complete gzip file"),
+        (lambda content: content[:-8] + b"\0" * 8, "not a complete gzip file"),
+        (lambda content: content[:2000] + b"\xff" * 50 + content[2050:], "not a complete gzip file"),
+        (lambda content: b"PK\3\4" + content, "not a complete gzip file"),
+        (lambda content: b"", "not a complete gzip file|not a complete HDF5 file"),
+        (lambda content: gzip.compress(b"text"), "not a complete HDF5 file"),
     ],
-    ids=["cut short", "wrong checksum", "corrupt", "a zip", "empty", "not HDF5"],
+    ids=["truncated", "wrong checksum", "corrupt", "a zip", "empty", "not HDF5"],
 )
-def test_a_spoilt_gzip_file_is_named_and_leaves_no_half_file(
-    pcam_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[bytes], bytes], message: str
+def test_a_damaged_gzip_file_is_an_error_and_leaves_no_file(
+    pcam_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes], message: str
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = pcam_files()
     path = folder / f"{STEM}_x.h5"
-    (folder / f"{path.name}.gz").write_bytes(spoil(gzip.compress(path.read_bytes())))
+    (folder / f"{path.name}.gz").write_bytes(damage(gzip.compress(path.read_bytes())))
     path.unlink()
     with pytest.raises(DataError, match=message) as raised:
         pcam.load_pcam(folder, "train")
@@ -207,91 +207,93 @@ def test_a_spoilt_gzip_file_is_named_and_leaves_no_half_file(
         assert list((tmp_path / "cache" / "histoedge").iterdir()) == []
 
 
-def test_a_gzip_bomb_stops_at_its_bound(pcam_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacking_a_gzip_bomb_stops_at_the_limit(
+    pcam_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(pcam, "SMALL_UNPACKED_BYTES", 1 << 20)
     folder = pcam_files()
     path = folder / f"{STEM}_x.h5"
     path.unlink()
     (folder / f"{path.name}.gz").write_bytes(gzip.compress(bytes(64 << 20)))
-    with pytest.raises(DataError, match=r"_x.h5.gz: unpacks to more than \d+ bytes; this is not PatchCamelyon's file"):
+    with pytest.raises(DataError, match=r"_x.h5.gz: unpacks to more than \d+ bytes, too large for a Patch"):
         pcam.load_pcam(folder, "train")
     assert list((tmp_path / "cache" / "histoedge").iterdir()) == []
 
 
-def digests_of(folder: Path, told: list[str], *, cache: bool = True) -> tuple[bytes, ...]:
+def digests_of(folder: Path, calls: list[str], *, cache: bool = True) -> tuple[bytes, ...]:
     split = data.load(
-        str(folder), splits=("train",), cache=cache, progress=lambda what, done, total, note="": told.append(what)
+        str(folder), splits=("train",), cache=cache, progress=lambda what, done, total, note="": calls.append(what)
     )["train"]
     return split.digests
 
 
-def test_digests_are_found_once_and_again_only_when_the_file_changes(pcam_files: Files) -> None:
-    x, told = patches(40), list[str]()
+def test_digests_are_computed_again_only_if_the_file_changes(pcam_files: Files) -> None:
+    x, calls = patches(40), list[str]()
     folder = pcam_files(x=x, chunks=(1, 96, 96, 3))
-    assert pcam.load_pcam(folder, "train").known_digests is None
-    first = digests_of(folder, told)
-    assert set(told) == {"hash train, patches"}
+    assert pcam.load_pcam(folder, "train").stored_digests is None
+    first = digests_of(folder, calls)
+    assert set(calls) == {"hash train, patches"}
     assert sorted(path.name for path in (folder / ".histoedge").iterdir()) == ["lock", "train.digests.h5"]
-    told.clear()
-    assert pcam.load_pcam(folder, "train").known_digests == first == digests_of(folder, told)
-    assert told == []
+    calls.clear()
+    assert pcam.load_pcam(folder, "train").stored_digests == first == digests_of(folder, calls)
+    assert calls == []
     path = folder / f"{STEM}_x.h5"
     changed, before = x.copy(), path.stat()
     changed[1] += 1
     pcam_files(x=changed, chunks=(1, 96, 96, 3))
     os.utime(path, ns=(0, before.st_mtime_ns + 1))
-    assert [a == b for a, b in zip(first, digests_of(folder, told), strict=True)].count(False) == 1
-    assert told != []
+    assert [a == b for a, b in zip(first, digests_of(folder, calls), strict=True)].count(False) == 1
+    assert calls != []
 
 
-def test_digests_of_another_file_or_version_are_not_believed(pcam_files: Files) -> None:
+def test_stored_digests_of_another_file_or_format_are_not_used(pcam_files: Files) -> None:
     folder = pcam_files(x=patches(40))
-    told: list[str] = []
-    first = digests_of(folder, told)
-    kept, path = folder / ".histoedge" / "train.digests.h5", folder / f"{STEM}_x.h5"
+    calls: list[str] = []
+    first = digests_of(folder, calls)
+    stored, path = folder / ".histoedge" / "train.digests.h5", folder / f"{STEM}_x.h5"
     before = path.stat()
     pcam_files(x=patches(40)[::-1])
-    os.utime(path, ns=(0, before.st_mtime_ns))  # the same name, size and time
-    assert digests_of(folder, told) == first[::-1]
-    arrays, attributes = hdf5.read_arrays(kept)
-    for spoilt in (({"digests": arrays["digests"][1:]}, attributes), (arrays, {**attributes, "format": 2}), ({}, {})):
-        hdf5.write_arrays(kept, *spoilt)
-        told.clear()
-        assert digests_of(folder, told) == first[::-1]
-        assert told != []
-    kept.write_text("digests")
-    assert digests_of(folder, told) == first[::-1]
+    os.utime(path, ns=(0, before.st_mtime_ns))  # the same name, size and modification time
+    assert digests_of(folder, calls) == first[::-1]
+    arrays, attributes = hdf5.read_arrays(stored)
+    for damaged in (({"digests": arrays["digests"][1:]}, attributes), (arrays, {**attributes, "format": 2}), ({}, {})):
+        hdf5.write_arrays(stored, *damaged)
+        calls.clear()
+        assert digests_of(folder, calls) == first[::-1]
+        assert calls != []
+    stored.write_text("digests")
+    assert digests_of(folder, calls) == first[::-1]
 
 
-def test_without_cache_nothing_is_kept_or_believed(pcam_files: Files) -> None:
-    folder, told = pcam_files(x=patches(6)), list[str]()
-    first = digests_of(folder, told, cache=False)
+def test_without_cache_digests_are_neither_stored_nor_reused(pcam_files: Files) -> None:
+    folder, calls = pcam_files(x=patches(6)), list[str]()
+    first = digests_of(folder, calls, cache=False)
     assert not (folder / ".histoedge").exists()
-    digests_of(folder, told)
-    told.clear()
-    assert digests_of(folder, told, cache=False) == first
-    assert told != []
+    digests_of(folder, calls)
+    calls.clear()
+    assert digests_of(folder, calls, cache=False) == first
+    assert calls != []
 
 
-def test_where_the_folder_cannot_be_written_digests_are_kept_in_the_users_cache(
+def test_digests_of_a_read_only_folder_are_in_the_users_cache(
     pcam_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder, told = pcam_files(x=patches(6)), list[str]()
-    (folder / ".histoedge").touch()  # as root, a file in its place is what keeps the folder from being made
-    first = digests_of(folder, told)
+    folder, calls = pcam_files(x=patches(6)), list[str]()
+    (folder / ".histoedge").touch()  # a file of that name prevents the folder, also for root
+    first = digests_of(folder, calls)
     assert len(list((tmp_path / "cache").rglob("train.digests.h5"))) == 1
-    told.clear()
-    assert digests_of(folder, told) == first
-    assert told == []
+    calls.clear()
+    assert digests_of(folder, calls) == first
+    assert calls == []
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".histoedge"))
-    assert digests_of(folder, told) == first
-    assert told != []
+    assert digests_of(folder, calls) == first
+    assert calls != []
 
 
 @pytest.mark.parametrize("storage", [{}, {"chunks": (1, 96, 96, 3)}, {"chunks": (4, 96, 96, 3), "compression": "gzip"}])
-def test_a_file_cut_short_after_it_was_opened_names_the_patch(pcam_files: Files, storage: dict) -> None:
+def test_truncating_an_open_file_is_an_error_that_names_the_patch(pcam_files: Files, storage: dict) -> None:
     x = patches(40)
     folder = pcam_files(x=x, **storage)
     split = pcam.load_pcam(folder, "train")
@@ -304,13 +306,13 @@ def test_a_file_cut_short_after_it_was_opened_names_the_patch(pcam_files: Files,
 
 
 @pytest.mark.parametrize("storage", [{"chunks": (1, 96, 96, 3)}, {"chunks": (4, 96, 96, 3), "compression": "gzip"}])
-def test_threads_read_at_once_what_one_reads(pcam_files: Files, storage: dict) -> None:
+def test_concurrent_threads_read_the_same_pixels(pcam_files: Files, storage: dict) -> None:
     x = patches(40)
     split = pcam.load_pcam(pcam_files(x=x, **storage), "train")
     chosen = [np.sort(np.random.default_rng(seed).integers(0, 40, 20)) for seed in range(40)]
     with ThreadPoolExecutor(4) as pool:
-        for index, found in zip(chosen, pool.map(lambda index: split.patches[index], chosen), strict=True):
-            np.testing.assert_array_equal(found, x[index])
+        for index, pixels in zip(chosen, pool.map(lambda index: split.patches[index], chosen), strict=True):
+            np.testing.assert_array_equal(pixels, x[index])
 
 
 MEMORY = """
@@ -328,17 +330,17 @@ print(len(split.labels), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - be
 """
 
 
-def test_the_whole_of_patchcamelyon_needs_little_memory(tmp_path: Path) -> None:
+def test_a_data_set_of_full_size_needs_little_memory(tmp_path: Path) -> None:
     count = 262_144
     with h5py.File(tmp_path / f"{STEM}_x.h5", "w") as file:
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # 7.2 GB of holes that take no room on disk
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # a sparse file of 7.2 GB
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_UINT8, h5py.h5s.create_simple((count, 96, 96, 3)), dcpl=layout)
     with h5py.File(tmp_path / f"{STEM}_y.h5", "w") as file:
         file["y"] = (np.arange(count) % 2).astype(np.uint8).reshape(-1, 1, 1, 1)
     assert (tmp_path / f"{STEM}_x.h5").stat().st_size > count * PATCH_BYTES
-    # the address space is bounded as well: no mapping of the whole file
+    # the address space is limited too: the file cannot be memory-mapped
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({4 << 30}, {4 << 30}))\n{MEMORY}"
     ran = subprocess.run(
         [sys.executable, "-c", limited, str(tmp_path)],
@@ -347,13 +349,13 @@ def test_the_whole_of_patchcamelyon_needs_little_memory(tmp_path: Path) -> None:
         check=True,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
-    seen, grown_kb = map(int, ran.stdout.split())
-    assert seen == count
+    count_read, grown_kb = map(int, ran.stdout.split())
+    assert count_read == count
     assert grown_kb < 150_000  # 1,024 patches are 28 MB; all of them would be 7.2 GB
 
 
 @pytest.mark.real
-def test_real_patches_are_read_and_their_splits_share_none() -> None:
+def test_real_splits_share_no_patch() -> None:
     folder = os.environ.get("HISTOEDGE_DATA")
     if not folder:
         pytest.skip("HISTOEDGE_DATA names no folder in PatchCamelyon's layout")

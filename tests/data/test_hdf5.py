@@ -169,35 +169,35 @@ def offsets(path: Path, *, userblock: int = 0, **storage: object) -> np.ndarray 
         file["before"] = np.zeros(100)
         file.create_dataset("x", data=X, **storage)
     with hdf5.opened(path, error=ModelError) as file:
-        found = hdf5.dataset(file, "x", where=path, error=ModelError)
-        return hdf5.row_offsets(found, where=path, error=ModelError)
+        dataset = hdf5.dataset(file, "x", where=path, error=ModelError)
+        return hdf5.row_offsets(dataset, where=path, error=ModelError)
 
 
 @pytest.mark.parametrize("storage", [{}, {"chunks": (1, 4, 6)}, {"chunks": (3, 4, 6)}, {"chunks": (10, 4, 6)}])
-def test_rows_that_lie_whole_in_the_file_are_found_there(tmp_path: Path, storage: dict) -> None:
-    found = offsets(tmp_path / "x.h5", **storage)
-    assert found is not None
+def test_offsets_locate_uncompressed_rows(tmp_path: Path, storage: dict) -> None:
+    starts = offsets(tmp_path / "x.h5", **storage)
+    assert starts is not None
     content = (tmp_path / "x.h5").read_bytes()
-    for row, at in zip(X, found.tolist(), strict=True):
-        assert content[at : at + row.nbytes] == row.tobytes()
+    for row, start in zip(X, starts.tolist(), strict=True):
+        assert content[start : start + row.nbytes] == row.tobytes()
 
 
 @pytest.mark.parametrize(
     "storage",
     [{"chunks": (3, 2, 6)}, {"chunks": (1, 4, 6), "compression": "gzip"}, {"fletcher32": True}, {"userblock": 512}],
 )
-def test_rows_that_do_not_have_no_place(tmp_path: Path, storage: dict) -> None:
+def test_there_are_no_offsets_for_compressed_or_split_rows(tmp_path: Path, storage: dict) -> None:
     assert offsets(tmp_path / "x.h5", **storage) is None
 
 
 def test_a_row_outside_the_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
-    found = offsets(path, chunks=(1, 4, 6))
-    assert found is not None
+    starts = offsets(path, chunks=(1, 4, 6))
+    assert starts is not None
     content = path.read_bytes()
-    at = found.tolist()[4].to_bytes(8, "little")
-    assert content.count(at) == 1
-    path.write_bytes(content.replace(at, (len(content) - 5).to_bytes(8, "little")))
+    address = starts.tolist()[4].to_bytes(8, "little")
+    assert content.count(address) == 1
+    path.write_bytes(content.replace(address, (len(content) - 5).to_bytes(8, "little")))
     with hdf5.opened(path, error=ModelError) as file:
         x = hdf5.dataset(file, "x", where=path, error=ModelError)
         with pytest.raises(ModelError, match="x.h5: row 4 is outside the file; download or write it again"):

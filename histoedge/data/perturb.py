@@ -24,7 +24,7 @@ STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 
 _RUIFROK = "amounts in haematoxylin-eosin-DAB optical density (Ruifrok and Johnston 2001)"
 _TELLEZ = "Tellez et al. 2019, Medical Image Analysis 58, 101544"
-_HENDRYCKS = "Hendrycks and Dietterich 2019, ICLR: levels of CIFAR-10-C, made for small pictures"
+_HENDRYCKS = "Hendrycks and Dietterich 2019, ICLR: severities of CIFAR-10-C, for small images"
 
 
 @dataclass(frozen=True)
@@ -98,18 +98,18 @@ PERTURBATIONS: Mapping[str, Perturbation] = {
     "stain_towards_haematoxylin": Perturbation(
         partial(_stained, haematoxylin=1.2, eosin=0.8),
         "haematoxylin x 1.2, eosin x 0.8",
-        f"{_RUIFROK}; its size our choice, of the kind of {_TELLEZ}",
+        f"{_RUIFROK}; size chosen by us, similar to {_TELLEZ}",
     ),
     "stain_towards_eosin": Perturbation(
         partial(_stained, haematoxylin=0.8, eosin=1.2),
         "haematoxylin x 0.8, eosin x 1.2",
-        f"{_RUIFROK}; its size our choice, of the kind of {_TELLEZ}",
+        f"{_RUIFROK}; size chosen by us, similar to {_TELLEZ}",
     ),
     "brightness_minus_15_percent": Perturbation(
-        partial(_lit, factor=0.85), "light x 0.85", f"our choice, of the kind of {_TELLEZ}"
+        partial(_lit, factor=0.85), "light x 0.85", f"size chosen by us, similar to {_TELLEZ}"
     ),
     "brightness_plus_15_percent": Perturbation(
-        partial(_lit, factor=1.15), "light x 1.15", f"our choice, of the kind of {_TELLEZ}"
+        partial(_lit, factor=1.15), "light x 1.15", f"size chosen by us, similar to {_TELLEZ}"
     ),
     "blur_0.6_px": Perturbation(
         partial(_blurred, sigma_px=0.6), "Gaussian of sigma 0.6 px", f"{_HENDRYCKS}, severity 2 of 5"
@@ -124,10 +124,10 @@ PERTURBATIONS: Mapping[str, Perturbation] = {
         partial(_compressed, quality=40), "JPEG quality 40", f"{_HENDRYCKS}, severity 5 of 5"
     ),
     "scale_minus_10_percent": Perturbation(
-        partial(_scaled, factor=0.9), "0.9 times as large", "a scanner of 10 % larger pixels than it says"
+        partial(_scaled, factor=0.9), "0.9 times as large", "a scanner whose pixels are 10 % larger than stated"
     ),
     "scale_plus_10_percent": Perturbation(
-        partial(_scaled, factor=1.1), "1.1 times as large", "a scanner of 10 % smaller pixels than it says"
+        partial(_scaled, factor=1.1), "1.1 times as large", "a scanner whose pixels are 10 % smaller than stated"
     ),
 }
 """The perturbations of ``perturbed``, by name."""

@@ -71,15 +71,15 @@ def golden(count: int = 16, *, seed: int = GOLDEN_SEED) -> tuple[np.ndarray, np.
 
     Every patch is from a different slide; patches without tumour are first.
     """
-    wanted = (count - count // 2, count // 2)
+    per_class = (count - count // 2, count // 2)
     chosen: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for index in itertools.count(step=PATCHES_PER_SLIDE):
         pixels, label = _patch("golden", index, seed)
-        if len(chosen[label]) < wanted[label]:
+        if len(chosen[label]) < per_class[label]:
             chosen[label].append(pixels)
         if len(chosen[0]) + len(chosen[1]) == count:
             break
-    return np.stack(chosen[0] + chosen[1]), np.repeat(np.array([0, 1], np.uint8), wanted)
+    return np.stack(chosen[0] + chosen[1]), np.repeat(np.array([0, 1], np.uint8), per_class)
 
 
 def synth(out: Path, *, patches: int, seed: int, progress: Progress = silent) -> dict[str, Split]:

@@ -34,8 +34,8 @@ class Workers:
     def of_machine() -> "Workers":
         """Return one reader per core that this process may use and half as many interpreters, but two on two cores.
 
-        Inference takes longer than reading where the slide has the model's resolution. Where pixels are resampled,
-        inference waits for reading, and all cores read (``benchmarks/slide_speed.py``).
+        If the slide has the model's resolution, inference takes longer than reading. If pixels are resampled, inference
+        waits for reading and all cores read (``benchmarks/slide_speed.py``).
         """
         return Workers.of_cores(
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -44,11 +44,13 @@ def draw(slide_map: SlideMap, foci: Sequence[Focus], path: Path, *, threshold: f
     _legend(figure, scale * slide_map.slide_um_per_px, whole_width, whole_height, threshold=threshold)
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
-    whole = Image.new("RGBA", canvas.get_width_height(), "white")
-    whole.paste(_painted(slide_map, picture, scale))  # not with matplotlib, which needs 64 bytes per pixel
-    whole.alpha_composite(Image.fromarray(np.asarray(canvas.buffer_rgba())))
+    picture_with_legend = Image.new("RGBA", canvas.get_width_height(), "white")
+    picture_with_legend.paste(
+        _painted(slide_map, picture, scale)
+    )  # not with matplotlib, which needs 64 bytes per pixel
+    picture_with_legend.alpha_composite(Image.fromarray(np.asarray(canvas.buffer_rgba())))
     with files.replacing(path) as temporary:
-        whole.convert("RGB").save(temporary, format="png")
+        picture_with_legend.convert("RGB").save(temporary, format="png")
     return scale
 
 

@@ -102,8 +102,9 @@ def _tiles(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
 def _details(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the rows of the last section: slide, model, map, threshold, run times and versions."""
     slide, model, grid = summary["slide"], summary["model"], summary["map"]
-    seconds = {"elapsed" if stage == "by the clock" else stage: took for stage, took in summary["seconds"].items()}
-    stages = ", ".join(f"{stage} {took:.2f}" for stage, took in seconds.items())
+    seconds = dict(summary["seconds"])
+    elapsed = seconds.pop("by the clock")
+    stages = ", ".join(f"{stage} {took:.2f} s" for stage, took in seconds.items())
     return [
         ("Slide", f"{slide['width_px']:,} x {slide['height_px']:,} px at {slide['um_per_px']:.4g} µm/px"),
         (
@@ -114,6 +115,6 @@ def _details(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("Resolution of the scan", f"{grid['um_per_px']:.4g} µm/px"),
         ("Map", f"{grid['rows']} x {grid['columns']} squares of {grid['step_um']:.4g} µm side"),
         ("Threshold", f"{summary['threshold']:.6g}, {summary['inputs']['at'] or 'default of the manifest'}"),
-        ("Seconds by stage, summed over threads; elapsed time", stages),
+        ("Run time", f"{elapsed:.2f} s elapsed; summed over threads: {stages}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())),
     ]

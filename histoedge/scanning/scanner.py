@@ -54,18 +54,18 @@ def scan(
     manifest = manifests.read(model)
     timings = Timings()
     opened = readers.open_slide(path)
-    seen = plane.of_model(opened, manifest.um_per_px, settings.um_per_px)
-    grid = grid_of(seen, manifest, settings.field_px)
+    slide_plane = plane.of_model(opened, manifest.um_per_px, settings.um_per_px)
+    grid = grid_of(slide_plane, manifest, settings.field_px)
     with timings.of("mask"):
-        picture = tissue.overview(seen)
-        um_per_px = seen.um_per_px * STEP_PX / tissue.PER_SQUARE
+        picture = tissue.overview(slide_plane)
+        um_per_px = slide_plane.um_per_px * STEP_PX / tissue.PER_SQUARE
         mask = tissue.mask(picture, um_per_px) if settings.mask else np.ones(picture.shape[:2], bool)
         squares = tissue.squares(mask, grid.rows, grid.columns)
         per_square = _thumbnail_px_per_square(picture)
-        thumbnail = picture if per_square == tissue.PER_SQUARE else tissue.overview(seen, per_square)
+        thumbnail = picture if per_square == tissue.PER_SQUARE else tissue.overview(slide_plane, per_square)
     unfinished = Unfinished(folder, grid, scan_inputs(path, manifest.sha256, settings))
     job = FieldsJob(
-        plane=seen,
+        plane=slide_plane,
         model=model,
         grid=grid,
         numbers=[number for number in grid.fields(squares) if not unfinished.done[number]],
@@ -86,16 +86,16 @@ def scan(
         slide=slide.name_of(path),
         width_px=opened.width_px,
         height_px=opened.height_px,
-        slide_um_per_px=seen.um_per_px / seen.scale,
-        um_per_px=seen.um_per_px,
-        scale=seen.scale,
+        slide_um_per_px=slide_plane.um_per_px / slide_plane.scale,
+        um_per_px=slide_plane.um_per_px,
+        scale=slide_plane.scale,
         logits=np.where(squares, unfinished.logits, np.float32(np.nan)),
         tissue=squares,
         thumbnail=thumbnail,
-        thumbnail_scale=seen.scale * STEP_PX / per_square,
+        thumbnail_scale=slide_plane.scale * STEP_PX / per_square,
         manifest=manifest,
     )
-    return Scanned(slide_map, timings, seen)
+    return Scanned(slide_map, timings, slide_plane)
 
 
 class Scanned(NamedTuple):

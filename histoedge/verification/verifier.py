@@ -130,13 +130,13 @@ def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, runti
 def _on_split(model: Path, manifest: Manifest, split: Split) -> tuple[SourceComparison, TwinCheck | None]:
     runner = edge.load(model)
     twin = _twin(model, manifest)  # its errors are raised before the long computation
-    ours = _logits(runner, split)
-    comparison = _compare(model, manifest, split, runner.runtime, ours)
+    logits = _logits(runner, split)
+    comparison = _compare(model, manifest, split, runner.runtime, logits)
     if twin is None or manifest.output_quantum is None:
         return comparison, None
     name, other = twin
     check = compare_twins(
-        ours,
+        logits,
         _logits(other, split),
         model=name,
         runtime=other.runtime,
@@ -159,14 +159,14 @@ def _twin(model: Path, manifest: Manifest) -> tuple[str, edge.Runner] | None:
         return None
 
 
-def _compare(model: Path, manifest: Manifest, split: Split, runtime: str, ours: np.ndarray) -> SourceComparison:
+def _compare(model: Path, manifest: Manifest, split: Split, runtime: str, logits: np.ndarray) -> SourceComparison:
     """Compare the file's logits of the whole split with those of its source network."""
     from histoedge import metrics  # imports scipy, which verifying golden patches does not need
 
-    name, theirs = _reference_logits(model, manifest, split)
-    difference = ours.astype(np.float64) - theirs
+    name, reference = _reference_logits(model, manifest, split)
+    difference = logits.astype(np.float64) - reference
     largest = float(np.abs(difference).max())
-    d_auc = metrics.delong_difference(split.labels, ours, theirs)
+    d_auc = metrics.delong_difference(split.labels, logits, reference)
     same_logits = manifest.recipe in ("fp32", "fp16")  # the other recipes keep the quality, not the logits
     return SourceComparison(
         reference=name,
@@ -174,8 +174,8 @@ def _compare(model: Path, manifest: Manifest, split: Split, runtime: str, ours: 
         n_patches=len(split.labels),
         largest=largest,
         rms=float(np.sqrt(np.mean(difference**2))),
-        flips=metrics.flips(ours, theirs, threshold_logit=manifest.threshold_logit),
-        auc=metrics.auc(split.labels, ours),
+        flips=metrics.flips(logits, reference, threshold_logit=manifest.threshold_logit),
+        auc=metrics.auc(split.labels, logits),
         d_auc=d_auc.value,
         d_auc_lo=d_auc.lo,
         d_auc_hi=d_auc.hi,
@@ -211,8 +211,8 @@ def _logits(runner: edge.Runner, split: Split) -> np.ndarray:
 
 
 def compare_twins(
-    ours: np.ndarray,
-    theirs: np.ndarray,
+    logits: np.ndarray,
+    twin_logits: np.ndarray,
     *,
     model: str,
     runtime: str,
@@ -220,11 +220,10 @@ def compare_twins(
     threshold_logit: float,
 ) -> TwinCheck:
     """Compare both files' logits (N,) of the same patches; ``model`` and ``runtime`` name the twin."""
-    a, b = (np.asarray(logits, np.float64) for logits in (ours, theirs))
+    a, b = (np.asarray(values, np.float64) for values in (logits, twin_logits))
     largest = float(np.abs(a - b).max()) / output_quantum
-    flipped = (ours >= threshold_logit) != (
-        theirs >= threshold_logit
-    )  # in the precision of the logits, as metrics.flips
+    # in the precision of the logits, as metrics.flips
+    flipped = (logits >= threshold_logit) != (twin_logits >= threshold_logit)
     distance = np.maximum(np.abs(a - threshold_logit), np.abs(b - threshold_logit)) / output_quantum
     beyond = int(np.count_nonzero(flipped & (distance > QUANTUM_LIMIT)))
     return TwinCheck(

@@ -17,15 +17,15 @@ FOLDER = ".histoedge"
 SAMPLE = 16  # patches compared with the source before a cache is used
 
 
-def users() -> Path:
-    """Return the histoedge folder in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histoedge"
-
-
 def cache_folders(folder: Path) -> tuple[Path, Path]:
     """Return the possible cache folders of the data set in ``folder``: inside it, or in the user's cache."""
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return folder / FOLDER, users() / "data" / key
+
+
+def users() -> Path:
+    """Return the histoedge folder in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histoedge"
 
 
 @contextmanager

@@ -118,6 +118,19 @@ def _folder_name(path: Path) -> str:
     return name_of(path) if path.suffix.lower() == DICOM else path.stem
 
 
+def _open_model(job: BatchJob) -> "_Model":
+    runner = edge.load(job.model, runtime=job.settings.runtime)
+    manifest = runner.manifest
+    readers = {name: version(name) for name in ("openslide-python", "openslide-bin", "tifffile", "pillow")}
+    return _Model(
+        manifest=manifest,
+        threshold=manifest.threshold if job.at is None else manifest.operating_point(job.at).threshold,
+        settings=replace(job.settings, runtime=job.settings.runtime or runner.runtime),
+        at=job.at,
+        versions={"histoedge": __version__, runner.runtime: runner.version, **readers},
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Model:
     """The model of a batch: its manifest and threshold, the settings with the runtime, and the versions in use."""
@@ -132,19 +145,6 @@ class _Model:
         """Return the inputs that decide the contents of a slide's files, as JSON."""
         inputs: dict[str, Any] = json.loads(json.dumps(scan_inputs(path, self.manifest.sha256, self.settings)))
         return {**inputs, "at": self.at}
-
-
-def _open_model(job: BatchJob) -> _Model:
-    runner = edge.load(job.model, runtime=job.settings.runtime)
-    manifest = runner.manifest
-    readers = {name: version(name) for name in ("openslide-python", "openslide-bin", "tifffile", "pillow")}
-    return _Model(
-        manifest=manifest,
-        threshold=manifest.threshold if job.at is None else manifest.operating_point(job.at).threshold,
-        settings=replace(job.settings, runtime=job.settings.runtime or runner.runtime),
-        at=job.at,
-        versions={"histoedge": __version__, runner.runtime: runner.version, **readers},
-    )
 
 
 def _outcome(path: Path, folder: Path, job: BatchJob, model: _Model) -> SlideOutcome:

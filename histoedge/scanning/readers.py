@@ -42,6 +42,26 @@ def open_slide(path: Path) -> Slide:
     return _openslide(path)
 
 
+def _picture(path: Path) -> Slide:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            decoded = picture.width * picture.height * len(picture.getbands())
+            if decoded > LARGEST_DECODED_BYTES:
+                raise DataError(f"{path}: {picture.width} x {picture.height} px: {_too_large(decoded)}")
+            if picture.mode not in ("RGB", "RGBA"):
+                raise DataError(f"{path}: colour mode {picture.mode}; expected RGB with 8 bits per channel")
+            pixels = _on_white(np.asarray(picture))
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not a picture, truncated or damaged ({error})") from error
+
+    def read(level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
+        return pixels[top : top + height, left : left + width]
+
+    return Slide(path=path, um_per_px=None, levels=((pixels.shape[1], pixels.shape[0], 1.0),), read=read)
+
+
 def _openslide(path: Path) -> Slide:
     import openslide
     from PIL import Image
@@ -69,20 +89,6 @@ def _openslide(path: Path) -> Slide:
         for size, downsample in zip(opened.level_dimensions, opened.level_downsamples, strict=True)
     )
     return Slide(path=path, um_per_px=_square_um(path, *mpp), levels=levels, read=read)
-
-
-def _square_um(path: Path, across: object, down: object) -> float | None:
-    """Return um/px of square pixels; None if a side is missing or implausible.
-
-    Raises:
-        DataError: the pixels are not square.
-    """
-    sides = [float(side) for side in (across, down) if side is not None]  # type: ignore[arg-type]
-    if len(sides) < 2 or not all(PLAUSIBLE_UM[0] <= side <= PLAUSIBLE_UM[1] for side in sides):
-        return None
-    if abs(sides[0] / sides[1] - 1) > 0.01:
-        raise DataError(f"{path}: pixels of {sides[0]:.4g} x {sides[1]:.4g} um; expected square pixels")
-    return sum(sides) / 2
 
 
 def _tiff(path: Path) -> Slide:
@@ -143,24 +149,18 @@ def _tiff_um(path: Path, file: Any) -> float | None:
     return _square_um(path, *(um * below / above for above, below in densities))
 
 
-def _picture(path: Path) -> Slide:
-    from PIL import Image, UnidentifiedImageError
+def _square_um(path: Path, across: object, down: object) -> float | None:
+    """Return um/px of square pixels; None if a side is missing or implausible.
 
-    try:
-        with Image.open(path) as picture:
-            decoded = picture.width * picture.height * len(picture.getbands())
-            if decoded > LARGEST_DECODED_BYTES:
-                raise DataError(f"{path}: {picture.width} x {picture.height} px: {_too_large(decoded)}")
-            if picture.mode not in ("RGB", "RGBA"):
-                raise DataError(f"{path}: colour mode {picture.mode}; expected RGB with 8 bits per channel")
-            pixels = _on_white(np.asarray(picture))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a picture, truncated or damaged ({error})") from error
-
-    def read(level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
-        return pixels[top : top + height, left : left + width]
-
-    return Slide(path=path, um_per_px=None, levels=((pixels.shape[1], pixels.shape[0], 1.0),), read=read)
+    Raises:
+        DataError: the pixels are not square.
+    """
+    sides = [float(side) for side in (across, down) if side is not None]  # type: ignore[arg-type]
+    if len(sides) < 2 or not all(PLAUSIBLE_UM[0] <= side <= PLAUSIBLE_UM[1] for side in sides):
+        return None
+    if abs(sides[0] / sides[1] - 1) > 0.01:
+        raise DataError(f"{path}: pixels of {sides[0]:.4g} x {sides[1]:.4g} um; expected square pixels")
+    return sum(sides) / 2
 
 
 def _on_white(pixels: np.ndarray) -> np.ndarray:

@@ -34,15 +34,15 @@ def patches(count, value=7):
     return np.full((count, 96, 96, 3), value, np.uint8)
 
 
-def test_logits_come_back_in_order_over_several_chunks(mean_red, tmp_path, split, red):
+def test_logits_come_back_in_order_over_several_chunks(write_mean_red, tmp_path, split, mean_reds):
     with Cell() as cell:
-        loaded = cell.load(mean_red(tmp_path / "fp32.onnx"), runtime="onnxruntime")
+        loaded = cell.load(write_mean_red(tmp_path / "fp32.onnx"), runtime="onnxruntime")
         logits = cell.predict(split.patches)
         cell.close()
     assert loaded["runtime"] == "onnxruntime"
     assert logits.shape == (600, 1, 1, 1)
     assert logits.dtype == np.float32
-    assert logits.reshape(-1) == pytest.approx(red - 100, abs=1e-3)  # a sum of 9,216 float32 values
+    assert logits.reshape(-1) == pytest.approx(mean_reds - 100, abs=1e-3)  # a sum of 9,216 float32 values
 
 
 def test_what_a_library_prints_does_not_disturb_the_answers():
@@ -141,8 +141,8 @@ def test_a_program_that_is_not_there_is_refused(tmp_path):
         Cell([str(tmp_path / "nothing")])
 
 
-def test_a_refusal_leaves_the_cell_usable(mean_red, tmp_path):
-    model = mean_red(tmp_path / "fp32.onnx")
+def test_a_refusal_leaves_the_cell_usable(write_mean_red, tmp_path):
+    model = write_mean_red(tmp_path / "fp32.onnx")
     with Cell() as cell:
         with pytest.raises(CellFailed, match="no model is loaded") as failure:
             cell.predict(patches(1))

@@ -25,14 +25,16 @@ def test_bench_and_report_are_the_commands(mean_red: Path, tmp_path: Path, comma
     pytest.importorskip("scipy")
     data, settings, out = tmp_path / "data", tmp_path / "quick.toml", tmp_path / "r.json"
     command("data", "synth", data, "--patches", 64)
-    settings.write_text("[bench]\nrounds = 2\nruns_per_round = 3\nwarmup_runs = 1\n")
+    settings.write_text(
+        "[bench]\nrounds = 2\nruns_per_round = 3\nwarmup_runs = 1\nmax_seconds = 0\ninteger_peak = false\n"
+    )
     told = {"data": data, "out": out, "config": settings, "runtime": "onnxruntime"}
     found = histoedge.bench(mean_red, **told, gate=["auc >= 0", "size_bytes < 1"], junit=tmp_path / "j.xml")
     assert [row.runtime for row in found.results.measurements] == ["onnxruntime"]
     assert [one.outcome for one in found.gates] == ["passed", "failed"]
     assert found.open_gates == ("size_bytes < 1",)
     assert (tmp_path / "j.xml").is_file()
-    with pytest.raises(ConfigError, match="give --gate EXPR"):
+    with pytest.raises(ConfigError, match="add --gate EXPR"):
         histoedge.bench(mean_red, **told, junit=tmp_path / "j.xml")
     assert histoedge.report(out, html=tmp_path / "a.html", md=str(tmp_path / "a.md")) == found.results
     command("report", out, "--html", tmp_path / "b.html", "--md", tmp_path / "b.md")

@@ -50,7 +50,7 @@ def test_patches_that_fit_are_held_and_others_are_read_from_disk(with_memory) ->
     with_memory(4)
     streamed = placement.choose("auto", split(262_144), NANO, batch=128, devices=CPU)
     assert streamed.on == "disk"
-    assert "3.6 GB of the control group" in streamed.why
+    assert "3.6 GB available (the control group)" in streamed.why
     assert placement.choose("auto", split(1_000), NANO, batch=128, devices=CPU).on == "device"
 
 

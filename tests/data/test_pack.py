@@ -124,9 +124,9 @@ def test_a_pack_is_a_plain_hdf5_file(folder: Path, tmp_path: Path) -> None:
 
 
 def test_images_decoded_by_several_processes_are_packed_in_order(tmp_path: Path) -> None:
-    folder = written(tmp_path / "images", pixels(MANY + 5))
-    found, _ = packed(folder, tmp_path / "cache")
-    assert_equal(found, folder)
+    folder = write_images(tmp_path / "images", pixels(MANY + 5))
+    opened, _ = pack_images(folder, tmp_path / "cache")
+    assert_equal(opened, folder)
 
 
 def test_only_changed_and_added_images_are_decoded(folder: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def texture() -> Callable[[int, int], np.ndarray]:
             values += coarse.repeat(side, 0).repeat(side, 1)[:height, :width]
         return values.astype(np.uint8)
 
-    return made
+    return draw
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def test_a_verdict_that_cannot_be_written_is_still_printed(mean_red: Path, mean_
         assert result.exit_code == code, result.output
         assert f"{model.name}: {'FAILED' if code else 'passed'} " in result.stdout
         assert result.stderr.startswith(f"histoedge: the verdict was not saved: {manifests.verdict_path(model)}: ")
-        assert said in result.stderr
+        assert reason in result.stderr
         assert result.stderr.count("\n") == (2 if code else 1)
         verdict = verification.verify(model)
         assert (verdict.passed, verdict.not_kept is not None) == (not code, True)

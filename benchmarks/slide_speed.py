@@ -26,9 +26,10 @@ from histoedge import edge, metrics
 from histoedge.benchmark import environment
 from histoedge.edge import manifest as manifests
 from histoedge.lab import architecture
-from histoedge.scanning import FIELD_PX, Scan, engine, plane
+from histoedge.scanning import FIELD_PX, Scan, engine, plane, unfinished
 from histoedge.scanning import batch as slides
-from histoedge.scanning.engine import Grid, Timings, Workers, pixels_of
+from histoedge.scanning.engine import Timings, Workers
+from histoedge.scanning.grid import Grid, pixels_of
 from histoedge.scanning.slidemap import STEP_PX
 
 DENSE_ROUNDS, ROUNDS = 28, 7  # a dense round takes a third of a second
@@ -169,7 +170,8 @@ def _choice_row(task: SlideTask, workers: str, grid: Grid, numbers: Sequence[int
 
 def stage_rows(task: SlideTask, folder: Path) -> list[Row]:
     """Return the seconds of a whole scan by stage, summed over threads, and its wall-clock time."""
-    (outcome,) = slides.scan_all([task.path], task.model, folder, settings=Scan(), workers=Workers.of_machine())
+    job = slides.BatchJob(model=task.model, settings=Scan(), workers=Workers.of_machine())
+    (outcome,) = slides.scan_all([task.path], folder, job)
     assert outcome.summary is not None, outcome.reason
     seconds, slide = outcome.summary["seconds"], outcome.summary["slide"]
     whole_mm2 = slide["width_px"] * slide["height_px"] * slide["um_per_px"] ** 2 / 1e6
@@ -235,7 +237,7 @@ def killed_rows(task: SlideTask, folder: Path) -> list[Row]:
 
 def _fields_done(out: Path, slide: Path) -> int:
     """Return the number of computed fields of an unfinished scan; 0 where there is none."""
-    done = out / slide.stem / engine.STATE / engine.DONE
+    done = out / slide.stem / unfinished.STATE / unfinished.DONE
     return int(np.load(done).sum()) if done.is_file() else 0
 
 

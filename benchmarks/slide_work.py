@@ -15,10 +15,12 @@ import numpy as np
 from histoedge import edge
 from histoedge.edge import manifest as manifests
 from histoedge.scanning import FIELD_PX, engine, plane, tissue
-from histoedge.scanning.engine import Grid, Timings, Unfinished, Workers, pixels_of
+from histoedge.scanning.engine import FieldsJob, Timings, Workers
+from histoedge.scanning.grid import STRIP, Grid, grid_of, pixels_of
 from histoedge.scanning.plane import Plane
-from histoedge.scanning.slide import open_slide
+from histoedge.scanning.readers import open_slide
 from histoedge.scanning.slidemap import STEP_PX
+from histoedge.scanning.unfinished import Unfinished
 
 PROCESS_REPETITIONS = 3
 
@@ -46,7 +48,7 @@ class SlideTask:
     def tissue_fields(self, field_px: int = FIELD_PX) -> tuple[Plane, Grid, list[int]]:
         """Return a fresh plane, its grid of fields and the numbers of the fields with tissue."""
         opened = self.fresh_plane()
-        grid = engine.grid_of(opened, manifests.read(self.model), field_px)
+        grid = grid_of(opened, manifests.read(self.model), field_px)
         mask = tissue.mask(tissue.overview(opened), opened.um_per_px * STEP_PX / tissue.PER_SQUARE)
         return opened, grid, grid.fields(tissue.squares(mask, grid.rows, grid.columns))
 
@@ -68,15 +70,21 @@ class SlideTask:
     def read_and_infer(self, opened: Plane, grid: Grid, numbers: Sequence[int], workers: Workers) -> None:
         """Read and compute fields into a map that is discarded."""
         with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
-            unfinished = Unfinished(Path(folder), grid, {})
-            timings = Timings()
-            engine.compute(
-                opened, self.model, unfinished, grid, numbers, runtime=self.runtime, workers=workers, timings=timings
+            job = FieldsJob(
+                plane=opened,
+                model=self.model,
+                grid=grid,
+                numbers=numbers,
+                unfinished=Unfinished(Path(folder), grid, {}),
+                workers=workers,
+                timings=Timings(),
+                runtime=self.runtime,
             )
+            engine.compute(job)
 
     def seconds_in_processes(self, numbers: Sequence[int], count: int) -> list[float]:
         """Return the durations of reading and computing fields in ``count`` processes that have opened everything."""
-        chunks = [numbers[start : start + engine.STRIP] for start in range(0, len(numbers), engine.STRIP)]
+        chunks = [numbers[start : start + STRIP] for start in range(0, len(numbers), STRIP)]
         with ProcessPoolExecutor(count, get_context("spawn"), _open_in_process, (self,)) as processes:
             list(processes.map(_compute_in_process, [numbers[:1]] * 4 * count))  # starts all processes
             return [
@@ -98,7 +106,7 @@ def _open_in_process(task: SlideTask) -> None:
     """Open slide and model in a child process, for ``_compute_in_process``."""
     global _OPENED
     opened = task.fresh_plane()
-    grid = engine.grid_of(opened, manifests.read(task.model), FIELD_PX)
+    grid = grid_of(opened, manifests.read(task.model), FIELD_PX)
     _OPENED = opened, grid, engine.open_interpreter(task.model, runtime=task.runtime)
 
 

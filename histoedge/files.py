@@ -9,12 +9,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from histoedge.edge.errors import HistoedgeError
+from histoedge.edge.errors import DataError, HistoedgeError
 
 TEMPORARY_SUFFIX = ".part"
 LARGEST_JSON_BYTES = 16 << 20
@@ -124,6 +124,34 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def expand(
+    places: Sequence[Path], listing: Callable[[Path], list[Path]], *, kind: str, suffixes: Sequence[str]
+) -> list[Path]:
+    """Return the files of ``places``: files in the order given, and for each folder the files of its ``listing``.
+
+    Args:
+        places: files and folders.
+        listing: returns the files of a folder that count, in order.
+        kind: noun of a file in error messages, such as ``image``.
+        suffixes: of the files that count in a folder, for the error message.
+
+    Raises:
+        DataError: a place that does not exist, or a folder whose listing is empty.
+    """
+    paths: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            inside = listing(place)
+            if not inside:
+                raise DataError(f"{place}: no {kind}s in this folder; expected files ending in {', '.join(suffixes)}")
+            paths += inside
+        elif place.is_file():
+            paths.append(place)
+        else:
+            raise DataError(f"{place}: no such {kind} or folder")
+    return paths
 
 
 def sweep(folder: Path) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from histoedge import edge, files
 from histoedge.data import image
 from histoedge.edge import manifest as manifests
-from histoedge.edge.errors import DataError
 
 BATCH = 64
 
@@ -31,23 +30,16 @@ class Prediction:
 
 
 def images(places: Sequence[Path]) -> list[Path]:
-    """The image files: each file as given, each folder's files sorted by name (not those in its folders).
+    """Return the image files: files in the order given, folders sorted by file name (subfolders are ignored).
 
     Raises:
         DataError: a place that does not exist, or a folder without images.
     """
-    found: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            inside = sorted(path for path in place.iterdir() if path.suffix.lower() in image.SUFFIXES)
-            if not inside:
-                raise DataError(f"{place}: no images here; expected files ending in {', '.join(image.SUFFIXES)}")
-            found += inside
-        elif place.is_file():
-            found.append(place)
-        else:
-            raise DataError(f"{place}: no such image or folder")
-    return found
+    return files.expand(places, _images_in, kind="image", suffixes=image.SUFFIXES)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in image.SUFFIXES)
 
 
 def predict(

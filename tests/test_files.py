@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from histoedge import files
+from histoedge.edge.errors import DataError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -56,3 +57,20 @@ def test_a_folder_is_replaced_completely_or_not_at_all(tmp_path: Path) -> None:
         (folder / "third").write_text("3")
     assert [path.name for path in place.iterdir()] == ["third"]
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_places_are_expanded_in_order_and_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    for name in ("b.png", "folder/d.png", "folder/c.png", "empty/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def expand(*names: str) -> list[str]:
+        places = [tmp_path / name for name in names]
+        paths = files.expand(places, lambda folder: sorted(folder.glob("*.png")), kind="image", suffixes=(".png",))
+        return [path.name for path in paths]
+
+    assert expand("folder", "b.png") == ["c.png", "d.png", "b.png"]
+    with pytest.raises(DataError, match=r"empty: no images in this folder; expected files ending in \.png"):
+        expand("empty")
+    with pytest.raises(DataError, match="missing: no such image or folder"):
+        expand("missing")

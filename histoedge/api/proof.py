@@ -1,5 +1,6 @@
 """Evidence on exported models: verify, bench, report, diff."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,10 @@ from histoedge.progress import Progress, silent
 if TYPE_CHECKING:
     from histoedge.benchmark import Results
     from histoedge.benchmark.gated import Benched
+    from histoedge.data import Split
     from histoedge.difference import Diff
     from histoedge.verification import Verdict
+    from histoedge.verification.verifier import LayerErrors
 
 
 def verify(
@@ -34,17 +37,16 @@ def verify(
 
     splits = {}
     if data is not None:
-        splits = sources.load(
-            str(data), splits=("test", "valid") if layers else ("test",), cache=not no_cache, progress=progress
-        )
-    if not layers:
-        return verification.verify(Path(model), split=splits.get("test"))
-    from histoedge.lab import layers as comparing
+        names = ("test", "valid") if layers else ("test",)
+        splits = sources.load(str(data), splits=names, cache=not no_cache, progress=progress)
+    measure_layers = partial(_layer_errors, Path(model), splits.get("valid")) if layers else None
+    return verification.verify(Path(model), split=splits.get("test"), layers=measure_layers)
 
-    # valid, not test: the errors influence which file is shipped
-    errors = comparing.errors_by_layer(Path(model), comparing.sample(splits["valid"]) if splits else None)
-    verdict = verification.verify(Path(model), split=splits.get("test"))
-    return verdict.with_layers(errors, comparing.advice(errors))
+
+def _layer_errors(model: Path, valid: "Split | None") -> "LayerErrors":
+    from histoedge.lab import layers  # imports TensorFlow
+
+    return layers.errors_and_advice(model, valid)
 
 
 def bench(

@@ -8,10 +8,10 @@ from histoedge.api.arguments import Place, Places, as_tuple
 from histoedge.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from histoedge.explanation import Model
     from histoedge.explanation.pictures import Explained
+    from histoedge.lab.gradcam import GradCam
     from histoedge.prediction import Prediction
-    from histoedge.scanning.batch import SlideOutcome as ScanOutcome
+    from histoedge.scanning.outcome import SlideOutcome as ScanOutcome
 
 
 def predict(
@@ -59,18 +59,19 @@ def explain(
     sheet and the evidence of 256 patches, both from the valid split.
 
     Returns:
-        A row for each image with the path of its picture, the evidence, and the path of the contact sheet.
+        A row for each image with the path of its picture, the evidence, the path of the contact sheet, and the
+        temperature of the probabilities: the manifest's, or for weights the one that export writes into it.
     """
     from histoedge import data as sources
     from histoedge import prediction
     from histoedge.edge.errors import ConfigError
-    from histoedge.explanation import pictures
+    from histoedge.explanation import open_model, pictures
 
     images = as_tuple(places)
     if not images and data is None:
         raise ConfigError("explain needs patches: give images, folders of images, or --data DATA")
     paths = prediction.images([Path(place) for place in images])
-    opened = _explainable(Path(model), runtime)
+    opened = open_model(Path(model), runtime=runtime, open_weights=_open_weights)
     split = None
     if data is not None:
         split = sources.load(str(data), splits=("valid",), cache=not no_cache, progress=progress)["valid"]
@@ -103,17 +104,16 @@ def scan(
     from histoedge.scanning import batch as slides
     from histoedge.scanning.engine import Workers
 
-    return slides.scan_all(
-        slides.find_slides([Path(place) for place in as_tuple(places)]),
-        Path(model),
-        Path(out),
+    job = slides.BatchJob(
+        model=Path(model),
         settings=Scan(um_per_px=um_per_px, mask=not everywhere, field_px=field or FIELD_PX, runtime=runtime),
-        at=at,
         workers=Workers.of_machine() if workers is None else Workers.of_cores(workers),
+        at=at,
         scheduler=scheduler,
         progress=progress,
-        tell=on_outcome,
+        on_outcome=on_outcome,
     )
+    return slides.scan_all(slides.find_slides([Path(place) for place in as_tuple(places)]), Path(out), job)
 
 
 def embed(model: Place, *, into: Place) -> tuple[Path, ...]:
@@ -130,16 +130,7 @@ def embed(model: Place, *, into: Place) -> tuple[Path, ...]:
     return kit.embed(Path(model), Path(into))
 
 
-def _explainable(model: Path, runtime: str | None) -> "Model":
-    from histoedge import explanation
-    from histoedge.edge.errors import ConfigError
+def _open_weights(weights: Path) -> "GradCam":
+    from histoedge.lab.gradcam import GradCam  # imports TensorFlow
 
-    if not model.name.endswith(".weights.h5"):
-        return explanation.exported(model, runtime=runtime)
-    if runtime is not None:
-        raise ConfigError(f"--runtime {runtime}: {model.name} contains weights, which Keras runs; omit --runtime")
-    from histoedge.lab.gradcam import GradCam
-
-    network = GradCam(model)
-    gradients = explanation.Gradients(name="gradcam", maps=network.maps, uniform_share=network.uniform_share)
-    return explanation.from_weights(model, predict=network.predict, gradients=gradients)
+    return GradCam(weights)

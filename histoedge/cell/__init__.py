@@ -1,13 +1,13 @@
-"""One model on one runtime in a process of its own: both ends of the pipe.
+"""One model on one runtime in its own process, controlled through a pipe.
 
-A runtime that crashes, leaks or starts threads then harms nobody else, and every peak of memory
-belongs to one model. The child (``serve``) reads one JSON request per line on stdin and answers with
-one JSON line on stdout; whatever a library prints goes to stderr. The parent (``Cell``) turns a
-crash, a silence or an invalid answer into ``CellFailed`` with one line that says why.
+A crash, a memory leak or additional threads of a runtime then affect no other measurement, and the peak memory belongs
+to one model. The child (``serve``) reads one JSON request per line from stdin and writes one JSON answer per line to
+stdout; the output of libraries goes to stderr. The parent (``Cell``) turns a crash, a timeout or an invalid answer into
+``CellFailed`` with a one-line reason.
 
 Requests: ``load`` {model, runtime, threads, batch, field_px}; ``time`` {patches_npy, n, batch, start, warmup};
-``predict`` {patches_npy, logits_npy, batch}; ``close``. Pixels and logits travel as ``.npy`` files;
-labels never travel.
+``predict`` {patches_npy, logits_npy, batch}; ``close``. Pixels and logits are passed as ``.npy`` files;
+labels are never passed.
 """
 
 from histoedge.cell.child import PREDICT_BATCH, listen, serve

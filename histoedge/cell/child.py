@@ -1,4 +1,4 @@
-"""The child's end of the pipe: one model on one runtime, asked line by line."""
+"""The child's end of the pipe: open one model on one runtime and answer requests line by line."""
 
 import gc
 import json
@@ -24,36 +24,36 @@ def serve(open_runner: Callable[[Request], edge.Runner], *, prepare: Callable[[R
     """Answer requests on stdin until ``close`` or the end of the stream.
 
     Args:
-        open_runner: given the ``load`` request, the runner of ``request["model"]``; timed as ``load_ms``.
-        prepare: given the same request, imports what ``open_runner`` needs; not part of ``load_ms``.
+        open_runner: accepts the ``load`` request and returns the runner of ``request["model"]``; timed as ``load_ms``.
+        prepare: accepts the same request and imports the libraries of ``open_runner``; not part of ``load_ms``.
 
-    Call it before importing a library that prints.
+    Call this function before importing a library that prints.
     """
     listen(_Session(open_runner, prepare or (lambda request: None)).answer)
 
 
 def listen(answer: Callable[[Request], dict[str, Any]]) -> None:
-    """Let ``answer`` answer the requests on stdin until ``close``, which it must know too, or the end of the stream.
+    """Answer the requests on stdin with ``answer`` until ``close``, which it must answer too, or the end of the stream.
 
-    A ``HistoedgeError`` is answered as an error and ends nothing; any other exception ends the process
-    with its traceback on stderr.
+    A ``HistoedgeError`` is sent as an error and the loop continues; any other exception ends the process with its
+    traceback on stderr.
     """
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         for line in sys.stdin:
             request = json.loads(line)
             try:
-                told = answer(request)
+                fields = answer(request)
             except HistoedgeError as error:
-                told = {"error": one_line(str(error)), "kind": type(error).__name__}
-            answers.write(json.dumps(told, allow_nan=False) + "\n")
+                fields = {"error": one_line(str(error)), "kind": type(error).__name__}
+            answers.write(json.dumps(fields, allow_nan=False) + "\n")
             answers.flush()
             if request["op"] == "close":
                 return
 
 
 class _Session:
-    """The state of one child: its runner and the batches it times."""
+    """State of one child: its runner and the batches of timed calls."""
 
     def __init__(self, open_runner: Callable[[Request], edge.Runner], prepare: Callable[[Request], None]) -> None:
         self._open_runner = open_runner
@@ -91,11 +91,11 @@ class _Session:
 
     def _opened(self) -> edge.Runner:
         if self._runner is None:
-            raise ModelError("no model is loaded in this cell; ask for load first")
+            raise ModelError("no model is loaded in this cell; send a load request first")
         return self._runner
 
     def _time(self, request: Request) -> dict[str, Any]:
-        """``n`` timed calls of ``batch`` patches each, after ``warmup`` untimed ones, from batch ``start`` on."""
+        """Time ``n`` calls of ``batch`` patches each after ``warmup`` untimed calls, from batch ``start``."""
         runner = self._opened()
         batches = self._timed_batches(request["patches_npy"], request.get("batch", 1))
         start, warmup, n = request.get("start", 0), request.get("warmup", 0), request["n"]
@@ -103,7 +103,7 @@ class _Session:
             runner.predict(batches[(start + call) % len(batches)])
         nanoseconds = np.zeros(n, np.int64)
         gc.collect()
-        gc.disable()  # a collection inside a call would be charged to the model
+        gc.disable()  # a garbage collection during a call would be part of its time
         meter = energy.Meter()
         for call in range(n):
             patches = batches[(start + call) % len(batches)]
@@ -126,7 +126,7 @@ class _Session:
         runner = self._opened()
         patches = np.load(request["patches_npy"], mmap_mode="r", allow_pickle=False)
         batch = request.get("batch", PREDICT_BATCH)
-        parts = [runner.predict(np.array(patches[at : at + batch])) for at in range(0, len(patches), batch)]
+        parts = [runner.predict(np.array(patches[start : start + batch])) for start in range(0, len(patches), batch)]
         with open(request["logits_npy"], "wb") as file:
             np.save(file, np.concatenate(parts).astype(np.float32, copy=False))
         return {"n_patches": len(patches)}
@@ -136,20 +136,20 @@ class _Session:
 
 
 def cpus_of_threads() -> list[set[int]] | None:
-    """The CPUs that each thread of this process may run on; None where the system does not tell.
+    """Return the CPUs that each thread of this process may use; None if the system does not report them.
 
-    All threads, because a library may pin its own ones elsewhere than the process was pinned.
+    All threads, because a library may pin its threads to other CPUs than those of the process.
     """
     if not hasattr(os, "sched_getaffinity") or not os.path.isdir("/proc/self/task"):
         return None
-    found = []
+    cpus = []
     for thread in os.listdir("/proc/self/task"):
-        with suppress(ProcessLookupError):  # it has ended since
-            found.append(set(os.sched_getaffinity(int(thread))))
-    return found
+        with suppress(ProcessLookupError):  # the thread has ended
+            cpus.append(set(os.sched_getaffinity(int(thread))))
+    return cpus
 
 
 def open_exported(request: Request) -> edge.Runner:
-    """Open the exported file of a ``load`` request, without a warm-up call: the first call is measured."""
+    """Open the exported file of a ``load`` request without a warm-up call, because the first call is measured."""
     runtime, threads = request["runtime"], request["threads"]
     return edge.load(request["model"], runtime=runtime, threads=threads, warm_up=False)

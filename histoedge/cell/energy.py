@@ -1,4 +1,4 @@
-"""What the CPU packages take, where the machine tells: Intel's and AMD's RAPL counters through Linux's powercap."""
+"""Energy of the CPU packages: the RAPL counters of Intel and AMD, read through powercap of Linux."""
 
 from pathlib import Path
 
@@ -6,20 +6,23 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 class Meter:
-    """Runs from when it is made. Counts whole packages: every process on the machine, and what they take when idle.
+    """Measures from its construction the energy of whole packages, which includes other processes and idle power.
 
-    The counters are those of the kernel's Documentation/power/powercap/powercap.rst, microjoules that wrap around;
-    since 2020 only root may read them on most systems.
+    The counters are described in Documentation/power/powercap/powercap.rst of the kernel: microjoules that wrap around.
+    Since 2020 only root may read them on most systems.
     """
 
     def __init__(self, powercap: Path = POWERCAP) -> None:
         self._packages = [zone for zone in sorted(powercap.glob("intel-rapl:*")) if zone.name.count(":") == 1]
-        self._started = [_number(zone / "energy_uj") for zone in self._packages]
+        self._first = [_number(zone / "energy_uj") for zone in self._packages]
 
     def joules(self) -> float | None:
-        """Since the start; None where a package does not tell, or there is none. A range must not pass twice."""
+        """Return joules since construction; None if a package has no reading or there is no package.
+
+        Correct while each counter wraps around at most once.
+        """
         total = 0
-        for zone, before in zip(self._packages, self._started, strict=True):
+        for zone, before in zip(self._packages, self._first, strict=True):
             now, span = _number(zone / "energy_uj"), _number(zone / "max_energy_range_uj")
             if before is None or now is None or span is None:
                 return None

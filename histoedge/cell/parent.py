@@ -1,14 +1,4 @@
-"""One model on one runtime in a process of its own: both ends of the pipe.
-
-A runtime that crashes, leaks or starts threads then harms nobody else, and every peak of memory
-belongs to one model. The child (``serve``) reads one JSON request per line on stdin and answers with
-one JSON line on stdout; whatever a library prints goes to stderr. The parent (``Cell``) turns a
-crash, a silence or an invalid answer into ``CellFailed`` with one line that says why.
-
-Requests: ``load`` {model, runtime, threads, batch, field_px}; ``time`` {patches_npy, n, batch, start, warmup};
-``predict`` {patches_npy, logits_npy, batch}; ``close``. Pixels and logits travel as ``.npy`` files;
-labels never travel.
-"""
+"""The parent's end of the pipe: start a child process, send requests, return answers or ``CellFailed``."""
 
 import json
 import os
@@ -31,14 +21,14 @@ from histoedge.edge.errors import HistoedgeError
 from histoedge.edge.patches import PATCH_PX
 
 EDGE_COMMAND = (sys.executable, "-m", "histoedge.cell")
-"""The child that opens exported files through ``histoedge.edge``."""
+"""Command of the child that opens exported files with ``histoedge.edge``."""
 
 KERAS_COMMAND = (sys.executable, "-m", "histoedge.lab.reference")
-"""The child that opens the source network's weights in Keras."""
+"""Command of the child that opens the source network's weights in Keras."""
 
 SOURCE = "fp32.weights.h5"
-"""The source network's weights, in the folder of a run."""
-CHUNK_PATCHES = 512  # 14 MB of pixels: what a killed parent may leave in the temporary folder
+"""File name of the source network's weights in a run."""
+CHUNK_PATCHES = 512  # 14 MB of pixels: the most that a killed parent leaves in the temporary folder
 CLOSE_S = 10.0
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -50,9 +40,9 @@ THREAD_VARIABLES = (
 
 
 class CellFailed(HistoedgeError):
-    """A cell that did not answer: it crashed, was silent too long, refused, or answered nonsense.
+    """A request without a valid answer: the child crashed, timed out, reported an error or sent an invalid line.
 
-    ``kind`` is the class name of the child's deliberate error (``ModelError`` ...), empty otherwise.
+    ``kind`` is the class name of an error reported by the child (``ModelError`` ...), otherwise empty.
     """
 
     def __init__(self, reason: str, *, kind: str = "") -> None:
@@ -62,9 +52,10 @@ class CellFailed(HistoedgeError):
 
 
 class Times(NamedTuple):
-    """What timed calls cost: milliseconds of each (n,), and of the child its peak memory and the energy of all calls.
+    """Milliseconds of each timed call (n,), the child's peak memory in bytes, and the energy of all calls in joules.
 
-    ``joules`` is what all CPU packages took meanwhile, whoever used them; None where the machine does not tell.
+    ``joules`` is the energy of all CPU packages during the calls, other processes included; None if the machine does
+    not report it.
     """
 
     ms: np.ndarray
@@ -73,22 +64,22 @@ class Times(NamedTuple):
 
 
 class Cell:
-    """The parent's side of one child process. Close or kill it, or use it as a context manager (which kills it)."""
+    """One child process. Close or kill it, or use it as a context manager, which kills it at the end."""
 
     def __init__(self, command: Sequence[str] = EDGE_COMMAND, *, threads: int = 1, timeout_s: float = 600.0) -> None:
-        """Start the child, pinned to the first ``threads`` of the CPUs this process may use.
+        """Start the child, pinned to the first ``threads`` CPUs that this process may use.
 
         Args:
-            command: the program that calls ``serve``.
-            threads: CPUs and library threads that the child gets.
-            timeout_s: how long one answer may take, in seconds.
+            command: a program that calls ``serve``.
+            threads: number of CPUs and of library threads of the child.
+            timeout_s: timeout of each answer, in seconds.
 
         Raises:
             CellFailed: the program cannot be started.
         """
         self.threads = threads
         self.timeout_s = timeout_s
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (kill closes it)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by kill)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         try:
             with _pinned(threads):
@@ -98,7 +89,7 @@ class Cell:
                     stdout=subprocess.PIPE,
                     stderr=self._errors,
                     env=_environment(threads),
-                    start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its cells
+                    start_new_session=True,  # Ctrl-C reaches only the parent, which then ends its cells
                 )
         except OSError as error:
             self._errors.close()
@@ -108,11 +99,11 @@ class Cell:
         self._reader.start()
 
     def ask(self, op: str, **fields: Any) -> dict[str, Any]:
-        """The child's answer to one request.
+        """Send a request and return the child's answer.
 
         Raises:
-            CellFailed: it crashed, did not answer within ``timeout_s``, refused, or answered nonsense. Except
-                after a refusal (``kind`` is set) the child is dead afterwards.
+            CellFailed: the child crashed, did not answer within ``timeout_s``, reported an error or sent an invalid
+                line. After a reported error (``kind`` is set) the child still runs; otherwise it is dead.
         """
         assert self._process.stdin is not None
         try:
@@ -128,23 +119,26 @@ class Cell:
             self.kill()
             raise
         if not line.endswith(b"\n"):
-            raise CellFailed(self._obituary())
+            raise CellFailed(self._exit_reason())
         try:
             answer = json.loads(line)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
             self.kill()
-            shown = one_line(line.decode(errors="replace"), 60)
-            raise CellFailed(f"answered {op} with {shown!r}, expected one JSON object; stopped")
+            excerpt = one_line(line.decode(errors="replace"), 60)
+            raise CellFailed(f"answered {op} with {excerpt!r}, expected one JSON object; stopped")
         if "error" in answer:
             raise CellFailed(answer["error"], kind=answer.get("kind", "HistoedgeError"))
         return answer
 
     def load(self, model: Path, *, runtime: str, batch: int = 1, field_px: int = PATCH_PX) -> dict[str, Any]:
-        """Open ``model`` and make one call of ``batch`` fields: import_ms, load_ms, first_ms, runtime, runtime_version,
-        kernels, and after that call ``cpus`` that any thread of the child may use, its ``os_threads``, and
-        ``n_outputs``, the logits of the call.
+        """Open ``model`` and make one call with ``batch`` fields.
+
+        Returns:
+            import_ms, load_ms, first_ms, runtime, runtime_version, kernels; after the call also ``cpus``, the number of
+            CPUs that any thread of the child may use, ``os_threads`` of the child, and ``n_outputs``, the number of
+            logits of the call.
 
         Raises:
             CellFailed: see ``ask``.
@@ -153,7 +147,7 @@ class Cell:
         return self.ask("load", model=str(model), runtime=runtime, threads=self.threads, **shape)
 
     def predict(self, patches: Any, *, batch: int = PREDICT_BATCH) -> np.ndarray:
-        """Logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels; ``patches`` is an array or anything that slices.
+        """Return logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels, an array or an object with array slicing.
 
         Raises:
             CellFailed: see ``ask``.
@@ -162,13 +156,13 @@ class Cell:
             self._folder = tempfile.TemporaryDirectory(prefix="histoedge-")
         file = Path(self._folder.name) / "patches.npy"
         parts = []
-        for at in range(0, len(patches), CHUNK_PATCHES):
-            np.save(file, np.asarray(patches[at : at + CHUNK_PATCHES]))
+        for start in range(0, len(patches), CHUNK_PATCHES):
+            np.save(file, np.asarray(patches[start : start + CHUNK_PATCHES]))
             parts.append(self.predict_file(file, batch=batch))
         return np.concatenate(parts)
 
     def predict_file(self, patches_npy: Path, *, batch: int = PREDICT_BATCH) -> np.ndarray:
-        """As ``predict``, of the pixels in a ``.npy`` file.
+        """Return the logits of the pixels in a ``.npy`` file, as ``predict``.
 
         Raises:
             CellFailed: see ``ask``.
@@ -181,9 +175,9 @@ class Cell:
             logits.unlink(missing_ok=True)
 
     def time(self, patches_npy: Path, *, n: int, batch: int = 1, start: int = 0, warmup: int = 0) -> Times:
-        """``n`` timed calls of ``batch`` patches or fields each after ``warmup`` untimed ones.
+        """Time ``n`` calls of ``batch`` patches or fields each after ``warmup`` untimed calls.
 
-        ``start`` is the batch of the file to begin with; it goes round when the file ends.
+        ``start`` is the first batch of the file to use; after the last batch the first one follows.
 
         Raises:
             CellFailed: see ``ask``.
@@ -192,7 +186,7 @@ class Cell:
         return Times(np.asarray(answer["ms"], np.float64), answer["peak_rss_bytes"], answer["joules"])
 
     def close(self) -> None:
-        """End the child politely; kill it when it does not go. Never raises for what the child does."""
+        """Ask the child to end, then kill it if it does not. Never raises an error of the child."""
         if self._process.poll() is None:
             self.timeout_s = min(self.timeout_s, CLOSE_S)
             with suppress(CellFailed, subprocess.TimeoutExpired):
@@ -201,7 +195,7 @@ class Cell:
         self.kill()
 
     def kill(self) -> None:
-        """End the child at once and free what it held. Harmless when it has ended."""
+        """Kill the child and release its pipes and files; has no effect on an ended child but the release."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -222,26 +216,26 @@ class Cell:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def _obituary(self) -> str:
+    def _exit_reason(self) -> str:
         try:
             code = self._process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
             self.kill()
             return "closed its output without an answer; stopped"
-        said = "" if self._errors.closed else _last_line(self._errors)
+        last_line = "" if self._errors.closed else _last_line(self._errors)
         self.kill()
         if code < 0:
             name = signal.Signals(-code).name
             hint = " (often because memory ran out)" if name == "SIGKILL" else ""
-            return f"killed by {name}{hint}" + (f": {said}" if said else "")
-        return said or f"ended with exit code {code} and said nothing"
+            return f"killed by {name}{hint}" + (f": {last_line}" if last_line else "")
+        return last_line or f"ended with exit code {code} and no message"
 
 
 @contextmanager
 def _pinned(count: int) -> Iterator[None]:
-    """Pin this thread to the first ``count`` of the CPUs it may use, for the children that are started meanwhile.
+    """Pin this thread to the first ``count`` CPUs it may use, for children started inside the block.
 
-    They inherit it (sched_setaffinity(2)), so that none of their threads can be older than the pinning.
+    Children inherit the affinity (sched_setaffinity(2)): all of their threads start after the pinning.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield
@@ -268,5 +262,5 @@ def _read_lines(stream: IO[bytes], lines: "queue.SimpleQueue[bytes]") -> None:
 def _last_line(file: IO[bytes]) -> str:
     file.seek(0, os.SEEK_END)
     file.seek(max(0, file.tell() - 8192))
-    said = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return one_line(said[-1]) if said else ""
+    lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    return one_line(lines[-1]) if lines else ""

@@ -1,4 +1,4 @@
-"""What both ends of the pipe share."""
+"""Code that the parent and the child share: requests, one-line messages, peak memory."""
 
 import sys
 from importlib import import_module
@@ -8,13 +8,26 @@ from histoedge import edge
 
 Request = dict[str, Any]
 INTERPRETER_MODULES = {"ai_edge_litert": "ai_edge_litert.interpreter"}
-"""Where importing the package alone loads nothing."""
+"""The module to import for packages whose top level imports nothing."""
+
+
+def prepare(request: Request) -> None:
+    """Import the library of ``request["runtime"]``, to exclude the import from ``load_ms``."""
+    row = edge.all_runtimes().get(request["runtime"])
+    if row is not None and row.installed():
+        import_module(INTERPRETER_MODULES.get(row.module, row.module))
+
+
+def one_line(text: str, length: int = 300) -> str:
+    """Return ``text`` without line breaks, cut to ``length`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 3] + "..."
 
 
 def peak_rss_bytes() -> int | None:
-    """The largest resident set of this process so far, in bytes; None where the system does not tell.
+    """Return the peak resident set size of this process in bytes; None if the system does not report it.
 
-    Linux's ``VmHWM``, because ``ru_maxrss`` survives ``exec`` and so still holds the parent's peak (getrusage(2)).
+    On Linux ``VmHWM``, because ``ru_maxrss`` survives ``exec`` and includes the parent's peak (getrusage(2)).
     """
     try:
         with open("/proc/self/status") as status:
@@ -28,16 +41,3 @@ def peak_rss_bytes() -> int | None:
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return None
-
-
-def one_line(text: str, length: int = 300) -> str:
-    """``text`` without line breaks, cut to ``length`` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 3] + "..."
-
-
-def prepare(request: Request) -> None:
-    """Import the library of ``request["runtime"]``, so that doing so is no part of ``load_ms``."""
-    row = edge.all_runtimes().get(request["runtime"])
-    if row is not None and row.installed():
-        import_module(INTERPRETER_MODULES.get(row.module, row.module))

@@ -157,13 +157,14 @@ def explain_command(
     evidence = [dataclasses.asdict(row) for row in explained.evidence]
     if as_json:
         document = {"images": explained.images, "evidence": evidence, "contact_sheet": explained.contact_sheet}
-        print_json({"model": str(model), **document})
+        print_json({"model": str(model), "temperature": explained.temperature, **document})
         return
     if explained.images:
         print_rows(explained.images)
     print_rows(evidence)
     if explained.contact_sheet is not None:
         click.echo(f"contact sheet  {explained.contact_sheet}")
+    click.echo(f"probabilities at temperature {explained.temperature:.4g}")
 
 
 @main.command("embed")

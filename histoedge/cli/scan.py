@@ -53,7 +53,7 @@ def scan_command(
     scanned, and the exit code is 1.
     """
     from histoedge import progress
-    from histoedge.scanning import batch as slides
+    from histoedge.scanning.outcome import raise_for_failed
 
     with progress.on_terminal() as show:
         outcomes = histoedge.scan(
@@ -72,4 +72,4 @@ def scan_command(
         )
     if as_json:
         print_json([outcome.as_json() for outcome in outcomes])
-    slides.raise_for_failed(outcomes)
+    raise_for_failed(outcomes)

@@ -1,6 +1,6 @@
 """Patches and labels from PatchCamelyon's files, the Kaggle competition's folder, or a generator.
 
-Patches stay where they are until they are asked for, so that a data set larger than memory can be used.
+Patches are read when they are indexed; a data set may be larger than memory.
 """
 
 from histoedge.data.sources import has, load

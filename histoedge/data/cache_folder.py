@@ -1,4 +1,4 @@
-"""Where what was found out about a data set is kept, so that later commands need not find it out again."""
+"""The cache folder of a data set, for results that later commands reuse."""
 
 import hashlib
 import os
@@ -10,27 +10,27 @@ from histoedge.lock import flock
 from histoedge.progress import Progress
 
 FOLDER = ".histoedge"
-SAMPLE = 16  # patches that are compared before what was kept is believed
-
-
-def users() -> Path:
-    """The folder below the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histoedge"
+SAMPLE = 16  # patches compared with the source before a cache is used
 
 
 def cache_folders(folder: Path) -> tuple[Path, Path]:
-    """Where the cache of the data set in ``folder`` may lie: there, or below the user's cache."""
+    """Return the possible cache folders of the data set in ``folder``: inside it, or in the user's cache."""
     key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return folder / FOLDER, users() / "data" / key
 
 
-@contextmanager
-def writable(found: Sequence[Path], *, progress: Progress) -> Iterator[Path | None]:
-    """The first of these folders that can be written, held so that no other process writes there; else None.
+def users() -> Path:
+    """Return the histoedge folder in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histoedge"
 
-    ``progress`` is told where another process holds it, which is waited for.
+
+@contextmanager
+def writable(folders: Sequence[Path], *, progress: Progress) -> Iterator[Path | None]:
+    """Lock the first of these folders that can be written against other processes, and yield it; None without one.
+
+    Waits for the lock of another process; ``progress`` is then called with the folder.
     """
-    for place in found:
+    for place in folders:
         try:
             place.mkdir(parents=True, exist_ok=True)
             lock = open(place / "lock", "ab")  # noqa: SIM115  (closed below)
@@ -50,7 +50,7 @@ def _lock(descriptor: int, place: Path, progress: Progress) -> None:
     try:
         flock(descriptor, wait=False)
     except BlockingIOError:
-        what, note = "wait for another command", f"it writes {place}"
+        what, note = "wait for another command", f"which writes {place}"
         progress(what, 0, 1, note)
         flock(descriptor, wait=True)
         progress(what, 1, 1, note)

@@ -1,4 +1,4 @@
-"""What a data set holds, before anything is trained on it: counts, duplicates, leaks, hashes."""
+"""Check a data set before training: counts, duplicates, leaks between splits, hashes."""
 
 import dataclasses
 from collections import Counter
@@ -14,12 +14,12 @@ from histoedge.progress import Progress, silent
 
 @dataclass(frozen=True, kw_only=True)
 class SplitReport:
-    """One split: every patch was read and hashed.
+    """One split, all patches read and hashed.
 
-    ``positives`` patches have label 1. ``slides`` and ``slides_across`` (slides that another split holds too) are None
-    where slides are not known. ``duplicates_inside`` patches repeat the pixels of an earlier one of this split;
-    ``duplicates_across`` patches have pixels that another split holds too. ``ids_wrong`` patches have an id that looks
-    like a SHA-1 and is not that of their pixels, ``first_wrong_id`` among them; None where ids are no SHA-1.
+    ``positives`` counts label 1. ``slides`` and ``slides_across`` (slides that are in another split too) are None if
+    the slides are unknown. ``duplicates_inside`` counts patches with the pixels of an earlier patch of this split,
+    ``duplicates_across`` patches whose pixels are in another split too. ``ids_wrong`` counts ids that look like a
+    SHA-1 but are not the one of their pixels, ``first_wrong_id`` is the first of them; None if ids are not SHA-1.
     """
 
     split: str
@@ -37,18 +37,18 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What ``check`` found, split by split; ``notes`` say what else lies there."""
+    """The result of ``check``: one report per split, and notes about files that are not used."""
 
     source: str
     splits: tuple[SplitReport, ...]
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The report as a JSON object."""
+        """Return the report as a JSON object."""
         return dataclasses.asdict(self)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per split for a table: what is not known of any split is left out, the hash is shortened."""
+        """Return one table row per split; columns without any value are omitted, the hash is shortened."""
         rows = []
         for split in self.splits:
             row = {
@@ -65,37 +65,27 @@ class DataReport:
                 "content hash": split.content_hash[:12],
             }
             rows.append(row)
-        known = [name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)]
-        return [{name: row[name] for name in known} for row in rows]
+        columns = [name for name in (rows[0] if rows else ()) if any(row[name] is not None for row in rows)]
+        return [{name: row[name] for name in columns} for row in rows]
 
 
 def check(source: str, *, seed: int = 0, cache: bool = True, progress: Progress = silent) -> DataReport:
-    """Say what is in DATA: every patch is read once, or was before, where the cache of DATA has its digest.
+    """Check DATA: every patch is read once, unless its digest is in the cache of DATA.
 
     Args:
         source: a folder in PatchCamelyon's or the Kaggle layout, or the word ``synthetic``.
-        seed: of the split of a Kaggle folder, and of synthetic patches.
+        seed: seed of the split of a Kaggle folder and of synthetic patches.
         cache: whether the cache of DATA is read and written.
-        progress: told of patches hashed, and of every split.
+        progress: called with the patches hashed, and after each split.
 
     Raises:
-        DataError: not a data set, or one with a fault, also one found while reading; the message says where.
+        DataError: not a data set, or a faulty one; the message names the place.
     """
     splits = list(sources.load(source, seed=seed, cache=cache, progress=progress).values())
     for done, split in enumerate(splits, start=1):
         progress("read, splits", done, len(splits), f"{split.name}: {len(split.digests)} patches")
-    found = tuple(_report(split, [other for other in splits if other is not split]) for split in splits)
-    return DataReport(source, found, _notes(Path(source)))
-
-
-def _notes(folder: Path) -> tuple[str, ...]:
-    unlabelled = kaggle.unlabelled(folder / "test")
-    if not unlabelled:
-        return ()
-    return (
-        f"{folder / 'test'}: {unlabelled} images without labels, not used; to predict them: "
-        f"histoedge predict MODEL {folder / 'test'} --csv submission.csv",
-    )
+    reports = tuple(_report(split, [other for other in splits if other is not split]) for split in splits)
+    return DataReport(source, reports, _notes(Path(source)))
 
 
 def _report(split: Split, others: list[Split]) -> SplitReport:
@@ -116,4 +106,14 @@ def _report(split: Split, others: list[Split]) -> SplitReport:
         ids_wrong=len(wrong) if hashed else None,
         first_wrong_id=wrong[0] if wrong else None,
         content_hash=split.content_hash,
+    )
+
+
+def _notes(folder: Path) -> tuple[str, ...]:
+    unlabelled = kaggle.unlabelled(folder / "test")
+    if not unlabelled:
+        return ()
+    return (
+        f"{folder / 'test'}: {unlabelled} images without labels, not used; to predict them: "
+        f"histoedge predict MODEL {folder / 'test'} --csv submission.csv",
     )

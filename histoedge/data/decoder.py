@@ -1,6 +1,7 @@
-"""Decode image files, hash and write their pixels: here, or in processes (``python -m histoedge.data.decoder``).
+"""Decode image files, hash and write their pixels, in this process or in ``python -m histoedge.data.decoder``.
 
-A process reads a JSON request a line and answers with a line each; it ends with its parent, whose pipe it reads.
+A decoder process reads one JSON request per line and writes one JSON answer per line; it ends when its parent closes
+the pipe.
 """
 
 import hashlib
@@ -22,13 +23,13 @@ from histoedge.edge.errors import DataError
 from histoedge.edge.patches import PATCH_PX
 
 PATCH_BYTES = PATCH_PX * PATCH_PX * 3
-BLOCK = 128  # images of one request: less than a tenth of a second
-FEW_BLOCKS = 2  # so few are decoded sooner than a process starts
+BLOCK = 128  # images per request: less than 0.1 s of work
+FEW_BLOCKS = 2  # decoding so few blocks takes less time than starting a process
 
 
 @dataclass(frozen=True)
 class Block:
-    """Images of ``folder`` to decode, and the byte of the file ``into`` where the pixels of each go, if anywhere."""
+    """Images of ``folder`` to decode; pixels are written to the file ``into``, if given, at the byte ``offsets``."""
 
     folder: Path
     names: Sequence[str]
@@ -38,9 +39,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of a block: the digests of its first images, of all where ``error`` is None.
+    """The result of a block: the digests of its images up to the first error, of all if ``error`` is None.
 
-    ``full`` where the error is that nothing can be written, not that an image is at fault.
+    ``full`` is True for a write error and False for a faulty image.
     """
 
     digests: tuple[bytes, ...]
@@ -51,45 +52,17 @@ class Decoded:
 def blocks(
     folder: Path, names: Sequence[str], *, into: Path | None = None, offsets: Sequence[int] = ()
 ) -> Iterator[Block]:
-    """All the images, in blocks."""
+    """Yield the images in blocks."""
     for start in range(0, len(names), BLOCK):
         part = slice(start, start + BLOCK)
         yield Block(folder, names[part], into, offsets[part])
 
 
-def decode(block: Block) -> Decoded:
-    """Decode the block in this process."""
-    found: list[bytes] = []
-    file = None if block.into is None else os.open(block.into, os.O_WRONLY)
-    try:
-        for number, name in enumerate(block.names):
-            pixels = image.read_patch(block.folder / name).tobytes()
-            found.append(hashlib.sha1(pixels).digest())
-            if file is not None:
-                try:
-                    _write(file, pixels, block.offsets[number])
-                except OSError as cause:
-                    return Decoded(tuple(found[:-1]), cause.strerror or str(cause), full=True)
-    except DataError as cause:
-        return Decoded(tuple(found), str(cause))
-    finally:
-        if file is not None:
-            os.close(file)
-    return Decoded(tuple(found))
-
-
-def _write(file: int, pixels: bytes, offset: int) -> None:
-    left = memoryview(pixels)
-    while left:
-        done = os.pwrite(file, left, offset)
-        left, offset = left[done:], offset + done
-
-
 def decode_all(waiting: Iterable[Block], *, processes: int) -> Generator[tuple[Block, Decoded], None, None]:
-    """Decode all blocks, each told as soon as it is done, in any order.
+    """Decode all blocks and yield each when it is done, in any order.
 
     Raises:
-        DataError: a process ended, killed or for want of memory.
+        DataError: a decoder process ended, for example because it was killed or memory ran out.
     """
     waiting = list(waiting)
     if len(waiting) <= FEW_BLOCKS or processes == 1:
@@ -101,7 +74,7 @@ def decode_all(waiting: Iterable[Block], *, processes: int) -> Generator[tuple[B
 
 
 class _Decoders:
-    """Processes that decode; each is asked by one thread at a time."""
+    """Decoder processes; one thread at a time uses each of them."""
 
     def __init__(self, count: int) -> None:
         command = [sys.executable, "-m", __name__]
@@ -120,21 +93,21 @@ class _Decoders:
         for process in self._processes:
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
-                with suppress(BrokenPipeError):  # half a request, to one that ended
+                with suppress(BrokenPipeError):  # the rest of a request to a process that ended
                     pipe.close()
             process.wait()
 
     def answers(self, waiting: Sequence[Block]) -> Iterator[tuple[Block, Decoded]]:
-        asked: dict[Future[Decoded], Block] = {self._pool.submit(self._ask, block): block for block in waiting}
-        for answered in as_completed(asked):
-            yield asked[answered], answered.result()
+        blocks: dict[Future[Decoded], Block] = {self._pool.submit(self._request, block): block for block in waiting}
+        for future in as_completed(blocks):
+            yield blocks[future], future.result()
 
-    def _ask(self, block: Block) -> Decoded:
+    def _request(self, block: Block) -> Decoded:
         process = self._idle.get()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(_request(block)).encode() + b"\n")
+            process.stdin.write(json.dumps(_as_json(block)).encode() + b"\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except BrokenPipeError:
@@ -144,28 +117,57 @@ class _Decoders:
         if not line.endswith(b"\n"):
             raise DataError(
                 f"{block.folder}: a process that decodes its images ended (exit status {process.wait()}); "
-                "run the same command again, what is done is kept"
+                "run the same command again to continue"
             )
         answer = json.loads(line)
         digests = tuple(bytes.fromhex(digest) for digest in answer["digests"])
         return Decoded(digests, answer["error"], answer["full"])
 
 
-def _request(block: Block) -> dict[str, Any]:
+def _as_json(block: Block) -> dict[str, Any]:
     into = None if block.into is None else str(block.into)
     return {"folder": str(block.folder), "names": list(block.names), "into": into, "offsets": list(block.offsets)}
 
 
 def serve_images() -> None:
-    """Answer requests until the parent closes the pipe."""
+    """Answer requests from stdin until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which then closes the pipe
     for line in sys.stdin.buffer:
-        asked = json.loads(line)
-        into = None if asked["into"] is None else Path(asked["into"])
-        found = decode(Block(Path(asked["folder"]), asked["names"], into, asked["offsets"]))
-        answer = {"digests": [digest.hex() for digest in found.digests], "error": found.error, "full": found.full}
+        request = json.loads(line)
+        into = None if request["into"] is None else Path(request["into"])
+        decoded = decode(Block(Path(request["folder"]), request["names"], into, request["offsets"]))
+        digests = [digest.hex() for digest in decoded.digests]
+        answer = {"digests": digests, "error": decoded.error, "full": decoded.full}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+def decode(block: Block) -> Decoded:
+    """Decode a block in this process."""
+    digests: list[bytes] = []
+    file = None if block.into is None else os.open(block.into, os.O_WRONLY)
+    try:
+        for number, name in enumerate(block.names):
+            pixels = image.read_patch(block.folder / name).tobytes()
+            digests.append(hashlib.sha1(pixels).digest())
+            if file is not None:
+                try:
+                    _write(file, pixels, block.offsets[number])
+                except OSError as cause:
+                    return Decoded(tuple(digests[:-1]), cause.strerror or str(cause), full=True)
+    except DataError as cause:
+        return Decoded(tuple(digests), str(cause))
+    finally:
+        if file is not None:
+            os.close(file)
+    return Decoded(tuple(digests))
+
+
+def _write(file: int, pixels: bytes, offset: int) -> None:
+    left = memoryview(pixels)
+    while left:
+        count = os.pwrite(file, left, offset)
+        left, offset = left[count:], offset + count
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The SHA-1 of every patch's raw RGB bytes, found in several threads and kept from one command to the next."""
+"""The SHA-1 of every patch's raw RGB bytes, computed in several threads and cached for later commands."""
 
 import hashlib
 from collections import deque
@@ -18,93 +18,93 @@ from histoedge.progress import Progress, silent
 
 DIGEST_BYTES = 20
 FORMAT = 1
-MANY = 10_000  # patches that take a second
-MOST_THREADS = 8  # each holds CHUNK_PATCHES patches
+MANY = 10_000  # patches; hashing them takes about a second
+MOST_THREADS = 8  # each has CHUNK_PATCHES patches in memory
 
 
-def of(patches: Patches, *, what: str = "hash, patches", progress: Progress = silent) -> tuple[bytes, ...]:
-    """The digest of each patch; memory holds a few hundred patches for each CPU.
-
-    ``progress`` counts patches under ``what``.
-
-    Raises:
-        DataError: a patch that cannot be read.
-    """
-    found: list[bytes] = []
-    count, threads = len(patches), min(cpus.usable(), MOST_THREADS)
-    waiting: deque[Future[list[bytes]]] = deque()
-    progress(what, 0, count, "their SHA-1, once" if count > MANY else "")
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, count, CHUNK_PATCHES):
-            waiting.append(pool.submit(_block, patches, start))
-            if len(waiting) > threads:
-                found += waiting.popleft().result()
-                progress(what, len(found), count)
-        for last in waiting:
-            found += last.result()
-            progress(what, len(found), count)
-    return tuple(found)
-
-
-def kept(patches: Patches, file: Path, *, name: str, places: Sequence[Path]) -> tuple[bytes, ...] | None:
-    """The digests that ``find`` kept of this very file (its name, size and time of change); None where it kept none.
+def cached_digests(patches: Patches, file: Path, *, name: str, places: Sequence[Path]) -> tuple[bytes, ...] | None:
+    """Return the digests that ``hash_file`` stored for this file (name, size, modification time); None without them.
 
     Some patches are read and compared.
     """
     for place in places:
         with suppress(ModelError, OSError):
             arrays, attributes = hdf5.read_arrays(place / f"{name}.digests.h5")
-            found = arrays.get("digests", np.empty(0))
-            fits = found.dtype == np.uint8 and found.shape == (len(patches), DIGEST_BYTES)
-            if fits and attributes == _bound(file):
-                digests = as_bytes(found)
-                if all(one(patches[row]) == digests[row] for row in sample(len(patches))):
+            stored = arrays.get("digests", np.empty(0))
+            valid = stored.dtype == np.uint8 and stored.shape == (len(patches), DIGEST_BYTES)
+            if valid and attributes == _identity(file):
+                digests = as_bytes(stored)
+                if all(digest_of(patches[row]) == digests[row] for row in sample_rows(len(patches))):
                     return digests
     return None
 
 
-def find(
+def hash_file(
     patches: Patches, file: Path, *, name: str, places: Sequence[Path], progress: Progress = silent
 ) -> tuple[bytes, ...]:
-    """The digests of a file's patches, kept for ``kept`` in the first of ``places`` that can be written, if any can.
+    """Return the digests of a file's patches and store them in the first writable folder of ``places``, if any.
 
     Raises:
         DataError: a patch that cannot be read.
     """
-    bound = _bound(file)
-    digests = of(patches, what=f"hash {name}, patches", progress=progress)
-    if bound == _bound(file):
+    identity = _identity(file)
+    digests = hash_patches(patches, what=f"hash {name}, patches", progress=progress)
+    if identity == _identity(file):
         with cache_folder.writable(places, progress=progress) as place, suppress(files.WriteError, OSError):
-            if place is not None:  # a full disk costs the next command some time and this one nothing
-                hdf5.write_arrays(place / f"{name}.digests.h5", {"digests": as_array(digests)}, bound)
+            if place is not None:  # a full disk is no error: the next command hashes again
+                hdf5.write_arrays(place / f"{name}.digests.h5", {"digests": as_array(digests)}, identity)
     return digests
 
 
-def sample(count: int) -> list[int]:
-    """Some rows of so many, the first and the last among them."""
+def hash_patches(patches: Patches, *, what: str = "hash, patches", progress: Progress = silent) -> tuple[bytes, ...]:
+    """Return the digest of each patch; a few hundred patches per CPU are in memory at a time.
+
+    ``progress`` is called with ``what`` and the number of patches hashed.
+
+    Raises:
+        DataError: a patch that cannot be read.
+    """
+    hashed: list[bytes] = []
+    count, threads = len(patches), min(cpus.usable(), MOST_THREADS)
+    waiting: deque[Future[list[bytes]]] = deque()
+    progress(what, 0, count, "computes their SHA-1 once" if count > MANY else "")
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, count, CHUNK_PATCHES):
+            waiting.append(pool.submit(_hash_chunk, patches, start))
+            if len(waiting) > threads:
+                hashed += waiting.popleft().result()
+                progress(what, len(hashed), count)
+        for future in waiting:
+            hashed += future.result()
+            progress(what, len(hashed), count)
+    return tuple(hashed)
+
+
+def _hash_chunk(patches: Patches, start: int) -> list[bytes]:
+    return [digest_of(patch) for patch in patches[start : start + CHUNK_PATCHES]]
+
+
+def _identity(file: Path) -> dict[str, Any]:
+    status = file.stat()
+    return {"format": FORMAT, "file": file.name, "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def sample_rows(count: int) -> list[int]:
+    """Return some of ``count`` rows, evenly spaced, including the first and the last."""
     return [int(row) for row in evenly_spaced(count, cache_folder.SAMPLE)]
 
 
 def as_array(digests: Sequence[bytes]) -> np.ndarray:
-    """uint8 (N, 20)."""
+    """Return digests as uint8 (N, 20)."""
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
 
 
 def as_bytes(digests: np.ndarray) -> tuple[bytes, ...]:
-    """What ``as_array`` was made from."""
+    """Return the digests of ``as_array``."""
     joined = digests.tobytes()
-    return tuple(joined[at : at + DIGEST_BYTES] for at in range(0, len(joined), DIGEST_BYTES))
+    return tuple(joined[start : start + DIGEST_BYTES] for start in range(0, len(joined), DIGEST_BYTES))
 
 
-def one(patch: np.ndarray) -> bytes:
-    """The digest of uint8 (96, 96, 3)."""
+def digest_of(patch: np.ndarray) -> bytes:
+    """Return the digest of one patch, uint8 (96, 96, 3)."""
     return hashlib.sha1(np.ascontiguousarray(patch).data).digest()
-
-
-def _block(patches: Patches, start: int) -> list[bytes]:
-    return [one(patch) for patch in patches[start : start + CHUNK_PATCHES]]
-
-
-def _bound(file: Path) -> dict[str, Any]:
-    status = file.stat()
-    return {"format": FORMAT, "file": file.name, "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}

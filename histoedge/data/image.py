@@ -1,4 +1,4 @@
-"""One patch from one image file, its header checked before a pixel is decoded."""
+"""Read one patch from one image file; the header is checked before pixels are decoded."""
 
 import threading
 import warnings
@@ -25,26 +25,26 @@ _MODES = {
 
 
 def read_patch(path: Path) -> np.ndarray:
-    """The patch as uint8 (96, 96, 3) RGB.
+    """Return the patch as uint8 (96, 96, 3) RGB.
 
     Raises:
-        DataError: missing, too large, cut short, not an image, several images, not 96 x 96, or not 8-bit RGB.
+        DataError: missing, too large, truncated, not an image, several images, not 96 x 96, or not 8-bit RGB.
     """
-    expected = f"expected a {PATCH_PX} x {PATCH_PX} RGB image of 8 bits"
+    expected = f"expected a {PATCH_PX} x {PATCH_PX} RGB image with 8 bits per channel"
     try:
         size = path.stat().st_size
         if size > LARGEST_FILE_BYTES:
-            raise DataError(f"{path}: {size} bytes, {expected}, at most {LARGEST_FILE_BYTES} bytes")
-        # Pillow warns of odd tags and of large images; both are refused below
+            raise DataError(f"{path}: {size} bytes, {expected}, of at most {LARGEST_FILE_BYTES} bytes")
+        # Pillow warns about unknown tags and large images; large images are refused below
         with _quiet(), Image.open(path, formats=_FORMATS) as image:
             if image.size != (PATCH_PX, PATCH_PX):
                 raise DataError(f"{path}: {image.size[0]} x {image.size[1]} px, {expected}")
             if image.mode != "RGB":
-                found = _MODES.get(image.mode, f"colour mode {image.mode}")
-                raise DataError(f"{path}: {found}, {expected}; convert it first")
-            # Pillow opens 16 bits per colour as RGB too, and would drop half of them
+                mode = _MODES.get(image.mode, f"colour mode {image.mode}")
+                raise DataError(f"{path}: {mode}, {expected}; convert it first")
+            # Pillow opens 16 bits per channel as RGB too and drops the lower 8
             if any(";16" in str(tile[3]) for tile in image.tile):
-                raise DataError(f"{path}: 16 bits per colour, {expected}; convert it first")
+                raise DataError(f"{path}: 16 bits per channel, {expected}; convert it first")
             if getattr(image, "n_frames", 1) != 1:
                 raise DataError(f"{path}: {getattr(image, 'n_frames', 1)} images in one file, {expected}")
             return np.array(image)
@@ -56,20 +56,20 @@ def read_patch(path: Path) -> np.ndarray:
         raise DataError(f"{path}: cannot be decoded ({' '.join(str(cause).split())[:80]}); copy it again") from cause
 
 
-_decoding: list[warnings.catch_warnings] = []  # the one that the first of all threads that decode has entered
+_catchers: list[warnings.catch_warnings] = []  # entered by the first thread that decodes
 _threads = 0
 _lock = threading.Lock()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings while any thread decodes: each with a ``catch_warnings`` of its own would undo the others'."""
+    """Suppress warnings while any thread decodes; ``catch_warnings`` per thread would restore the filters too early."""
     global _threads
     with _lock:
         _threads += 1
         if _threads == 1:
-            _decoding.append(warnings.catch_warnings())
-            _decoding[0].__enter__()
+            _catchers.append(warnings.catch_warnings())
+            _catchers[0].__enter__()
             warnings.simplefilter("ignore")
     try:
         yield
@@ -77,4 +77,4 @@ def _quiet() -> Iterator[None]:
         with _lock:
             _threads -= 1
             if _threads == 0:
-                _decoding.pop().__exit__(None, None, None)
+                _catchers.pop().__exit__(None, None, None)

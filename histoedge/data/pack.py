@@ -1,9 +1,9 @@
-"""Many small image files as one file of pixels, made once: later commands open a few images to compare, no more.
+"""Pack many small image files into one file of pixels; later commands open only a few images to compare them.
 
-A cache folder holds ``pack.h5``, an HDF5 file with the pixels, and ``index.h5``, which says where in it the pixels of
-each image are, with the image's size, time of change and SHA-1. Rows are only ever added to a pack: who reads it is
-not disturbed, and an image that is new or changed costs itself. While a pack grows, ``journal`` lists what was added;
-a packing that was killed goes on from there.
+A cache folder contains ``pack.h5``, an HDF5 file with the pixels, and ``index.h5`` with the row of each image in it and
+the image's size, modification time and SHA-1. Rows are only appended to a pack: readers are not disturbed, and only
+new and changed images are decoded. While a pack grows, ``journal`` lists the rows added; an interrupted packing resumes
+from it.
 """
 
 import itertools
@@ -21,7 +21,7 @@ import numpy as np
 from histoedge import cpus
 from histoedge.data import cache_folder, decoder, digests, hdf5, image, pcam
 from histoedge.data.decoder import PATCH_BYTES
-from histoedge.data.rows import Chosen, FileRows
+from histoedge.data.rows import FileRows, PatchView
 from histoedge.data.split import Patches
 from histoedge.edge.errors import DataError, ModelError
 from histoedge.edge.patches import PATCH_PX
@@ -31,12 +31,12 @@ from histoedge.progress import Progress, silent
 FORMAT = 1
 PACK, INDEX, JOURNAL = "pack.h5", "index.h5", "journal"
 FLUSH_S = 0.5
-INDEX_BYTES = 512  # an image's share of index and journal, generously
+INDEX_BYTES = 512  # upper bound of an image's entry in index and journal
 
 
 @dataclass(frozen=True)
 class Images:
-    """Image files of a folder, each with its size in bytes and its time of change in ns."""
+    """Image files of a folder, with their sizes in bytes and modification times in ns."""
 
     folder: Path
     names: Sequence[str]
@@ -47,11 +47,11 @@ class Images:
         return len(self.names)
 
     def keys(self) -> "list[_Key]":
-        """What tells whether an image is the one that was packed."""
+        """Return the keys that identify packed images."""
         return list(zip(self.names, self.sizes, self.mtimes_ns, strict=True))
 
     def take(self, rows: Sequence[int]) -> "Images":
-        """Some of them, in the order of ``rows``."""
+        """Return the images of ``rows``, in that order."""
         return Images(
             self.folder,
             [self.names[row] for row in rows],
@@ -62,20 +62,20 @@ class Images:
 
 @dataclass(frozen=True)
 class Pack:
-    """The patches of some images, in their order, read from the pack; and the digest of each."""
+    """The patches of some images, in their order, read from the pack, and their digests."""
 
     patches: Patches
     digests: tuple[bytes, ...]
 
 
-_Key = tuple[str, int, int]  # name, size, time of change
+_Key = tuple[str, int, int]  # name, size, modification time
 
 
 @dataclass(frozen=True)
-class _Held:
-    """What a cache folder holds: row and digest of each image packed; ``used`` rows are never written again.
+class _Contents:
+    """The contents of a cache folder: row and digest of each packed image; ``used`` rows are never written again.
 
-    ``fault`` says why what lies there is of no use; then the rest is empty.
+    ``fault`` is the reason why the pack is unusable; the other fields are then empty.
     """
 
     rows: dict[_Key, tuple[int, bytes]] = field(default_factory=dict)
@@ -85,103 +85,110 @@ class _Held:
 
 
 def listed(folder: Path, *, suffix: str) -> Images:
-    """The images of a folder, by name.
+    """Return the images of a folder, sorted by name.
 
     Raises:
-        DataError: no such folder, or something in it that cannot be read.
+        DataError: the folder or a file in it cannot be read.
     """
     try:
         with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.stat()) for entry in entries if entry.name.endswith(suffix))
+            status = sorted((entry.name, entry.stat()) for entry in entries if entry.name.endswith(suffix))
     except OSError as cause:
         raise DataError(f"{cause.filename or folder}: cannot be read ({cause.strerror})") from cause
-    names = [name for name, _ in found]
-    return Images(folder, names, [one.st_size for _, one in found], [one.st_mtime_ns for _, one in found])
+    return Images(
+        folder,
+        [name for name, _ in status],
+        [stat.st_size for _, stat in status],
+        [stat.st_mtime_ns for _, stat in status],
+    )
 
 
 def open_pack(images: Images, places: Sequence[Path], *, progress: Progress = silent) -> Pack | None:
-    """The images from the first of ``places`` whose pack holds them all; else packed in the first that can be written.
+    """Open the first complete pack of ``places``; without one, pack the images into the first writable folder.
 
-    A few images are decoded and compared with the pack, which is made anew where they differ.
+    A few images are decoded and compared with the pack, which is rebuilt if they differ.
 
     Args:
-        images: what to read.
-        places: cache folders, the best one first.
-        progress: told of images packed, and why where there was a pack already.
+        images: the images to read.
+        places: cache folders in order of preference.
+        progress: called with the images packed, and with the reason if an existing pack is rebuilt.
 
     Returns:
-        None where none of ``places`` can be written.
+        The pack, or None if none of ``places`` can be written.
 
     Raises:
-        DataError: an image that is no patch; what was packed before it is kept.
-        WriteError: no room for the pack; what was packed is kept.
+        DataError: an image that is not a patch; the images packed before it are kept.
+        WriteError: not enough disk space for the pack; the images packed so far are kept.
     """
     for candidate in places if len(images) else ():
-        if (found := _complete(images, _held(images, candidate))) is not None:
-            return found
+        if (packed := _complete(images, _contents(images, candidate))) is not None:
+            return packed
     with cache_folder.writable(places, progress=progress) as place:
         if place is None or not len(images):
             return None
-        held = _held(images, place)
-        if (found := _complete(images, held)) is not None:  # another process packed them meanwhile
-            return found
+        contents = _contents(images, place)
+        if (packed := _complete(images, contents)) is not None:  # by another process in the meantime
+            return packed
         try:
-            _pack(images, place, held, progress)
+            _pack(images, place, contents, progress)
         except OSError as cause:
             raise _cannot_grow(place, cause.strerror or str(cause)) from cause
-        held = _held(images, place)
-        if (found := _complete(images, held)) is None:
-            raise DataError(f"{place / PACK}: {held.fault or 'incomplete'}, though just made; do images change?")
-        return found
+        contents = _contents(images, place)
+        if (packed := _complete(images, contents)) is None:
+            reason = contents.fault or "incomplete"
+            raise DataError(f"{place / PACK}: {reason} directly after packing; check that no image changes meanwhile")
+        return packed
 
 
-def unpacked(images: Images, *, progress: Progress = silent) -> tuple[bytes, ...]:
-    """The digest of each image, every one decoded and nothing kept.
+def hash_images(images: Images, *, progress: Progress = silent) -> tuple[bytes, ...]:
+    """Decode each image and return its digest; nothing is cached.
 
     Raises:
-        DataError: an image that is no patch.
+        DataError: an image that is not a patch.
     """
-    found: dict[str, bytes] = {}
+    digest_by_name: dict[str, bytes] = {}
     what = f"decode {images.folder.name}, images"
-    progress(what, 0, len(images), "to find equal ones; nothing is kept")
+    progress(what, 0, len(images), "to compare their pixels; no cache is written")
     waiting = decoder.blocks(images.folder, images.names)
     with closing(decoder.decode_all(waiting, processes=cpus.usable())) as decoding:
         for block, decoded in decoding:
             if decoded.error is not None:
                 raise DataError(decoded.error)
-            found.update(zip(block.names, decoded.digests, strict=True))
-            progress(what, len(found), len(images))
-    return tuple(found[name] for name in images.names)
+            digest_by_name.update(zip(block.names, decoded.digests, strict=True))
+            progress(what, len(digest_by_name), len(images))
+    return tuple(digest_by_name[name] for name in images.names)
 
 
-def _complete(images: Images, held: _Held) -> Pack | None:
-    rows = [held.rows.get(key) for key in images.keys()]  # noqa: SIM118  (not a mapping)
-    if held.patches is None or None in rows:
+def _complete(images: Images, contents: _Contents) -> Pack | None:
+    """Return the pack if it contains all images."""
+    rows = [contents.rows.get(key) for key in images.keys()]  # noqa: SIM118  (not a mapping)
+    if contents.patches is None or None in rows:
         return None
-    found = [row for row in rows if row is not None]
-    return Pack(Chosen(held.patches, np.array([row for row, _ in found])), tuple(digest for _, digest in found))
+    entries = [entry for entry in rows if entry is not None]
+    view = PatchView(contents.patches, np.array([row for row, _ in entries]))
+    return Pack(view, tuple(digest for _, digest in entries))
 
 
-def _held(images: Images, place: Path) -> _Held:
-    """What the cache folder holds of these images, a few of them compared."""
+def _contents(images: Images, place: Path) -> _Contents:
+    """Read the index of a cache folder and compare a few of these images with the pack."""
     if not (place / INDEX).is_file():
-        return _Held()
+        return _Contents()
     try:
         arrays, attributes = hdf5.read_arrays(place / INDEX)
         if attributes.get("format") != FORMAT:
-            return _Held(fault=f"the pack is of version {attributes.get('format')}, not {FORMAT}")
+            return _Contents(fault=f"the pack has format {attributes.get('format')}, expected {FORMAT}")
         rows, used = _rows(arrays), int(attributes["used"])
         patches = pcam.H5Patches(place / PACK)
         if rows and (arrays["rows"].min() < 0 or arrays["rows"].max() >= len(patches)):
-            raise ValueError(f"an image has row {arrays['rows'].max()} of {len(patches)}")
+            raise ValueError(f"row {arrays['rows'].max()} of {len(patches)} rows")
     except (ModelError, DataError, KeyError, ValueError, TypeError) as cause:
-        return _Held(fault=f"the pack is damaged ({' '.join(str(cause).split())[:120]})")
-    there = [key for key in images.keys() if key in rows]  # noqa: SIM118
-    for key in (there[number] for number in digests.sample(len(there))):
+        return _Contents(fault=f"the pack is damaged ({' '.join(str(cause).split())[:120]})")
+    packed = [key for key in images.keys() if key in rows]  # noqa: SIM118
+    for key in (packed[number] for number in digests.sample_rows(len(packed))):
         (row, digest), path = rows[key], images.folder / key[0]
-        if not digests.one(patches[row]) == digest == digests.one(image.read_patch(path)):
-            return _Held(fault=f"the pack holds other pixels than {path.parent.name}/{path.name}")
-    return _Held(rows, used, patches)
+        if not digests.digest_of(patches[row]) == digest == digests.digest_of(image.read_patch(path)):
+            return _Contents(fault=f"the pixels of {path.parent.name}/{path.name} differ from the pack")
+    return _Contents(rows, used, patches)
 
 
 def _rows(arrays: dict[str, np.ndarray]) -> dict[_Key, tuple[int, bytes]]:
@@ -191,23 +198,23 @@ def _rows(arrays: dict[str, np.ndarray]) -> dict[_Key, tuple[int, bytes]]:
     return dict(zip(keys, places, strict=True))
 
 
-def _pack(images: Images, place: Path, held: _Held, progress: Progress) -> None:
-    """Bring the pack up to date: decode what it lacks, then put the index in place."""
+def _pack(images: Images, place: Path, contents: _Contents, progress: Progress) -> None:
+    """Decode the images that the pack lacks, then write the index."""
     keys = images.keys()
-    note = f"anew: {held.fault}" if held.fault else ""
-    kept = {key: held.rows[key] for key in keys if key in held.rows}
-    if held.fault or 2 * len(kept) < held.used or not any((place / name).exists() for name in (INDEX, JOURNAL)):
+    note = f"rebuilt: {contents.fault}" if contents.fault else ""
+    rows = {key: contents.rows[key] for key in keys if key in contents.rows}
+    if contents.fault or 2 * len(rows) < contents.used or not any((place / name).exists() for name in (INDEX, JOURNAL)):
         for name in (INDEX, JOURNAL, PACK):
             (place / name).unlink(missing_ok=True)
-        held, kept = _Held(), {}
-    kept |= _journaled(place, set(keys) - kept.keys(), held.used, progress)
-    missing = [key for key in keys if key not in kept]
+        contents, rows = _Contents(), {}
+    rows |= _journaled(place, set(keys) - rows.keys(), contents.used, progress)
+    missing = [key for key in keys if key not in rows]
     _check_room(place, len(missing))
-    taken = {row for row, _ in kept.values()}
-    free = (row for row in itertools.count(held.used) if row not in taken)
+    taken = {row for row, _ in rows.values()}
+    free = (row for row in itertools.count(contents.used) if row not in taken)
     added = dict(zip((name for name, _, _ in missing), zip(missing, free, strict=False), strict=True))
     what = f"pack {images.folder.name}, images"
-    progress(what, len(kept), len(keys), note or f"once, into {place}")
+    progress(what, len(rows), len(keys), note or f"once, into {place}")
     offsets = [hdf5.ROWS_AT + row * PATCH_BYTES for _, row in added.values()]
     waiting = decoder.blocks(images.folder, list(added), into=place / PACK, offsets=offsets)
     with (
@@ -215,26 +222,26 @@ def _pack(images: Images, place: Path, held: _Held, progress: Progress) -> None:
         open(place / JOURNAL, "ab", buffering=0) as journal,
         closing(decoder.decode_all(waiting, processes=cpus.usable())) as decoding,
     ):
-        journal.write(b"\n")  # the last line may be half of one
+        journal.write(b"\n")  # ends a line that a killed process left incomplete
         for block, decoded in decoding:
             done = [(*added[name], digest) for name, digest in zip(block.names, decoded.digests, strict=False)]
             if done:
                 _write_whole(journal.fileno(), json.dumps([(*key, row, digest.hex()) for key, row, digest in done]))
-            kept |= {key: (row, digest) for key, row, digest in done}
-            progress(what, len(kept), len(keys), note)
+            rows |= {key: (row, digest) for key, row, digest in done}
+            progress(what, len(rows), len(keys), note)
             if decoded.error is not None:
                 raise _cannot_grow(place, decoded.error) if decoded.full else DataError(decoded.error)
-    _finish(place, {key: kept[key] for key in keys}, held.used)
+    _finish(place, {key: rows[key] for key in keys}, contents.used)
 
 
 @contextmanager
 def _flushed(path: Path) -> Iterator[None]:
-    """Make the file, and let the disk take what others write to it meanwhile, not all at the end."""
+    """Create the file and flush it to disk regularly while the decoder processes write to it."""
     done = threading.Event()
 
     def flush() -> None:
         while not done.wait(FLUSH_S):
-            with suppress(OSError):  # told again where the file is closed for good
+            with suppress(OSError):  # a lasting error is raised again when the file is finished
                 os.fsync(file.fileno())
 
     with open(path, "ab") as file:
@@ -254,30 +261,30 @@ def _write_whole(file: int, line: str) -> None:
 
 
 def _journaled(place: Path, wanted: set[_Key], used: int, progress: Progress) -> dict[_Key, tuple[int, bytes]]:
-    """The wanted images that a killed packing added, each read again: what a crash of the machine lost is found so."""
+    """Return the wanted images of an interrupted packing whose pixels are on disk and match their digest."""
     if not (place / JOURNAL).is_file() or not (place / PACK).is_file():
         return {}
-    found: dict[_Key, tuple[int, bytes]] = {}
+    rows: dict[_Key, tuple[int, bytes]] = {}
     for line in (place / JOURNAL).read_bytes().splitlines():
         try:
             entries = [
-                ((name, size, mtime), row, bytes.fromhex(one)) for name, size, mtime, row, one in json.loads(line)
+                ((name, size, mtime), row, bytes.fromhex(digest)) for name, size, mtime, row, digest in json.loads(line)
             ]
         except (ValueError, TypeError):
-            continue  # half a line, or an empty one
-        found |= {key: (row, digest) for key, row, digest in entries if key in wanted and row >= used}
-    whole = ((place / PACK).stat().st_size - hdf5.ROWS_AT) // PATCH_BYTES
-    found = {key: one for key, one in found.items() if one[0] < whole}
-    if not found:
+            continue  # an incomplete or empty line
+        rows |= {key: (row, digest) for key, row, digest in entries if key in wanted and row >= used}
+    complete = ((place / PACK).stat().st_size - hdf5.ROWS_AT) // PATCH_BYTES
+    rows = {key: entry for key, entry in rows.items() if entry[0] < complete}
+    if not rows:
         return {}
-    offsets = hdf5.ROWS_AT + PATCH_BYTES * np.array([row for row, _ in found.values()])
-    rows = FileRows(place / PACK, offsets, (PATCH_PX, PATCH_PX, 3))
-    there = digests.of(rows, what="check what was packed before, images", progress=progress)
-    return {key: one for (key, one), digest in zip(found.items(), there, strict=True) if one[1] == digest}
+    offsets = hdf5.ROWS_AT + PATCH_BYTES * np.array([row for row, _ in rows.values()])
+    patches = FileRows(place / PACK, offsets, (PATCH_PX, PATCH_PX, 3))
+    on_disk = digests.hash_patches(patches, what="check interrupted pack, images", progress=progress)
+    return {key: entry for (key, entry), digest in zip(rows.items(), on_disk, strict=True) if entry[1] == digest}
 
 
 def _finish(place: Path, rows: dict[_Key, tuple[int, bytes]], used: int) -> None:
-    """Give the pack its head, then put the index in place: the pack is on the disk before the index says so."""
+    """Write the header of the pack, then the index: the pack is on disk before the index refers to it."""
     used = max(used, 1 + max(row for row, _ in rows.values()))
     head = hdf5.rows_header(place, "x", shape=(used, PATCH_PX, PATCH_PX, 3))
     with open(place / PACK, "r+b") as file:
@@ -301,13 +308,13 @@ def _check_room(place: Path, count: int) -> None:
     needed, free = count * (PATCH_BYTES + INDEX_BYTES), shutil.disk_usage(place).free
     if needed > free:
         raise WriteError(
-            f"{place}: {needed / 1e6:,.0f} MB are needed to pack {count} images and {free / 1e6:,.0f} MB are free; "
-            "free some space, or give --no-cache"
+            f"{place}: packing {count} images needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; "
+            "free disk space, or use --no-cache"
         )
 
 
 def _cannot_grow(place: Path, reason: str) -> WriteError:
     return WriteError(
-        f"{place / PACK}: cannot be written ({reason}); what is packed is kept: free some space and run the same "
-        "command again, or give --no-cache"
+        f"{place / PACK}: cannot be written ({reason}); free disk space and run the same command again, which resumes, "
+        "or use --no-cache"
     )

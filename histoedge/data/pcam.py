@@ -1,4 +1,4 @@
-"""PatchCamelyon's own layout: ``camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5``, also gzipped.
+"""PatchCamelyon's layout: ``camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5``, also gzipped.
 
 Veeling et al., Rotation Equivariant CNNs for Digital Pathology, 2018.
 """
@@ -25,20 +25,20 @@ from histoedge.progress import Progress, silent
 FILES = "camelyonpatch_level_2_split_*.h5*"
 MOST_PATCHES = 1 << 24  # PatchCamelyon has 2**18 for training
 LARGEST_UNPACKED_BYTES = 64 << 30
-# gzip can pack zeros a thousandfold; stained tissue packs below twofold, labels tenfold.
+# gzip compresses zeros 1000 : 1, stained tissue below 2 : 1, labels 10 : 1
 LARGEST_RATIO = 32
 SMALL_UNPACKED_BYTES = 1 << 28
 
 
 def load_pcam(folder: Path, split: str, *, cached: bool = True, progress: Progress = silent) -> Split:
-    """One split, opened and checked; patches are read when they are indexed.
+    """Open and check one split; patches are read when they are indexed.
 
-    Their digests are found when they are first asked for, which reads every patch and tells ``progress``; then they
-    are kept in the cache of the folder, unless ``cached`` is False.
+    Digests are computed on first use, which reads every patch and calls ``progress``, and stored in the cache of the
+    folder unless ``cached`` is False.
 
     Raises:
-        DataError: a file missing, cut short or corrupt; a dataset of another name, shape or type; lengths that
-            differ; labels other than 0 and 1, or of one class only.
+        DataError: a missing, truncated or corrupt file; a dataset of another name, shape or type; different lengths;
+            labels other than 0 and 1, or of one class only.
     """
     stem = f"camelyonpatch_level_2_split_{split}"
     x_path, y_path = (_plain(folder, f"{stem}_{part}.h5") for part in ("x", "y"))
@@ -47,8 +47,8 @@ def load_pcam(folder: Path, split: str, *, cached: bool = True, progress: Progre
     if len(labels) != len(patches):
         raise DataError(f"{y_path}: {len(labels)} labels for the {len(patches)} patches of {x_path.name}")
     if len(np.unique(labels)) < 2:
-        held = f"only label {labels[0]}" if len(labels) else "no label at all"
-        raise DataError(f"{y_path}: {held} in {len(labels)} patches; a split needs both classes")
+        values = f"only label {labels[0]}" if len(labels) else "no label"
+        raise DataError(f"{y_path}: {values} in {len(labels)} patches; a split needs both classes")
     slides = _slides(folder / f"{stem}_meta.csv", len(labels))
     size = sum(path.stat().st_size for path in (x_path, y_path))
     places, name = cache_folder.cache_folders(folder) if cached else (), split
@@ -59,40 +59,63 @@ def load_pcam(folder: Path, split: str, *, cached: bool = True, progress: Progre
         Numbered(split, len(labels)),
         slides,
         size,
-        digests.kept(patches, x_path, name=name, places=places),
-        lambda: digests.find(patches, x_path, name=name, places=places, progress=progress),
+        digests.cached_digests(patches, x_path, name=name, places=places),
+        lambda: digests.hash_file(patches, x_path, name=name, places=places, progress=progress),
     )
 
 
-class Numbered(Sequence[str]):
-    """``train-000000``, ``train-000001`` ...: PatchCamelyon names its patches by position."""
+def _plain(folder: Path, name: str) -> Path:
+    """Return the path of the HDF5 file; if only ``name.gz`` exists, unpack it into the cache once."""
+    path, packed = folder / name, folder / f"{name}.gz"
+    if path.is_file():
+        return path
+    if not packed.is_file():
+        raise DataError(
+            f"{path}: neither this file nor {packed.name} exists; PatchCamelyon has an x and a y file per split"
+        )
+    status = packed.stat()
+    place = hashlib.sha256(os.fsencode(packed.resolve())).hexdigest()[:16]
+    unpacked = cache_folder.users() / f"{place}-{status.st_size:x}-{status.st_mtime_ns:x}-{name}"
+    if not unpacked.is_file():
+        for older in cache_folder.users().glob(f"{place}-*-{name}"):
+            older.unlink(missing_ok=True)
+        with files.replacing(unpacked) as temporary:
+            _unpack(packed, temporary)
+    return unpacked
 
-    def __init__(self, split: str, count: int) -> None:
-        self._split, self._numbers = split, range(count)
 
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [f"{self._split}-{number:06d}" for number in self._numbers[index]]
-        return f"{self._split}-{self._numbers[index]:06d}"
+def _unpack(packed: Path, to: Path) -> None:
+    """Unpack block by block; stop at an implausible size or a full disk."""
+    plausible = max(SMALL_UNPACKED_BYTES, LARGEST_RATIO * packed.stat().st_size)
+    limit = min(LARGEST_UNPACKED_BYTES, plausible)
+    free = shutil.disk_usage(to.parent).free
+    written = 0
+    try:
+        with gzip.open(packed, "rb") as source, open(to, "wb") as target:
+            while block := source.read(1 << 20):
+                written += len(block)
+                if written > limit:
+                    raise DataError(f"{packed}: unpacks to more than {limit} bytes, too large for a PatchCamelyon file")
+                if written > free:
+                    raise DataError(
+                        f"{packed}: not enough disk space in {to.parent} to unpack it; free space there, or unpack the "
+                        "file yourself"
+                    )
+                target.write(block)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as cause:
+        raise DataError(f"{packed}: not a complete gzip file ({cause}); download it again") from cause
 
 
 class H5Patches:
-    """The dataset ``x`` of a PatchCamelyon file: uint8 (N, 96, 96, 3), read when it is indexed; threads may share it.
+    """The dataset ``x`` of a PatchCamelyon file: uint8 (N, 96, 96, 3), read when indexed; threads may share it.
 
-    Memory holds what was asked for and nothing else. (A memory map would not be faster for patches of 27 kB, would
-    count every page once read, and would kill the process where a file is cut short under it.) Patches that lie whole
-    in the file are read past HDF5, which lets one thread in at a time; those packed by a filter through it.
+    Only the indexed patches are in memory. (A memory map is not faster for patches of 27 kB, counts every page read as
+    memory of the process, and kills the process if the file is truncated.) Uncompressed patches are read without HDF5,
+    which serves one thread at a time; compressed patches are read with HDF5.
 
     Raises:
-        DataError: when made: missing, corrupt, of another name, shape or type. When indexed: corrupt there, or cut
-            short since.
+        DataError: on construction: missing, corrupt, of another name, shape or type. On indexing: corrupt there, or
+            truncated since.
     """
 
     dtype = np.dtype(np.uint8)
@@ -113,14 +136,14 @@ class H5Patches:
                 raise DataError(f"{path}: x claims {len(x)} patches, expected at most {MOST_PATCHES}")
             self.shape: tuple[int, ...] = x.shape
             offsets = hdf5.row_offsets(x, where=path, error=DataError) if rows.POSSIBLE else None
-        self._whole = None if offsets is None else rows.FileRows(path, offsets, self.shape[1:])
+        self._uncompressed = None if offsets is None else rows.FileRows(path, offsets, self.shape[1:])
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        if self._whole is not None:
-            return self._whole[index]
+        if self._uncompressed is not None:
+            return self._uncompressed[index]
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step == 1:
@@ -137,7 +160,7 @@ class H5Patches:
             except DataError as cause:
                 if stop - start == 1:
                     raise DataError(f"{cause} [patch {start}]") from cause
-        for row in range(start, stop):  # one of them is unreadable: say which
+        for row in range(start, stop):  # read one by one to name the unreadable one
             self._rows(row, row + 1)
         raise DataError(f"{self.path}: unreadable between patches {start} and {stop}; download it again")
 
@@ -168,40 +191,20 @@ def _slides(path: Path, count: int) -> list[str] | None:
     return slides
 
 
-def _plain(folder: Path, name: str) -> Path:
-    """The path of the HDF5 file, unpacked once into the cache where only ``name.gz`` is there."""
-    path, packed = folder / name, folder / f"{name}.gz"
-    if path.is_file():
-        return path
-    if not packed.is_file():
-        raise DataError(f"{path}: no such file, nor {packed.name}; PatchCamelyon has an x and a y file per split")
-    status = packed.stat()
-    place = hashlib.sha256(os.fsencode(packed.resolve())).hexdigest()[:16]
-    unpacked = cache_folder.users() / f"{place}-{status.st_size:x}-{status.st_mtime_ns:x}-{name}"
-    if not unpacked.is_file():
-        for older in cache_folder.users().glob(f"{place}-*-{name}"):
-            older.unlink(missing_ok=True)
-        with files.replacing(unpacked) as temporary:
-            _unpack(packed, temporary)
-    return unpacked
+class Numbered(Sequence[str]):
+    """The ids ``train-000000``, ``train-000001`` ...: PatchCamelyon identifies patches by position."""
 
+    def __init__(self, split: str, count: int) -> None:
+        self._split, self._numbers = split, range(count)
 
-def _unpack(packed: Path, to: Path) -> None:
-    """Unpack block by block, and stop where it grows beyond what such a file can hold or the disk has room for."""
-    plausible = max(SMALL_UNPACKED_BYTES, LARGEST_RATIO * packed.stat().st_size)
-    limit = min(LARGEST_UNPACKED_BYTES, plausible)
-    room = shutil.disk_usage(to.parent).free
-    written = 0
-    try:
-        with gzip.open(packed, "rb") as source, open(to, "wb") as target:
-            while block := source.read(1 << 20):
-                written += len(block)
-                if written > limit:
-                    raise DataError(f"{packed}: unpacks to more than {limit} bytes; this is not PatchCamelyon's file")
-                if written > room:
-                    raise DataError(
-                        f"{packed}: no room to unpack it in {to.parent}; free some space or unpack it yourself"
-                    )
-                target.write(block)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as cause:
-        raise DataError(f"{packed}: not a whole gzip file ({cause}); download it again") from cause
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [f"{self._split}-{number:06d}" for number in self._numbers[index]]
+        return f"{self._split}-{self._numbers[index]:06d}"

@@ -1,4 +1,4 @@
-"""Patches that lie whole in one file, read without a lock, and views on some patches of many."""
+"""Patches stored contiguously in a file, read without a lock, and views of selected patches."""
 
 import os
 import weakref
@@ -17,19 +17,19 @@ POSSIBLE = hasattr(os, "preadv")  # not on Windows
 
 
 class FileRows:
-    """Rows of one size at known places of a file: uint8 (N, ...), indexed as an array is.
+    """Rows of equal size at given offsets of a file: uint8 (N, ...), indexed like an array.
 
-    Any number of threads may read at once. A row is read when it is asked for; rows that lie one after the other are
-    one call of the system.
+    Any number of threads may read at the same time. Rows are read when they are indexed; adjacent rows are read with
+    one system call.
 
     Raises:
-        DataError: when indexed: the file ends before a row, or cannot be read there; the message names the row.
+        DataError: on indexing: the file ends before a row, or cannot be read there; the message names the row.
     """
 
     dtype = np.dtype(np.uint8)
 
     def __init__(self, path: Path, offsets: np.ndarray, row_shape: Sequence[int]) -> None:
-        """Open the file; ``offsets`` int64 (N,), the byte at which each row begins."""
+        """Open the file; ``offsets`` int64 (N,) are the byte offsets of the rows."""
         self.path = path
         self.shape: tuple[int, ...] = (len(offsets), *row_shape)
         self._offsets = offsets
@@ -45,37 +45,39 @@ class FileRows:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         offsets = np.asarray(self._offsets[index])
-        found = np.empty((*offsets.shape, *self.shape[1:]), np.uint8)
-        flat, into, size = offsets.reshape(-1), found.reshape(-1).data, self._row_bytes
+        pixels = np.empty((*offsets.shape, *self.shape[1:]), np.uint8)
+        flat, buffer, size = offsets.reshape(-1), pixels.reshape(-1).data, self._row_bytes
         breaks = (np.flatnonzero(flat[1:] != flat[:-1] + size) + 1).tolist()
         for first, last in zip([0, *breaks], [*breaks, len(flat)], strict=True):
             done = first * size
             while done < last * size:
                 row = done // size
-                at = int(flat[row]) + done - row * size
+                position = int(flat[row]) + done - row * size
                 try:
-                    count = os.preadv(self._descriptor, [into[done : last * size]], at)
+                    count = os.preadv(self._descriptor, [buffer[done : last * size]], position)
                 except OSError as cause:
                     raise self._unreadable(index, row, cause.strerror or str(cause)) from cause
                 if count == 0:
                     raise self._unreadable(index, row, "the file ends before it")
                 done += count
-        return found
+        return pixels
 
     def _unreadable(self, index: Any, place: int, reason: str) -> DataError:
         row = np.arange(len(self))[index].reshape(-1)[place]
-        return DataError(f"{self.path}: patch {row} cannot be read ({reason}); restore the file and start again")
+        return DataError(
+            f"{self.path}: patch {row} cannot be read ({reason}); restore the file and run the same command again"
+        )
 
 
-class Chosen:
-    """Some patches of many, in the order that is given, indexed as an array is; nothing is read before that."""
+class PatchView:
+    """Selected patches in a given order, indexed like an array and read when indexed."""
 
     dtype = np.dtype(np.uint8)
 
     def __init__(self, patches: "Patches", rows: np.ndarray) -> None:
-        """``rows`` int (n,), of ``patches``."""
-        self.patches: Patches = patches.patches if isinstance(patches, Chosen) else patches
-        self.rows: np.ndarray = patches.rows[rows] if isinstance(patches, Chosen) else rows
+        """Select ``rows``, int (n,), of ``patches``."""
+        self.patches: Patches = patches.patches if isinstance(patches, PatchView) else patches
+        self.rows: np.ndarray = patches.rows[rows] if isinstance(patches, PatchView) else rows
         self.shape: tuple[int, ...] = (len(rows), *patches.shape[1:])
 
     def __len__(self) -> int:

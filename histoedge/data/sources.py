@@ -1,4 +1,4 @@
-"""Where DATA is looked up: PatchCamelyon's files, the Kaggle competition's images, synthetic patches."""
+"""Load the splits of DATA: PatchCamelyon's files, the Kaggle competition's images, or synthetic patches."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,22 +16,22 @@ def load(
     cache: bool = True,
     progress: Progress = silent,
 ) -> dict[str, Split]:
-    """The splits of DATA: a folder in PatchCamelyon's or the Kaggle layout, or the word ``synthetic``.
+    """Load the splits of DATA: a folder in PatchCamelyon's or the Kaggle layout, or the word ``synthetic``.
 
-    The first time, the images of a Kaggle folder are packed into one file below ``DATA/.histoedge``, or below the
-    user's cache where DATA cannot be written; so are the digests of PatchCamelyon's patches, when they are asked for.
+    On first use, the images of a Kaggle folder are packed into one file in ``DATA/.histoedge``, or in the user's cache
+    if DATA is read-only. The digests of PatchCamelyon's patches are cached there too, on first use.
 
     Args:
         source: a folder or ``synthetic``.
-        splits: which of ``SPLITS``.
-        seed: of the split of a Kaggle folder, and of the synthetic patches. The commands never change it: a training
-            with another seed must leave the same patches to the test split.
-        cache: whether that cache is read and written.
-        progress: told of images packed, and of patches hashed, also later on.
+        splits: names out of ``SPLITS``.
+        seed: seed of the split of a Kaggle folder and of the synthetic patches. No command changes it: the test split
+            must contain the same patches for every training seed.
+        cache: whether the cache is read and written.
+        progress: called with the images packed and, also later, with the patches hashed.
 
     Raises:
-        DataError: not a data set, or one with a fault; the message says where.
-        WriteError: no room for the pack.
+        DataError: not a data set, or a faulty one; the message names the place.
+        WriteError: not enough disk space for the pack.
     """
     if source == "synthetic":
         from histoedge.data import synthetic
@@ -41,14 +41,16 @@ def load(
 
     folder = Path(source)
     if not folder.is_dir():
-        found = "is a file" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {found}; give a folder with a data set, or the word synthetic")
+        fault = "a file, expected a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {fault}; give a folder with a data set, or the word synthetic")
     layouts = {
         "PatchCamelyon": any(folder.glob(pcam.FILES)),
         "Kaggle": (folder / kaggle.LABELS).exists() or any((folder / "train").glob("*.tif")),
     }
     if all(layouts.values()):
-        raise DataError(f"{folder}: holds both {pcam.FILES} and {kaggle.LABELS}; give each data set its own folder")
+        raise DataError(
+            f"{folder}: contains both {pcam.FILES} and {kaggle.LABELS}; move each data set to its own folder"
+        )
     if layouts["PatchCamelyon"]:
         return {name: pcam.load_pcam(folder, name, cached=cache, progress=progress) for name in splits}
     if layouts["Kaggle"]:
@@ -56,14 +58,14 @@ def load(
     for images in (folder / "test", folder):
         if kaggle.unlabelled(images):
             raise DataError(
-                f"{images}: images without labels, from which nothing can be learnt or measured; to predict them: "
+                f"{images}: images without labels, which cannot be used for training or evaluation; to predict them: "
                 f"histoedge predict MODEL {images} --csv submission.csv"
             )
-    raise DataError(f"{folder}: no data set here; expected {pcam.FILES} or {kaggle.LABELS} with train/*.tif")
+    raise DataError(f"{folder}: no data set in this folder; expected {pcam.FILES}, or {kaggle.LABELS} with train/*.tif")
 
 
 def has(source: str, split: str) -> bool:
-    """Whether DATA can hold that split: in PatchCamelyon's layout each has files of its own, and some may lack."""
+    """Return whether DATA has that split; in PatchCamelyon's layout the files of a split may be missing."""
     from histoedge.data import pcam
 
     folder = Path(source)

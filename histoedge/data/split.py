@@ -1,4 +1,4 @@
-"""A split: patches and labels, of which rows are read as they are needed."""
+"""A split of a data set: labels in memory, patches that are read when they are indexed."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ def evenly_spaced(count: int, most: int) -> np.ndarray:
 
 
 class Patches(Protocol):
-    """uint8 (N, 96, 96, 3) RGB pixels that can be indexed like an array; an ndarray is one."""
+    """uint8 (N, 96, 96, 3) RGB pixels with the indexing of an array, for example an ndarray."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -35,12 +35,11 @@ class Patches(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a data set, checked.
+    """One validated part of a data set.
 
-    ``patches`` uint8 (N, 96, 96, 3), read when indexed; ``labels`` uint8 (N,) of 0 and 1, both present; ``ids`` a
-    name per patch; ``slides`` the slide each patch comes from, where known; ``size_bytes`` on disk, or in memory
-    where there is no file. ``known_digests`` are the ``digests`` where they are known; where not, ``find_digests``
-    finds them.
+    ``patches`` uint8 (N, 96, 96, 3), read when indexed; ``labels`` uint8 (N,) of 0 and 1, both present; ``ids`` one
+    name per patch; ``slides`` the slide of each patch, None if unknown; ``size_bytes`` on disk, or in memory without a
+    file. ``stored_digests`` are the ``digests`` if they are available; otherwise ``compute_digests`` returns them.
     """
 
     name: str
@@ -49,62 +48,62 @@ class Split:
     ids: Sequence[str]
     slides: Sequence[str] | None = None
     size_bytes: int = 0
-    known_digests: tuple[bytes, ...] | None = None
-    find_digests: Callable[[], tuple[bytes, ...]] | None = None
+    stored_digests: tuple[bytes, ...] | None = None
+    compute_digests: Callable[[], tuple[bytes, ...]] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.labels)
         if self.patches.shape != (count, PATCH_PX, PATCH_PX, 3):
             expected = (count, PATCH_PX, PATCH_PX, 3)
-            raise DataError(f"{self.name}: patches of shape {self.patches.shape}, expected {expected}")
+            raise DataError(f"{self.name}: patches have shape {self.patches.shape}, expected {expected}")
         if np.unique(self.labels).tolist() != [0, 1]:
-            held = ", ".join(map(str, np.unique(self.labels)[:5])) or "no patch"
-            raise DataError(f"{self.name}: labels hold only {held}, expected both 0 and 1: a split needs both classes")
+            values = ", ".join(map(str, np.unique(self.labels)[:5])) or "none"
+            raise DataError(f"{self.name}: label values are {values}; a split needs both 0 and 1 and no other value")
 
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
-        """SHA-1 of each patch's raw RGB bytes, as the Kaggle competition makes its ids; where not known, reads all."""
-        if self.known_digests is not None:
-            return self.known_digests
-        if self.find_digests is not None:
-            return self.find_digests()
+        """SHA-1 of each patch's raw RGB bytes, like the ids of the Kaggle competition; may read all patches."""
+        if self.stored_digests is not None:
+            return self.stored_digests
+        if self.compute_digests is not None:
+            return self.compute_digests()
         from histoedge.data import digests
 
-        return digests.of(self.patches)
+        return digests.hash_patches(self.patches)
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256, in hexadecimal, of labels and patches in order: the same however they are stored."""
+        """SHA-256 of labels and patches in order, hexadecimal, independent of the storage format."""
         content = hashlib.sha256(self.labels.astype(np.uint8).tobytes())
         content.update(b"".join(self.digests))
         return content.hexdigest()
 
     def subset(self, rows: np.ndarray, name: str | None = None) -> "Split":
-        """A view on some patches, in the order of ``rows``, int (n,): pixels are read when they are indexed.
+        """Return a view of some patches, in the order of ``rows``, int (n,); pixels are read when they are indexed.
 
-        Digests that are known already are taken over.
+        Digests that are available already are copied.
 
         Raises:
             DataError: labels of one class only.
-            IndexError: a row that is not there.
+            IndexError: a row beyond the split.
         """
-        from histoedge.data.rows import Chosen
+        from histoedge.data.rows import PatchView
 
         rows = np.arange(len(self.labels))[rows]
-        known = self.__dict__.get("digests", self.known_digests)  # of the property, where it was asked for
+        digests = self.__dict__.get("digests", self.stored_digests)  # the cached property, without computing it
         return Split(
             self.name if name is None else name,
-            Chosen(self.patches, rows),
+            PatchView(self.patches, rows),
             self.labels[rows],
             [self.ids[row] for row in rows],
             None if self.slides is None else [self.slides[row] for row in rows],
             len(rows) * PATCH_PX * PATCH_PX * 3,
-            None if known is None else tuple(known[row] for row in rows),
+            None if digests is None else tuple(digests[row] for row in rows),
         )
 
 
 def read_rows(patches: Patches, index: Any, read: Callable[[int], np.ndarray]) -> np.ndarray:
-    """What ``patches[index]`` means, by an array's own rules, where ``read(row)`` gives one patch.
+    """Evaluate ``patches[index]`` by the rules of an array, where ``read(row)`` returns one patch.
 
     Returns:
         uint8 (96, 96, 3) for an int, else (n, 96, 96, 3) for a slice, an array of ints or a mask.
@@ -112,7 +111,7 @@ def read_rows(patches: Patches, index: Any, read: Callable[[int], np.ndarray]) -
     rows = np.arange(len(patches))[index]
     if rows.ndim == 0:
         return read(int(rows))
-    found = np.empty((len(rows), *patches.shape[1:]), np.uint8)
+    pixels = np.empty((len(rows), *patches.shape[1:]), np.uint8)
     for place, row in enumerate(rows):
-        found[place] = read(int(row))
-    return found
+        pixels[place] = read(int(row))
+    return pixels

@@ -1,9 +1,9 @@
-"""Patches that look like stained lymph node and obey the data set's rule, drawn from a seed.
+"""Synthetic patches that resemble stained lymph node, generated from a seed with PatchCamelyon's labelling rule.
 
-Eosin stroma, haematoxylin nuclei: small round dark lymphocytes everywhere, larger irregular tumour nuclei in some.
-The label is 1 when the tumour mask has a pixel in the centre 32 x 32. Tumour in the outer ring alone is a hard
-negative. Stain and brightness vary by synthetic slide, no slide is in two splits, and lymphocytes are as dark as
-tumour, so colour alone does not tell the classes apart.
+The patches contain eosin stroma and haematoxylin nuclei: small round dark lymphocytes in all, larger irregular tumour
+nuclei in some. The label is 1 if the tumour mask has a pixel in the centre 32 x 32 px; tumour only outside it is a hard
+negative. Stain and brightness vary by synthetic slide, and no slide is in two splits. Lymphocytes are as dark as tumour
+nuclei: colour alone does not separate the classes.
 """
 
 import itertools
@@ -26,16 +26,16 @@ from histoedge.progress import Progress, silent
 PATCHES: Mapping[str, int] = {"train": 4000, "valid": 800, "test": 1000}
 PATCHES_PER_SLIDE = 50
 GOLDEN_SEED = 20181
-FEWEST = 16  # patches of a split: both classes are there
+FEWEST = 16  # patches of a split, enough for both classes
 BLOCK = 256
 
 
 class _Cell(NamedTuple):
     radius: tuple[float, float]  # px
-    rough: tuple[float, float]  # of the outline
-    chromatin: float  # its contrast
-    grain: int  # of the chromatin, px
-    crowding: float  # of nests: px^2 of their spread per nucleus
+    rough: tuple[float, float]  # amplitude of the outline's waves
+    chromatin: float  # contrast
+    grain: int  # grain of the chromatin, px
+    crowding: float  # squared spread of a nest per nucleus, px^2
 
 
 _CELLS = {
@@ -52,12 +52,12 @@ _CENTRE = slice((PATCH_PX - LABEL_PX) // 2, (PATCH_PX + LABEL_PX) // 2)
 
 
 def generate(split: str, *, patches: int, seed: int) -> Split:
-    """``patches`` patches of a split, uint8 RGB in memory, with labels, ids and slides.
+    """Return a split of ``patches`` patches, uint8 RGB in memory, with labels, ids and slides.
 
-    Patch i depends on (seed, split, i) alone: the same on every run, and a shorter split is a prefix of a longer one.
+    Patch i depends only on (seed, split, i): it is reproducible, and a shorter split is a prefix of a longer one.
 
     Raises:
-        DataError: so few patches that one class is missing.
+        DataError: too few patches for both classes.
     """
     pixels = np.empty((patches, PATCH_PX, PATCH_PX, 3), np.uint8)
     labels = np.empty(patches, np.uint8)
@@ -68,36 +68,37 @@ def generate(split: str, *, patches: int, seed: int) -> Split:
 
 
 def golden(count: int = 16, *, seed: int = GOLDEN_SEED) -> tuple[np.ndarray, np.ndarray]:
-    """``count`` patches, uint8 (count, 96, 96, 3), half of each class, and their labels, uint8 (count,).
+    """Return ``count`` patches, uint8 (count, 96, 96, 3), half of each class, and their labels, uint8 (count,).
 
-    Every patch comes from another slide; patches without tumour come first.
+    Every patch is from a different slide; patches without tumour are first.
     """
-    wanted = (count - count // 2, count // 2)
+    per_class = (count - count // 2, count // 2)
     chosen: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for index in itertools.count(step=PATCHES_PER_SLIDE):
         pixels, label = _patch("golden", index, seed)
-        if len(chosen[label]) < wanted[label]:
+        if len(chosen[label]) < per_class[label]:
             chosen[label].append(pixels)
         if len(chosen[0]) + len(chosen[1]) == count:
             break
-    return np.stack(chosen[0] + chosen[1]), np.repeat(np.array([0, 1], np.uint8), wanted)
+    return np.stack(chosen[0] + chosen[1]), np.repeat(np.array([0, 1], np.uint8), per_class)
 
 
 def synth(out: Path, *, patches: int, seed: int, progress: Progress = silent) -> dict[str, Split]:
     """Write three splits to ``out`` in PatchCamelyon's layout, with slide ids, and open them.
 
-    ``patches`` are for training; valid has a fifth of them and test a quarter. Memory holds a few hundred at a time.
+    The train split has ``patches`` patches, valid a fifth and test a quarter of that. A few hundred patches are in
+    memory at a time.
 
     Raises:
-        DataError: a file of one of the names lies there already; then nothing is written.
-        WriteError: a full disk, or no right to write.
+        DataError: one of the files exists already; nothing is written.
+        WriteError: a full disk, or no permission to write.
     """
     counts = {"train": patches, "valid": max(patches // 5, FEWEST), "test": max(patches // 4, FEWEST)}
     stems = {split: f"camelyonpatch_level_2_split_{split}" for split in SPLITS}
     for stem in stems.values():
         for name in (f"{stem}_x.h5", f"{stem}_y.h5", f"{stem}_meta.csv"):
             if (out / name).exists():
-                raise DataError(f"{out / name}: exists already; choose another folder or remove it")
+                raise DataError(f"{out / name}: exists already; choose another folder, or remove the file")
     for split, count in counts.items():
         labels = np.empty(count, np.uint8)
         blocks = _blocks(split, seed=seed, labels=labels, progress=progress)
@@ -109,7 +110,7 @@ def synth(out: Path, *, patches: int, seed: int, progress: Progress = silent) ->
 
 
 def _blocks(split: str, *, seed: int, labels: np.ndarray, progress: Progress) -> Iterator[np.ndarray]:
-    """The pixels of a split, a few hundred patches at a time; their labels go into ``labels``."""
+    """Yield the pixels of a split, a few hundred patches at a time, and store their labels in ``labels``."""
     count = len(labels)
     for start in range(0, count, BLOCK):
         stop = min(start + BLOCK, count)
@@ -150,7 +151,7 @@ def _stain(vector: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _tissue(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Densities of nuclei and of eosin, float32 (96, 96), and the tumour mask, bool (96, 96)."""
+    """Return the densities of nuclei and of eosin, float32 (96, 96), and the tumour mask, bool (96, 96)."""
     kind = random.random()
     nuclei = np.zeros((_CANVAS, _CANVAS), np.float32)
     tumour = np.zeros((_CANVAS, _CANVAS), bool)
@@ -164,7 +165,7 @@ def _tissue(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
         return _cropped(nuclei, tissue, tumour)
     loose = random.uniform(0, _CANVAS, (int(random.uniform(5, 60)), 2))
     _scatter(random, nuclei, "lymphocyte", loose, (0.6, 1.2))
-    for _ in range(random.integers(0, 3)):  # crowds of lymphocytes, as dark and as dense as tumour
+    for _ in range(random.integers(0, 3)):  # nests of lymphocytes, as dark and as dense as tumour
         centre, spread = _CANVAS / 2 + random.uniform(-18, 18, 2), random.uniform(5, 26)
         _nest(random, nuclei, tumour, "lymphocyte", centre=centre, spread=spread)
     if random.random() < 0.4:  # histiocytes: as large as tumour cells, but smooth, pale and oval
@@ -173,9 +174,9 @@ def _tissue(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
     centre, spread = _CANVAS / 2 + random.uniform(-13, 13, 2), random.uniform(6, 26)
     if kind < 0.61:
         _nest(random, nuclei, tumour, "tumour", centre=centre, spread=spread)
-    else:  # what stands in its place is as large, as dark and as dense
+    else:  # a nest of lymphocytes instead, as large, dark and dense
         _nest(random, nuclei, tumour, "lymphocyte", centre=centre, spread=spread)
-    if kind > 0.80:  # hard negative: a nest that stays outside the centre square
+    if kind > 0.80:  # hard negative: a tumour nest outside the centre square
         angle = random.uniform(0, 2 * np.pi)
         centre = _CANVAS / 2 + 44 * np.array([np.sin(angle), np.cos(angle)])
         _nest(random, nuclei, tumour, "tumour", centre=centre, spread=random.uniform(6, 20), keep_out=True)
@@ -192,7 +193,7 @@ def _nest(
     spread: float,
     keep_out: bool = False,
 ) -> None:
-    """Cells of one kind crowded around a centre; tumour is marked, and with ``keep_out`` spares the centre square."""
+    """Draw cells of one kind around a centre and mark tumour cells; with ``keep_out`` none is in the centre square."""
     count = max(2, int(spread**2 / _CELLS[cell].crowding))
     at = centre + random.normal(0, spread / 2, (count, 2))
     if keep_out:
@@ -207,14 +208,14 @@ def _nest(
 def _scatter(
     random: np.random.Generator, nuclei: np.ndarray, cell: str, at: np.ndarray, depth: tuple[float, float]
 ) -> None:
-    """Nuclei of one kind at the places ``at`` (n, 2), each of its own depth of stain."""
+    """Draw nuclei of one kind at ``at`` (n, 2), each with a random depth of stain."""
     depths = random.uniform(*depth, len(at)).astype(np.float32)
-    for (place, inside), deep in zip(_stamps(random, cell, at), depths, strict=True):
-        np.maximum(nuclei[place], inside * deep, out=nuclei[place])
+    for (place, inside), depth_of_one in zip(_stamps(random, cell, at), depths, strict=True):
+        np.maximum(nuclei[place], inside * depth_of_one, out=nuclei[place])
 
 
 def _stamps(random: np.random.Generator, cell: str, at: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
-    """A random nucleus of the kind for each place: where on the canvas, and its stain, cut at the canvas's edge."""
+    """Yield a random nucleus of the kind per position: its place on the canvas and its stain, cropped to the canvas."""
     bank = _bank(cell)
     chosen = random.integers(0, len(bank), len(at))
     corners = np.clip(np.rint(at).astype(int), 0, _CANVAS - 1) - _REACH
@@ -227,7 +228,7 @@ def _stamps(random: np.random.Generator, cell: str, at: np.ndarray) -> Iterator[
 
 @cache
 def _bank(cell: str) -> np.ndarray:
-    """400 nuclei of a kind, float32 (400, stamp, stamp): ovals with wavy outlines; tumour with coarse chromatin."""
+    """Return 400 nuclei of a kind, float32 (400, stamp, stamp): ovals with wavy outlines and grainy chromatin."""
     kind = _CELLS[cell]
     random = _random("bank", cell)
     y, x = np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1]
@@ -246,7 +247,7 @@ def _bank(cell: str) -> np.ndarray:
 
 
 def _noise(random: np.random.Generator, scale: int) -> np.ndarray:
-    """Smooth noise of unit spread, float32 (canvas, canvas), with grains of about ``scale`` pixels."""
+    """Return smooth noise of unit standard deviation, float32 (canvas, canvas), with grains of about ``scale`` px."""
     top, left = random.integers(0, _FIELD - _CANVAS, 2)
     window = _noise_field(scale)[top : top + _CANVAS, left : left + _CANVAS]
     return window.T if random.random() < 0.5 else window

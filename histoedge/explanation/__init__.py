@@ -1,6 +1,6 @@
-"""Where the model looked, and whether it looked where the label speaks of: the centre 32 x 32 px.
+"""Explanation of single predictions: heat maps, and the share of the evidence in the centre 32 x 32 px.
 
-A model is asked through functions alone, so that exported files need no TensorFlow here.
+Models are called through functions only, so explaining an exported file does not import TensorFlow.
 """
 
 from histoedge.explanation.attribution import (
@@ -9,11 +9,12 @@ from histoedge.explanation.attribution import (
     Model,
     centre_share,
     evidence,
+    evidence_of_split,
     exported,
     from_weights,
     images,
     most_confident,
-    of_split,
+    open_model,
 )
 
 __all__ = [
@@ -22,9 +23,10 @@ __all__ = [
     "Model",
     "centre_share",
     "evidence",
+    "evidence_of_split",
     "exported",
     "from_weights",
     "images",
     "most_confident",
-    "of_split",
+    "open_model",
 ]

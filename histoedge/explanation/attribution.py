@@ -1,12 +1,13 @@
-"""Where the model looked, and whether it looked where the label speaks of: the centre 32 x 32 px.
+"""Attribution maps of one model: occlusion, Grad-CAM if its weights are available, and their share in the centre.
 
-A model is asked through functions alone, so that exported files need no TensorFlow here.
+The label of a patch applies to its centre 32 x 32 px. The share of the positive evidence in that square measures
+whether the model looks there.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from histoedge.edge.patches import LABEL_PX, PATCH_PX
 from histoedge.explanation import occlusion
 from histoedge.progress import Progress, silent
 
-UNIFORM_SHARE = (LABEL_PX / PATCH_PX) ** 2  # 1/9: what a map that knows nothing has in the centre
-SAMPLE_PATCHES = 256  # the mean of a class is then known to about 0.02
+WEIGHTS_SUFFIX = ".weights.h5"
+WEIGHTS_THRESHOLD = 0.5  # the threshold that export writes into every manifest
+UNIFORM_SHARE = (LABEL_PX / PATCH_PX) ** 2  # 1/9: the share in the centre of a constant map
+SAMPLE_PATCHES = 256  # the standard error of a class mean is then about 0.02
 SAMPLE_SEED = 0
 SHEET_PATCHES = 8  # of each kind
 CHUNK_PATCHES = 64
@@ -30,8 +33,9 @@ Maps = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients:
-    """A map that needs the network itself. ``maps`` gives float (N, 96, 96) of uint8 (N, 96, 96, 3) patches;
-    ``uniform_share`` is the centre's share of an even map, which need not reach the border.
+    """A method that needs the network itself: ``maps`` returns float (N, 96, 96) of uint8 (N, 96, 96, 3) patches.
+
+    ``uniform_share`` is the centre's share of a constant map, which need not reach the border.
     """
 
     name: str
@@ -41,27 +45,57 @@ class Gradients:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What is explained: ``predict`` gives logits float32 (N, 1, 1, 1) of uint8 (N, 96, 96, 3) patches,
-    ``probability`` the probabilities of logits; the verdict is positive at ``threshold`` or above.
+    """The model to explain.
+
+    ``predict`` returns logits float32 (N, 1, 1, 1) of uint8 (N, 96, 96, 3) patches. Probabilities are those of the
+    logits at ``temperature``; a patch is positive at ``threshold`` or above.
     """
 
     name: str
     predict: Maps
-    probability: Maps
+    temperature: float
     threshold: float
     gradients: Gradients | None = None
 
+    def probability(self, logits: np.ndarray) -> np.ndarray:
+        """Return the calibrated probabilities of logits, float64, as ``Manifest.probability``."""
+        return manifests.probability(logits, self.temperature)
+
     @property
     def uniform_shares(self) -> dict[str, float]:
-        """The centre's share of an even map, by method: what a share is to be compared with."""
+        """The centre's share of a constant map by method: the value to compare a share with."""
         others = {} if self.gradients is None else {self.gradients.name: self.gradients.uniform_share}
         return {"occlusion": UNIFORM_SHARE, **others}
 
 
+class GradientNetwork(Protocol):
+    """A network opened from a weights file, see ``lab.gradcam.GradCam``; ``temperature`` is the one export writes."""
+
+    @property
+    def temperature(self) -> float:
+        """The temperature fitted on valid."""
+        ...
+
+    @property
+    def uniform_share(self) -> float:
+        """See ``Gradients``."""
+        ...
+
+    def predict(self, patches: np.ndarray) -> np.ndarray:
+        """See ``Model``."""
+        ...
+
+    def maps(self, patches: np.ndarray) -> np.ndarray:
+        """See ``Gradients``."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """One patch, uint8 (96, 96, 3), explained: by method its map, float (96, 96), its share (see ``centre_share``,
-    None for nan) and the share of an even map.
+    """One explained patch, uint8 (96, 96, 3).
+
+    By method: its map, float (96, 96), its share in the centre (see ``centre_share``; None for nan) and the share of a
+    constant map.
     """
 
     id: str
@@ -74,7 +108,7 @@ class Explanation:
     uniform_shares: Mapping[str, float]
 
     def as_json(self) -> dict[str, Any]:
-        """The numbers, one row of a table."""
+        """Return the numbers, one row of a table."""
         shares = {f"{method}_share": share for method, share in self.shares.items()}
         verdict = "tumour" if self.positive else "normal"
         return {"id": self.id, "verdict": verdict, "logit": self.logit, "probability": self.probability, **shares}
@@ -84,8 +118,8 @@ class Explanation:
 class Evidence:
     """The mean centre share of some patches by one method, with its normal 95 % interval.
 
-    ``n_patches`` have a share, ``n_without`` none because nothing in them held the logit up. ``uniform_share`` is
-    what an even map would have. None where there are too few patches to tell.
+    ``n_patches`` have a share; ``n_without`` have none, because no region of them raises the logit. ``uniform_share``
+    is the share of a constant map. ``share`` and its bounds are None with too few patches.
     """
 
     patches: str
@@ -98,33 +132,136 @@ class Evidence:
     uniform_share: float
 
 
-def exported(path: Path, *, runtime: str | None = None) -> Model:
-    """The exported file at ``path``, answered by the runtime of that name or the first installed.
+def open_model(path: Path, *, runtime: str | None, open_weights: Callable[[Path], GradientNetwork]) -> Model:
+    """Open an exported file, or a run's weights file with ``open_weights``.
 
     Raises:
-        ModelError, RuntimeUnavailable: as ``edge.load``.
+        ConfigError: a runtime for a weights file.
+        ModelError, RuntimeUnavailable: the file cannot be opened.
+    """
+    if not path.name.endswith(WEIGHTS_SUFFIX):
+        return exported(path, runtime=runtime)
+    if runtime is not None:
+        raise ConfigError(f"--runtime {runtime}: {path.name} contains weights, which Keras runs; omit --runtime")
+    return from_weights(path, open_weights(path))
+
+
+def exported(path: Path, *, runtime: str | None = None) -> Model:
+    """Open an exported file on the runtime of that name, or the first installed.
+
+    Raises:
+        ModelError, RuntimeUnavailable: see ``edge.load``.
     """
     manifest = manifests.read(path)
-    runner = edge.load(path, runtime=runtime)
-    return Model(name=path.name, predict=runner.predict, probability=manifest.probability, threshold=manifest.threshold)
+    return Model(
+        name=path.name,
+        predict=edge.load(path, runtime=runtime).predict,
+        temperature=manifest.temperature,
+        threshold=manifest.threshold,
+    )
 
 
-def from_weights(path: Path, *, predict: Maps, gradients: Gradients) -> Model:
-    """The network of a run's weights file, read as its exported files are: temperature 1, threshold 0.5."""
+def from_weights(path: Path, network: GradientNetwork) -> Model:
+    """Return the model of a run's weights file, with the temperature and the threshold of its exported files."""
+    return Model(
+        name=path.name,
+        predict=network.predict,
+        temperature=network.temperature,
+        threshold=WEIGHTS_THRESHOLD,
+        gradients=Gradients(name="gradcam", maps=network.maps, uniform_share=network.uniform_share),
+    )
 
-    def probability(logits: np.ndarray) -> np.ndarray:
-        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64))))
 
-    return Model(name=path.name, predict=predict, probability=probability, threshold=0.5, gradients=gradients)
+def images(model: Model, paths: Sequence[Path], *, progress: Progress = silent) -> Iterator[Explanation]:
+    """Explain each image, in the order of ``paths``, one in memory at a time.
+
+    Raises:
+        ConfigError: two images of the same name, whose pictures would overwrite each other; raised before any work.
+        DataError: an image that is not a 96 x 96 RGB patch; the message names it.
+    """
+    by_id: dict[str, Path] = {}
+    for path in paths:
+        if by_id.setdefault(path.stem, path) != path:
+            raise ConfigError(f"{path} and {by_id[path.stem]} have the same id; explain them in separate commands")
+    for number, path in enumerate(paths, start=1):
+        yield _explain_patch(model, path.stem, image.read_patch(path))
+        progress("explain", number, len(paths))
+
+
+def _explain_patch(model: Model, id_: str, patch: np.ndarray) -> Explanation:
+    logits = model.predict(patch[None]).reshape(-1)
+    probability = float(model.probability(logits)[0])
+    drops = occlusion.drops(model.predict, patch[None], stride_px=occlusion.STRIDE_PX)
+    maps, shares = {"occlusion": occlusion.spread(drops[0])}, {"occlusion": centre_share(occlusion.tiles(drops))}
+    if model.gradients is not None:
+        gradient_maps = model.gradients.maps(patch[None])
+        maps[model.gradients.name], shares[model.gradients.name] = gradient_maps[0], centre_share(gradient_maps)
+    return Explanation(
+        id=id_,
+        patch=patch,
+        logit=float(logits[0]),
+        probability=probability,
+        positive=probability >= model.threshold,
+        maps=maps,
+        shares={method: None if np.isnan(share[0]) else float(share[0]) for method, share in shares.items()},
+        uniform_shares=model.uniform_shares,
+    )
+
+
+def evidence_of_images(model: Model, rows: Sequence[Mapping[str, Any]]) -> list[Evidence]:
+    """Return the evidence over rows of ``Explanation.as_json``."""
+    shares = {method: [row[f"{method}_share"] for row in rows] for method in model.uniform_shares}
+    return evidence("images", {method: np.array(values, np.float64) for method, values in shares.items()}, model)
+
+
+def evidence_of_split(model: Model, split: Split, *, progress: Progress = silent) -> list[Evidence]:
+    """Return the evidence over at most 256 patches of a split, drawn with seed 0: tumour first, then normal."""
+    chosen = np.sort(np.random.default_rng(SAMPLE_SEED).permutation(len(split.labels))[:SAMPLE_PATCHES])
+    parts: dict[str, list[np.ndarray]] = {method: [] for method in model.uniform_shares}
+    for start in range(0, len(chosen), CHUNK_PATCHES):
+        patches = split.patches[chosen[start : start + CHUNK_PATCHES]]
+        parts["occlusion"].append(centre_share(occlusion.drops(model.predict, patches)))
+        if model.gradients is not None:
+            parts[model.gradients.name].append(centre_share(model.gradients.maps(patches)))
+        progress("evidence", start + len(patches), len(chosen))
+    labels = split.labels[chosen]
+    shares = {method: np.concatenate(chunks) for method, chunks in parts.items()}
+    return [
+        row
+        for name, label in (("tumour", 1), ("normal", 0))
+        for row in evidence(name, {method: values[labels == label] for method, values in shares.items()}, model)
+    ]
+
+
+def evidence(name: str, shares: Mapping[str, np.ndarray], model: Model) -> list[Evidence]:
+    """Return one row per method of ``shares``, float (N,), nan for a patch without a share."""
+    rows = []
+    for method, uniform in model.uniform_shares.items():
+        values = shares[method][~np.isnan(shares[method])]
+        mean = float(values.mean()) if len(values) else None
+        half = NORMAL_95 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else None
+        rows.append(
+            Evidence(
+                patches=name,
+                method=method,
+                n_patches=len(values),
+                n_without=len(shares[method]) - len(values),
+                share=mean,
+                share_lo=None if mean is None or half is None else mean - half,
+                share_hi=None if mean is None or half is None else mean + half,
+                uniform_share=uniform,
+            )
+        )
+    return rows
 
 
 def centre_share(maps: np.ndarray) -> np.ndarray:
-    """The share of the positive evidence that lies in the centre 32 x 32 px.
+    """Return the share of the positive evidence in the centre 32 x 32 px.
 
-    With m+ = max(m, 0) it is the sum of m+ over the middle third of the rows and columns, divided by the sum of m+
-    over the whole map. Negative values (squares whose cover raises the logit: evidence against tumour) count nowhere.
-    On occlusion ``tiles`` and on Grad-CAM maps no value belongs to the centre in part, so a model that sees the
-    centre alone has an occlusion share of exactly 1 and an even map one of exactly 1/9.
+    With m+ = max(m, 0), the share is the sum of m+ over the middle third of the rows and columns, divided by the sum of
+    m+ over the whole map. Negative values (covering the square raises the logit: evidence against tumour) are ignored.
+    In occlusion ``tiles`` and Grad-CAM maps no value belongs to the centre only in part. A model that sees only the
+    centre has an occlusion share of exactly 1; a constant map has exactly 1/9.
 
     Args:
         maps: float (N, side, side) covering the 96 x 96 px evenly, side a multiple of 3.
@@ -141,91 +278,8 @@ def centre_share(maps: np.ndarray) -> np.ndarray:
     return shares
 
 
-def images(model: Model, paths: Sequence[Path], *, progress: Progress = silent) -> Iterator[Explanation]:
-    """The explanation of each image, in the order of ``paths``, one in memory at a time.
-
-    Raises:
-        ConfigError: two images of one name, before any work: their pictures would have one name too.
-        DataError: an image that is not a 96 x 96 RGB patch; the message names it.
-    """
-    by_id: dict[str, Path] = {}
-    for path in paths:
-        if by_id.setdefault(path.stem, path) != path:
-            raise ConfigError(f"{path} and {by_id[path.stem]} have one id; explain them one after the other")
-    for number, path in enumerate(paths, start=1):
-        yield _explained(model, path.stem, image.read_patch(path))
-        progress("explain", number, len(paths))
-
-
-def _explained(model: Model, id_: str, patch: np.ndarray) -> Explanation:
-    logits = model.predict(patch[None]).reshape(-1)
-    probability = float(model.probability(logits)[0])
-    fine = occlusion.drops(model.predict, patch[None], stride_px=occlusion.STRIDE_PX)
-    maps, shares = {"occlusion": occlusion.spread(fine[0])}, {"occlusion": centre_share(occlusion.tiles(fine))}
-    if model.gradients is not None:
-        mass = model.gradients.maps(patch[None])
-        maps[model.gradients.name], shares[model.gradients.name] = mass[0], centre_share(mass)
-    return Explanation(
-        id=id_,
-        patch=patch,
-        logit=float(logits[0]),
-        probability=probability,
-        positive=probability >= model.threshold,
-        maps=maps,
-        shares={method: None if np.isnan(share[0]) else float(share[0]) for method, share in shares.items()},
-        uniform_shares=model.uniform_shares,
-    )
-
-
-def evidence(name: str, shares: Mapping[str, np.ndarray], model: Model) -> list[Evidence]:
-    """A row per method over shares, float (N,), nan where a patch has none."""
-    rows = []
-    for method, uniform in model.uniform_shares.items():
-        known = shares[method][~np.isnan(shares[method])]
-        mean = float(known.mean()) if len(known) else None
-        half = NORMAL_95 * float(known.std(ddof=1)) / len(known) ** 0.5 if len(known) > 1 else None
-        rows.append(
-            Evidence(
-                patches=name,
-                method=method,
-                n_patches=len(known),
-                n_without=len(shares[method]) - len(known),
-                share=mean,
-                share_lo=None if mean is None or half is None else mean - half,
-                share_hi=None if mean is None or half is None else mean + half,
-                uniform_share=uniform,
-            )
-        )
-    return rows
-
-
-def of_images(model: Model, explained: Sequence[Mapping[str, Any]]) -> list[Evidence]:
-    """The evidence over rows of ``Explanation.as_json``."""
-    shares = {method: [row[f"{method}_share"] for row in explained] for method in model.uniform_shares}
-    return evidence("images", {method: np.array(found, np.float64) for method, found in shares.items()}, model)
-
-
-def of_split(model: Model, split: Split, *, progress: Progress = silent) -> list[Evidence]:
-    """The evidence over at most 256 patches of a split, drawn with seed 0, tumour and normal ones apart."""
-    chosen = np.sort(np.random.default_rng(SAMPLE_SEED).permutation(len(split.labels))[:SAMPLE_PATCHES])
-    shares: dict[str, list[np.ndarray]] = {method: [] for method in model.uniform_shares}
-    for start in range(0, len(chosen), CHUNK_PATCHES):
-        patches = split.patches[chosen[start : start + CHUNK_PATCHES]]
-        shares["occlusion"].append(centre_share(occlusion.drops(model.predict, patches)))
-        if model.gradients is not None:
-            shares[model.gradients.name].append(centre_share(model.gradients.maps(patches)))
-        progress("evidence", start + len(patches), len(chosen))
-    labels = split.labels[chosen]
-    every = {method: np.concatenate(parts) for method, parts in shares.items()}
-    return [
-        row
-        for name, label in (("tumour", 1), ("normal", 0))
-        for row in evidence(name, {method: found[labels == label] for method, found in every.items()}, model)
-    ]
-
-
 def probabilities(model: Model, split: Split, *, progress: Progress = silent) -> np.ndarray:
-    """The model's probabilities, float64 (N,), of a whole split, read a chunk at a time."""
+    """Return the model's probabilities of a whole split, float64 (N,); one chunk of patches is in memory at a time."""
     parts = []
     for start in range(0, len(split.labels), CHUNK_PATCHES):
         patches = split.patches[start : start + CHUNK_PATCHES]
@@ -234,23 +288,23 @@ def probabilities(model: Model, split: Split, *, progress: Progress = silent) ->
     return np.concatenate(parts)
 
 
-def most_confident(labels: np.ndarray, found: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
-    """The patches that the model is surest of, right and wrong.
+def most_confident(labels: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
+    """Return the most confident true and false positives and negatives.
 
     Args:
         labels: 0 and 1, (N,).
-        found: probabilities (N,).
+        probability: of tumour, (N,).
         threshold: positive at this probability or above.
 
     Returns:
-        Indices, at most 8 of each kind, the surest first; patches of one probability in their own order.
+        Indices, at most 8 of each kind, the most confident first; ties in index order.
     """
-    positive = found >= threshold
+    positive = probability >= threshold
     kinds = {
         "true positive": (labels == 1) & positive,
         "false negative": (labels == 1) & ~positive,
         "false positive": (labels == 0) & positive,
         "true negative": (labels == 0) & ~positive,
     }
-    order = np.argsort(np.where(positive, -found, found), kind="stable")
+    order = np.argsort(np.where(positive, -probability, probability), kind="stable")
     return {kind: order[members[order]][:SHEET_PATCHES] for kind, members in kinds.items()}

@@ -1,4 +1,4 @@
-"""Explanations as pictures: a patch beside its heat maps, and a contact sheet of a split."""
+"""Pictures of explanations: a patch with its heat maps, and a contact sheet of a split."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,42 +13,42 @@ from histoedge.edge.patches import LABEL_PX, PATCH_PX
 from histoedge.explanation.attribution import SHEET_PATCHES, Explanation
 
 DPI = 110
-CORNER = (PATCH_PX - LABEL_PX) / 2 - 0.5  # imshow puts the middle of a pixel at its number
+CORNER = (PATCH_PX - LABEL_PX) / 2 - 0.5  # imshow centres a pixel at its index
 GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-HEAT = 0.6  # opacity: nuclei stay visible underneath
-# method: colours, lower end as a multiple of the largest value, title, what the scale tells
+HEAT = 0.6  # opacity: nuclei stay visible
+# method: colour map, lower end as a multiple of the largest value, title, label of the colour bar
 STYLES: dict[str, tuple[str, int, str, str]] = {
-    "occlusion": ("RdBu_r", -1, "occlusion", "drop of the logit when covered"),
+    "occlusion": ("RdBu_r", -1, "occlusion", "logit drop when covered"),
     "gradcam": ("inferno", 0, "Grad-CAM", "sum of weighted channels"),
 }
 
 
-def explanation(made: Explanation, file: Path, *, model: str) -> None:
-    """Draw one patch, enlarged, and its heat maps over it in grey, to a PNG file; the centre square in each.
+def explanation(explained: Explanation, file: Path, *, model: str) -> None:
+    """Write a PNG file: the patch, then each heat map over the patch in grey, the centre square outlined in each.
 
-    Occlusion is red where covering lowers the logit (evidence for tumour) and blue where it raises it.
+    Occlusion is red if covering lowers the logit (evidence for tumour) and blue if it raises the logit.
 
     Raises:
         WriteError: the picture cannot be written.
     """
-    figure = Figure(figsize=(4.6 * (1 + len(made.maps)), 5.0), layout="constrained")
-    verdict = "tumour" if made.positive else "normal"
-    title = f"{made.id}\nlogit {made.logit:.2f}, probability {made.probability:.3f}: {verdict} ({model})"
+    figure = Figure(figsize=(4.6 * (1 + len(explained.maps)), 5.0), layout="constrained")
+    verdict = "tumour" if explained.positive else "normal"
+    title = f"{explained.id}\nlogit {explained.logit:.2f}, probability {explained.probability:.3f}: {verdict} ({model})"
     figure.suptitle(title, fontsize=11, parse_math=False)
-    first, *others = figure.subplots(1, 1 + len(made.maps))
-    _patch(first, made.patch)
-    first.set_title("the label speaks of the square", fontsize=10)
-    for axes, (method, heat) in zip(others, made.maps.items(), strict=True):
-        colours, lower, name, scale = STYLES[method]
-        largest = float(np.abs(heat).max()) or 1.0  # a map of zeros needs a scale too
-        _patch(axes, made.patch @ GREY)
-        drawn = axes.imshow(heat, cmap=colours, vmin=lower * largest, vmax=largest, alpha=HEAT)
-        figure.colorbar(drawn, ax=axes, shrink=0.75, label=scale)
-        share = made.shares[method]
-        held = "no evidence for tumour"
+    first, *others = figure.subplots(1, 1 + len(explained.maps))
+    _patch(first, explained.patch)
+    first.set_title("the label applies to the square", fontsize=10)
+    for axes, (method, heat) in zip(others, explained.maps.items(), strict=True):
+        colours, lower, name, bar_label = STYLES[method]
+        largest = float(np.abs(heat).max()) or 1.0  # a map of zeros needs a colour scale too
+        _patch(axes, explained.patch @ GREY)
+        heat_image = axes.imshow(heat, cmap=colours, vmin=lower * largest, vmax=largest, alpha=HEAT)
+        figure.colorbar(heat_image, ax=axes, shrink=0.75, label=bar_label)
+        share = explained.shares[method]
+        evidence = "no evidence for tumour"
         if share is not None:
-            held = f"{share:.0%} in the square (an even map: {made.uniform_shares[method]:.0%})"
-        axes.set_title(f"{name}: {held}", fontsize=10)
+            evidence = f"{share:.0%} in the square (constant map: {explained.uniform_shares[method]:.0%})"
+        axes.set_title(f"{name}: {evidence}", fontsize=10)
     with files.replacing(file) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
 
@@ -56,14 +56,14 @@ def explanation(made: Explanation, file: Path, *, model: str) -> None:
 def contact_sheet(
     split: Split, kinds: Mapping[str, np.ndarray], probabilities: np.ndarray, file: Path, *, model: str
 ) -> None:
-    """Draw a row of patches for each kind to a PNG file: the centre square, and the probability below each.
+    """Write a PNG file with one row of patches per kind, the centre square outlined, the probability below each patch.
 
     Args:
-        split: where the patches come from.
-        kinds: indices into it by kind, at most 8 each, as of ``most_confident``.
-        probabilities: (N,) of the whole split.
-        file: where the picture goes, replaced whole.
-        model: the name in the title.
+        split: the split of the patches.
+        kinds: indices into the split by kind, at most 8 each, see ``most_confident``.
+        probabilities: of the whole split, (N,).
+        file: the picture to write.
+        model: the model name in the title.
 
     Raises:
         WriteError: the picture cannot be written.

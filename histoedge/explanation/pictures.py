@@ -1,4 +1,4 @@
-"""Explanations drawn: a picture of each image, a contact sheet of a split, and the evidence of both."""
+"""Explanations as files: a picture of each image, a contact sheet of a split, and the evidence of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,42 +13,46 @@ from histoedge.progress import Progress, silent
 
 @dataclass(frozen=True, kw_only=True)
 class Explained:
-    """What was found and drawn: ``images`` are rows of ``Explanation.as_json`` with the path of their ``picture``."""
+    """The result of ``explain``: ``images`` are rows of ``Explanation.as_json`` with the path of their ``picture``.
+
+    ``temperature`` is the one of all probabilities in the rows and pictures.
+    """
 
     images: tuple[dict[str, Any], ...]
     evidence: tuple[Evidence, ...]
     contact_sheet: Path | None
+    temperature: float
 
 
 def explain(
     model: Model, paths: Sequence[Path], split: Split | None, out: Path, *, progress: Progress = silent
 ) -> Explained:
-    """Explain and draw each image, and of a split a contact sheet of the patches that the model is surest of.
+    """Explain and draw each image; of a split, draw a contact sheet of the most confident patches.
 
     Args:
-        model: see ``exported`` and ``from_weights``.
+        model: see ``open_model``.
         paths: images, each a 96 x 96 RGB patch.
-        split: the valid split, never test: what is learnt here may change what is trained next.
+        split: the valid split, never test, because the results may influence the next training.
         out: folder of the pictures, ``<id>.explained.png`` and ``contact_sheet.png``.
-        progress: called as each image and chunk of patches is done.
+        progress: called after each image and each chunk of patches.
 
     Raises:
-        ConfigError, DataError: as ``images``.
+        ConfigError, DataError: see ``images``.
         WriteError: ``out`` cannot be written.
     """
     rows: list[dict[str, Any]] = []
-    found: list[Evidence] = []
+    evidence: list[Evidence] = []
     sheet = None
-    for made in attribution.images(model, paths, progress=progress):
-        picture = out / f"{made.id}.explained.png"  # never the name of an image that is explained
-        draw.explanation(made, picture, model=model.name)
-        rows.append({**made.as_json(), "picture": str(picture)})
+    for explained in attribution.images(model, paths, progress=progress):
+        picture = out / f"{explained.id}.explained.png"  # the name differs from that of any explained image
+        draw.explanation(explained, picture, model=model.name)
+        rows.append({**explained.as_json(), "picture": str(picture)})
     if rows:
-        found += attribution.of_images(model, rows)
+        evidence += attribution.evidence_of_images(model, rows)
     if split is not None:
-        answers = attribution.probabilities(model, split, progress=progress)
-        kinds = attribution.most_confident(split.labels, answers, model.threshold)
+        probabilities = attribution.probabilities(model, split, progress=progress)
+        kinds = attribution.most_confident(split.labels, probabilities, model.threshold)
         sheet = out / "contact_sheet.png"
-        draw.contact_sheet(split, kinds, answers, sheet, model=model.name)
-        found += attribution.of_split(model, split, progress=progress)
-    return Explained(images=tuple(rows), evidence=tuple(found), contact_sheet=sheet)
+        draw.contact_sheet(split, kinds, probabilities, sheet, model=model.name)
+        evidence += attribution.evidence_of_split(model, split, progress=progress)
+    return Explained(images=tuple(rows), evidence=tuple(evidence), contact_sheet=sheet, temperature=model.temperature)

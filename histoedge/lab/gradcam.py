@@ -16,7 +16,8 @@ class GradCam:
 
     It is built as for export and always runs on TensorFlow, independent of ``KERAS_BACKEND``. For an int8 recipe the
     weights are those before rounding. ``layer`` is the last convolution before the head whose output has more than
-    one position (a convolution that replaces a dense layer has only one).
+    one position (a convolution that replaces a dense layer has only one). ``temperature`` is the calibration fitted on
+    valid, which export writes into the manifest.
     """
 
     def __init__(self, weights: Path) -> None:
@@ -41,6 +42,7 @@ class GradCam:
                 "output position"
             )
         self.layer, (rows, side) = list(sides.items())[-1]
+        self.temperature = saved.calibration.temperature
         self._positions = nearest_positions(*architecture.receptive_field(saved.network.rows[:rows]), side)
         self._model = keras.Model(model.input, [model.get_layer(self.layer).output, model.output])
 

@@ -59,6 +59,12 @@ class LayerError:
     logit_rms_if_float: float
 
 
+def errors_and_advice(model: Path, valid: Split | None) -> tuple[tuple[LayerError, ...], str]:
+    """Return ``errors_by_layer`` on patches of valid (never test), or the golden patches, and the ``advice``."""
+    errors = errors_by_layer(model, None if valid is None else sample(valid))
+    return errors, advice(errors)
+
+
 def errors_by_layer(model: Path, patches: np.ndarray | None = None) -> tuple[LayerError, ...]:
     """Return ``errors_in_order`` sorted by ``rms_quanta``, largest first."""
     return tuple(sorted(errors_in_order(model, patches), key=lambda error: -error.rms_quanta))
@@ -326,9 +332,6 @@ _OPENERS: dict[str, tuple[str, Callable[[bytes, Sequence[str]], _Opened]]] = {
     "tflite": ("litert", _open_tflite),
     "onnx": ("onnxruntime", _open_onnx),
 }
-
-
-# ---- the child process of a cell ---------------------------------------------------------------------------------
 
 
 def _answer(request: cell.Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Arrays that are made once and kept for a while, for any number of threads."""
+"""A cache of arrays, shared by any number of threads."""
 
 import threading
 from collections import OrderedDict
@@ -9,39 +9,39 @@ import numpy as np
 
 
 class Cache:
-    """The last arrays of at most ``largest_bytes``: two threads that want the same one wait for a single making."""
+    """The most recently used arrays, at most ``largest_bytes``; threads that want the same array compute it once."""
 
     def __init__(self, largest_bytes: int) -> None:
-        self._left_bytes, self._lock = largest_bytes, threading.Lock()
-        self._held: OrderedDict[Hashable, Future[np.ndarray]] = OrderedDict()
+        self._free_bytes, self._lock = largest_bytes, threading.Lock()
+        self._entries: OrderedDict[Hashable, Future[np.ndarray]] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array of that key: as kept, or made now. What ``make`` raises is raised for all who wait."""
+        """Return the array of the key, from the cache or from ``make``, whose error every waiting thread gets."""
         with self._lock:
-            found = self._held.get(key)
-            if found is not None:
-                self._held.move_to_end(key)
+            cached = self._entries.get(key)
+            if cached is not None:
+                self._entries.move_to_end(key)
             else:
-                mine = self._held[key] = Future()
-        if found is not None:
-            return found.result()
+                entry = self._entries[key] = Future()
+        if cached is not None:
+            return cached.result()
         try:
-            made = make()
+            array = make()
         except BaseException as error:
             with self._lock:
-                del self._held[key]
-            mine.set_exception(error)
+                del self._entries[key]
+            entry.set_exception(error)
             raise
-        mine.set_result(made)
-        self._drop(made.nbytes)
-        return made
+        entry.set_result(array)
+        self._make_room(array.nbytes)
+        return array
 
-    def _drop(self, more_bytes: int) -> None:
-        """The oldest of those that are made give way to a new one."""
+    def _make_room(self, new_bytes: int) -> None:
+        """Drop the oldest finished arrays until the new one fits."""
         with self._lock:
-            self._left_bytes -= more_bytes
-            while self._left_bytes < 0:
-                oldest = next((key for key, future in self._held.items() if future.done()), None)
+            self._free_bytes -= new_bytes
+            while self._free_bytes < 0:
+                oldest = next((key for key, future in self._entries.items() if future.done()), None)
                 if oldest is None:
                     return
-                self._left_bytes += self._held.pop(oldest).result().nbytes
+                self._free_bytes += self._entries.pop(oldest).result().nbytes

@@ -1,4 +1,4 @@
-"""Foci as GeoJSON that QuPath opens (drag the file onto the slide): annotations in pixels of level 0."""
+"""Foci as GeoJSON annotations in pixels of level 0, which QuPath opens (drag the file onto the slide)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,15 +6,18 @@ from uuid import NAMESPACE_OID, uuid5
 
 from histoedge.scanning.foci import Focus
 
-CLASS: dict[str, Any] = {"name": "Tumor", "color": [200, 0, 0]}  # QuPath's own name and colour
+CLASS: dict[str, Any] = {"name": "Tumor", "color": [200, 0, 0]}  # QuPath's standard name and colour
 
 
 def collection(foci: Sequence[Focus]) -> dict[str, Any]:
-    """A FeatureCollection with an annotation for each focus, in their order (RFC 7946, but for the coordinates).
+    """Return a FeatureCollection with one annotation per focus, in order (RFC 7946 except for the coordinates).
 
     Measurements are an object, as QuPath writes them since 0.4.
     """
-    return {"type": "FeatureCollection", "features": [_feature(at, focus) for at, focus in enumerate(foci, start=1)]}
+    return {
+        "type": "FeatureCollection",
+        "features": [_feature(number, focus) for number, focus in enumerate(foci, start=1)],
+    }
 
 
 def _feature(number: int, focus: Focus) -> dict[str, Any]:
@@ -22,7 +25,7 @@ def _feature(number: int, focus: Focus) -> dict[str, Any]:
 
     return {
         "type": "Feature",
-        "id": str(uuid5(NAMESPACE_OID, focus.outline.wkb_hex)),  # the same focus has the same name in every scan
+        "id": str(uuid5(NAMESPACE_OID, focus.outline.wkb_hex)),  # the same focus has the same id in every scan
         "geometry": mapping(focus.outline),
         "properties": {
             "objectType": "annotation",

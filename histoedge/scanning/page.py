@@ -1,4 +1,4 @@
-"""The page of one scanned slide: one file that opens offline, the map over the slide, its figures and top fields."""
+"""The HTML page of a scanned slide, one file that opens offline: figures, the map over the slide, top fields, foci."""
 
 import base64
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from histoedge.scanning.foci import Focus
 from histoedge.scanning.slidemap import SlideMap
 from histoedge.scanning.summary import sentence
 
-FOCI = 30  # of the table, the largest
-OUTLINED = 400  # foci with an outline in the picture: more would make the page large
+FOCI = 30  # rows of the table: the largest foci
+OUTLINED = 400  # foci with an outline in the picture; more would make the page large
 
 
 @dataclass(frozen=True)
 class Field:
-    """A top field: its pixels, uint8 (h, w, 3), with the verdict's square in the middle; its place in level 0."""
+    """A top field: its pixels, uint8 (h, w, 3), with its square in the middle, and the square's corner in level 0."""
 
     pixels: np.ndarray
     x: float
@@ -28,17 +28,22 @@ class Field:
 
 
 def page(
-    found: SlideMap, foci: Sequence[Focus], summary: dict[str, Any], *, fields: Sequence[Field], files: Sequence[str]
+    slide_map: SlideMap,
+    foci: Sequence[Focus],
+    summary: dict[str, Any],
+    *,
+    fields: Sequence[Field],
+    files: Sequence[str],
 ) -> str:
-    """The page; ``files`` are the names of what else the scan wrote beside it."""
-    picture, _ = heatmap.shown(found)
-    left, top = found.corner_level0_px(0, 0)
-    rows, columns = found.logits.shape
+    """Return the page; ``files`` are the names of the scan's other files in the same folder."""
+    picture, _ = heatmap.slide_picture(slide_map)
+    left, top = slide_map.corner_level0_px(0, 0)
+    rows, columns = slide_map.logits.shape
     place = {
-        "left": 100 * left / found.width_px,
-        "top": 100 * top / found.height_px,
-        "width": 100 * columns * found.step_level0_px / found.width_px,
-        "height": 100 * rows * found.step_level0_px / found.height_px,
+        "left": 100 * left / slide_map.width_px,
+        "top": 100 * top / slide_map.height_px,
+        "width": 100 * columns * slide_map.step_level0_px / slide_map.width_px,
+        "height": 100 * rows * slide_map.step_level0_px / slide_map.height_px,
     }
     return render(
         "histoedge.scanning",
@@ -48,14 +53,14 @@ def page(
         slide=_data("jpeg", heatmap.jpeg(picture)),
         width=picture.shape[1],
         height=picture.shape[0],
-        colours=_data("png", heatmap.png(heatmap.colours(found))),
+        colours=_data("png", heatmap.png(heatmap.colours(slide_map))),
         scale=heatmap.swatches(),
         place=place,
         outlines=[_path(focus) for focus in foci[:OUTLINED]],
-        fields=[(_data("jpeg", heatmap.jpeg(one.pixels)), one) for one in fields],
+        fields=[(_data("jpeg", heatmap.jpeg(field.pixels)), field) for field in fields],
         foci=foci[:FOCI],
-        left_out=max(0, len(foci) - FOCI),
-        made=_made(summary),
+        omitted=max(0, len(foci) - FOCI),
+        details=_details(summary),
         files=files,
     )
 
@@ -65,23 +70,27 @@ def _data(kind: str, content: bytes) -> str:
 
 
 def _path(focus: Focus) -> str:
-    """The outline as an SVG path in pixels of level 0."""
+    """Return the outline as an SVG path in pixels of level 0."""
     return " ".join(f"M{' L'.join(f'{x:.0f},{y:.0f}' for x, y in ring[:-1])}Z" for ring in heatmap.rings(focus))
 
 
 def _tiles(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Label, figure, detail of what to see first."""
+    """Return label, figure and detail of the tiles at the top of the page."""
     foci, share = summary["foci"], summary["positive_share"]
     largest = summary["largest_focus_mm"]
     fields = summary["top_fields"]
     return [
-        ("Tissue", f"{summary['tissue_mm2']:,.1f} mm²", "squares with a verdict"),
+        ("Tissue", f"{summary['tissue_mm2']:,.1f} mm²", "area of all squares with tissue"),
         (
-            f"Probability {summary['threshold']:.3g} or more",
+            f"At or above probability {summary['threshold']:.3g}",
             f"{summary['positive_mm2']:,.2f} mm²",
             "no tissue" if share is None else f"{share:.1%} of the tissue",
         ),
-        ("Largest focus", "none" if largest is None else f"{largest:.2f} mm", f"{foci:,} in all"),
+        (
+            "Largest focus",
+            "none" if largest is None else f"{largest:.2f} mm",
+            "1 focus in total" if foci == 1 else f"{foci:,} foci in total",
+        ),
         (
             "Highest probability",
             f"{fields[0]['probability']:.3f}" if fields else "none",
@@ -90,17 +99,22 @@ def _tiles(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _made(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """How the map came to be, for the end of the page."""
+def _details(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of the last section: slide, model, map, threshold, run times and versions."""
     slide, model, grid = summary["slide"], summary["model"], summary["map"]
-    stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in summary["seconds"].items())
+    seconds = dict(summary["seconds"])
+    elapsed = seconds.pop("by the clock")
+    stages = ", ".join(f"{stage} {took:.2f} s" for stage, took in seconds.items())
     return [
-        ("Slide", f"{slide['width_px']:,} x {slide['height_px']:,} px of {slide['um_per_px']:.4g} µm"),
-        ("Model", f"{model['network']}, {model['recipe']}.{model['format']}, at {model['um_per_px']:.4g} µm per px"),
-        ("Model's SHA-256", model["sha256"]),
-        ("Seen at", f"{grid['um_per_px']:.4g} µm per px"),
-        ("Map", f"{grid['rows']} x {grid['columns']} squares of {grid['step_um']:.4g} µm"),
-        ("Threshold", f"{summary['threshold']:.6g}, {summary['inputs']['at'] or 'the manifest’s'}"),
-        ("Seconds by stage, over all threads", stages),
+        ("Slide", f"{slide['width_px']:,} x {slide['height_px']:,} px at {slide['um_per_px']:.4g} µm/px"),
+        (
+            "Model",
+            f"{model['network']}, {model['recipe']}.{model['format']}, trained at {model['um_per_px']:.4g} µm/px",
+        ),
+        ("SHA-256 of the model", model["sha256"]),
+        ("Resolution of the scan", f"{grid['um_per_px']:.4g} µm/px"),
+        ("Map", f"{grid['rows']} x {grid['columns']} squares of {grid['step_um']:.4g} µm side"),
+        ("Threshold", f"{summary['threshold']:.6g}, {summary['inputs']['at'] or 'default of the manifest'}"),
+        ("Run time", f"{elapsed:.2f} s elapsed; summed over threads: {stages}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())),
     ]

@@ -1,4 +1,4 @@
-"""A slide seen at one resolution: pixels that do not depend on which window they are read through."""
+"""A slide resampled to one resolution; a pixel has the same value in every window that contains it."""
 
 import math
 from functools import partial
@@ -10,19 +10,37 @@ from histoedge.scanning.cache import Cache
 from histoedge.scanning.slide import WHITE, Slide
 
 TILE_PX = 512
-KEPT_BYTES = 64 << 20  # of tiles: a strip of fields and the row before it
-LARGEST_READ_PX = 2048  # of a level, for one tile
-SAME = 0.02  # a network that was trained with shifts, focus and orientation does not see 2 % of scale
-LARGEST_ENLARGEMENT = 1.3  # a slide that is coarser lacks what the network looks at
+KEPT_BYTES = 64 << 20  # cached tiles: a strip of fields and the row before it
+LARGEST_READ_PX = 2048  # side of the window of a level read for one tile
+SAME_SCALE = 0.02  # a network trained with shifts, blur and rotation is insensitive to 2 % of scale
+LARGEST_ENLARGEMENT = 1.3  # a coarser slide lacks the detail that the network uses
+
+
+def of_model(slide: Slide, um_per_px: float, stated: float | None) -> "Plane":
+    """Return the slide at the model's ``um_per_px``; ``stated`` um/px of level 0 overrides the slide's metadata.
+
+    Raises:
+        DataError: the slide's resolution is unknown, or over 30 % coarser than the model's.
+    """
+    slide_um_per_px = stated or slide.um_per_px
+    if slide_um_per_px is None:
+        raise DataError(f"{slide.path}: no resolution in its metadata; give --um-per-px, the um/px of level 0")
+    if slide_um_per_px > um_per_px * LARGEST_ENLARGEMENT:
+        raise DataError(
+            f"{slide.path}: {slide_um_per_px:.4g} um/px, too coarse: the model was trained at {um_per_px:.4g} um/px; "
+            "scan the slide at a finer resolution, or give --um-per-px if the metadata is wrong"
+        )
+    return Plane(slide, um_per_px=um_per_px, slide_um_per_px=slide_um_per_px)
 
 
 class Plane:
-    """A slide at ``um_per_px``, with its origin; ``scale`` level-0 pixels are one of its own.
+    """A slide at ``um_per_px``, with the same origin; one pixel of the plane is ``scale`` pixels of level 0.
 
-    It reads the coarsest level that is fine enough, and resamples that unless it agrees within 2 %: then pixels are
-    as scanned, and ``um_per_px`` is the level's own. Resampling works on tiles at fixed places, and windows are made
-    of them, so a pixel is the same through every window; the last tiles are kept. Any number of threads may read.
-    ``told`` are the two resolutions it was made with: with them another process sees the same plane.
+    The plane reads the coarsest level that is fine enough and resamples it, unless the resolutions agree within 2 %:
+    then the level's pixels are used unchanged and ``um_per_px`` is the level's resolution. Resampling works on tiles at
+    fixed places from which windows are assembled, so a pixel is the same through every window; the last tiles are
+    cached. Any number of threads may read. Another process builds the same plane from ``resolutions``, the two
+    arguments um_per_px and slide_um_per_px.
     """
 
     def __init__(
@@ -32,12 +50,12 @@ class Plane:
         um_per_px: float,
         slide_um_per_px: float,
         kept_bytes: int = KEPT_BYTES,
-        same: float = SAME,
+        same: float = SAME_SCALE,
     ) -> None:
         self.slide = slide
-        self.told = um_per_px, slide_um_per_px
+        self.resolutions = um_per_px, slide_um_per_px
         self.scale = um_per_px / slide_um_per_px
-        finer = [at for at, (_, _, by) in enumerate(slide.levels) if by <= self.scale * (1 + same)]
+        finer = [level for level, (*_, downsample) in enumerate(slide.levels) if downsample <= self.scale * (1 + same)]
         self.level = finer[-1] if finer else 0
         width, height, downsample = slide.levels[self.level]
         self._ratio = self.scale / downsample
@@ -49,7 +67,11 @@ class Plane:
         self._tiles = Cache(kept_bytes)
 
     def read(self, left: int, top: int, width: int, height: int) -> np.ndarray:
-        """A window, uint8 (height, width, 3); white beyond the slide."""
+        """Return a window, uint8 (height, width, 3); white beyond the slide.
+
+        Raises:
+            DataError: the slide is damaged.
+        """
         window = np.full((height, width, 3), WHITE, np.uint8)
         side = self._tile_px
         for row in range(max(top, 0) // side, -(-min(top + height, self.height) // side)):
@@ -68,8 +90,8 @@ class Plane:
         from PIL import Image
 
         across, down, _ = self.slide.levels[self.level]
-        margin = math.ceil(2 * max(self._ratio, 1)) + 1  # more than the filters reach
-        x0, y0 = (max(0, math.floor(at * self._ratio) - margin) for at in (left, top))
+        margin = math.ceil(2 * max(self._ratio, 1)) + 1  # larger than the reach of the filters
+        x0, y0 = (max(0, math.floor(corner * self._ratio) - margin) for corner in (left, top))
         x1 = min(across, math.ceil((left + width) * self._ratio) + margin)
         y1 = min(down, math.ceil((top + height) * self._ratio) + margin)
         source = Image.fromarray(np.ascontiguousarray(self.slide.read(self.level, x0, y0, x1 - x0, y1 - y0)))
@@ -81,20 +103,3 @@ class Plane:
         )
         method = Image.Resampling.HAMMING if self._ratio > 1 else Image.Resampling.BICUBIC
         return np.asarray(source.resize((width, height), method, box))
-
-
-def of_model(slide: Slide, um_per_px: float, stated: float | None) -> Plane:
-    """The slide as a model of that resolution wants it; ``stated`` micrometres per pixel stand before the file's own.
-
-    Raises:
-        DataError: nobody tells the slide's resolution, or it is over 30 % coarser than the model's.
-    """
-    told = stated or slide.um_per_px
-    if told is None:
-        raise DataError(f"{slide.path}: does not tell its um per px; give --um-per-px, that of its finest level")
-    if told > um_per_px * LARGEST_ENLARGEMENT:
-        raise DataError(
-            f"{slide.path}: {told:.4g} um per px, the model was trained at {um_per_px:.4g}: too coarse to enlarge; "
-            "scan it finer, or give --um-per-px if that figure is wrong"
-        )
-    return Plane(slide, um_per_px=um_per_px, slide_um_per_px=told)

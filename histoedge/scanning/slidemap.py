@@ -1,4 +1,4 @@
-"""The map of a slide: what every output is made from."""
+"""The map of a slide, from which all outputs are derived."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,19 @@ import numpy as np
 from histoedge.edge import Manifest
 
 STEP_PX = 32
-"""Between verdicts, in pixels of the plane: the side of the square, mid-patch, that a patch's label speaks of."""
+"""Side of a square in pixels of the plane: the centre square of a patch, to which its label applies."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlideMap:
-    """Verdicts on a slide.
+    """The logits of a slide, one per square, and the geometry that locates them.
 
-    The slide is seen on a plane of ``um_per_px`` micrometres per pixel, the model's; its origin is the slide's, and one
-    of its pixels is ``scale`` pixels of the slide at full resolution (level 0), across and down. Row i, column j of
-    ``logits``, float32 (rows, columns), speaks of the square of ``STEP_PX`` plane pixels whose corner is at
-    (i + 1, j + 1) x ``STEP_PX``: the middle of the patch whose corner is at (i, j) x ``STEP_PX``. It is NaN where there
-    is no tissue. ``thumbnail``, uint8 (h, w, 3), shows the whole slide, ``thumbnail_scale`` level-0 pixels to one of
-    its own; ``tissue``, bool (rows, columns), says which squares hold tissue.
+    The plane is the slide at ``um_per_px``, the model's resolution, with the slide's origin; one plane pixel is
+    ``scale`` pixels of the slide at full resolution (level 0). Row i, column j of ``logits``, float32 (rows, columns),
+    is the square of ``STEP_PX`` plane pixels whose corner is at (i + 1, j + 1) x ``STEP_PX``: the centre of the patch
+    whose corner is at (i, j) x ``STEP_PX``. It is NaN without tissue. ``tissue``, bool (rows, columns), marks the
+    squares with tissue. ``thumbnail``, uint8 (h, w, 3), shows the whole slide; one of its pixels is
+    ``thumbnail_scale`` pixels of level 0.
     """
 
     slide: str
@@ -36,7 +36,7 @@ class SlideMap:
 
     @property
     def probability(self) -> np.ndarray:
-        """Calibrated probabilities, float32 (rows, columns), NaN where there is no tissue."""
+        """Calibrated probabilities, float32 (rows, columns), NaN without tissue."""
         return self.manifest.probability(self.logits).astype(np.float32)
 
     @property
@@ -50,5 +50,5 @@ class SlideMap:
         return STEP_PX * self.scale
 
     def corner_level0_px(self, row: int, column: int) -> tuple[float, float]:
-        """x and y of a square's upper left corner, in pixels of level 0."""
+        """Return x and y of a square's upper left corner, in pixels of level 0."""
         return (column + 1) * self.step_level0_px, (row + 1) * self.step_level0_px

@@ -1,4 +1,4 @@
-"""What a map says in a few figures."""
+"""The summary of a map: areas, foci and top fields."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,36 +10,36 @@ from histoedge.version import __version__
 FORMAT, KIND = 1, "scan"
 
 
-def of(found: SlideMap, foci: Sequence[Focus], *, threshold: float) -> dict[str, Any]:
-    """Slide, model, areas, foci and top fields; places are in pixels of level 0, of the squares that verdicts speak of.
+def of(slide_map: SlideMap, foci: Sequence[Focus], *, threshold: float) -> dict[str, Any]:
+    """Return slide, model, areas, foci and top fields; positions are those of squares, in pixels of level 0.
 
-    Areas count squares with a verdict: the outermost ring of 32 px of the plane has none.
+    Areas count squares with a probability: the outermost 32 px of the plane have none.
     """
-    manifest = found.manifest
-    square_mm2 = (found.step_um / 1e3) ** 2
-    tissue_mm2 = float(found.tissue.sum()) * square_mm2
+    manifest = slide_map.manifest
+    square_mm2 = (slide_map.step_um / 1e3) ** 2
+    tissue_mm2 = float(slide_map.tissue.sum()) * square_mm2
     positive_mm2 = sum(focus.area_mm2 for focus in foci)
-    rows, columns = found.logits.shape
+    rows, columns = slide_map.logits.shape
     fields = []
-    for row, column in top_fields(found):
-        x, y = found.corner_level0_px(row, column)
-        told = {
+    for row, column in top_fields(slide_map):
+        x, y = slide_map.corner_level0_px(row, column)
+        position = {
             "row": row,
             "column": column,
             "x": round(x, 1),
             "y": round(y, 1),
-            "side": round(found.step_level0_px, 1),
+            "side": round(slide_map.step_level0_px, 1),
         }
-        logit, probability = float(found.logits[row, column]), float(found.probability[row, column])
-        fields.append({**told, "logit": logit, "probability": probability})
+        logit, probability = float(slide_map.logits[row, column]), float(slide_map.probability[row, column])
+        fields.append({**position, "logit": logit, "probability": probability})
     return {
         "format": FORMAT,
         "kind": KIND,
         "slide": {
-            "name": found.slide,
-            "width_px": found.width_px,
-            "height_px": found.height_px,
-            "um_per_px": found.slide_um_per_px,
+            "name": slide_map.slide,
+            "width_px": slide_map.width_px,
+            "height_px": slide_map.height_px,
+            "um_per_px": slide_map.slide_um_per_px,
         },
         "model": {
             "network": manifest.network,
@@ -53,9 +53,9 @@ def of(found: SlideMap, foci: Sequence[Focus], *, threshold: float) -> dict[str,
         "map": {
             "rows": rows,
             "columns": columns,
-            "um_per_px": found.um_per_px,
-            "step_um": found.step_um,
-            "step_level0_px": found.step_level0_px,
+            "um_per_px": slide_map.um_per_px,
+            "step_um": slide_map.step_um,
+            "step_level0_px": slide_map.step_level0_px,
         },
         "threshold": threshold,
         "tissue_mm2": tissue_mm2,
@@ -70,14 +70,14 @@ def of(found: SlideMap, foci: Sequence[Focus], *, threshold: float) -> dict[str,
 
 
 def sentence(summary: dict[str, Any]) -> str:
-    """The summary in plain words."""
+    """Return the summary as one clause without a full stop."""
     if not summary["tissue_mm2"]:
-        return "no tissue found: the map is empty"
-    told = f"{summary['tissue_mm2']:.1f} mm² of tissue"
+        return "no tissue: the map is empty"
+    tissue = f"{summary['tissue_mm2']:.1f} mm² of tissue"
     if not summary["foci"]:
-        return f"{told}, nothing at or above probability {summary['threshold']:.3g}"
+        return f"{tissue}, no square at or above probability {summary['threshold']:.3g}"
     foci = "1 focus" if summary["foci"] == 1 else f"{summary['foci']} foci"
     return (
-        f"{told}, {summary['positive_mm2']:.2f} mm² at or above probability {summary['threshold']:.3g} in {foci}, "
-        f"the largest {summary['largest_focus_mm']:.2f} mm across"
+        f"{tissue}, {summary['positive_mm2']:.2f} mm² at or above probability {summary['threshold']:.3g} in {foci}, "
+        f"largest diameter {summary['largest_focus_mm']:.2f} mm"
     )

@@ -1,4 +1,4 @@
-"""The map as a table with WSInfer's columns (Kaczmarzyk et al. 2024), which QuPath's and other tools read."""
+"""The map as a table with the columns of WSInfer (Kaczmarzyk et al. 2024), which QuPath and other tools read."""
 
 import csv
 from pathlib import Path
@@ -11,16 +11,16 @@ from histoedge.scanning.slidemap import SlideMap
 COLUMNS = ("minx", "miny", "width", "height", "prob_Other", "prob_Tumor")
 
 
-def write_tiles(found: SlideMap, path: Path) -> int:
-    """Write a row for each square with tissue, in whole pixels of level 0; returns the number of rows.
+def write_tiles(slide_map: SlideMap, path: Path) -> int:
+    """Write one row per square with tissue, in whole pixels of level 0; return the number of rows.
 
     Raises:
         WriteError: the file cannot be written.
     """
-    rows, columns = np.nonzero(found.tissue)
-    left, top = (np.rint((at + 1) * found.step_level0_px).astype(int) for at in (columns, rows))
-    right, bottom = (np.rint((at + 2) * found.step_level0_px).astype(int) for at in (columns, rows))
-    probability = found.probability[rows, columns].astype(float)
+    rows, columns = np.nonzero(slide_map.tissue)
+    left, top = (np.rint((place + 1) * slide_map.step_level0_px).astype(int) for place in (columns, rows))
+    right, bottom = (np.rint((place + 2) * slide_map.step_level0_px).astype(int) for place in (columns, rows))
+    probability = slide_map.probability[rows, columns].astype(float)
     with files.replacing(path) as temporary, open(temporary, "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)

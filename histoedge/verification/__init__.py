@@ -1,4 +1,4 @@
-"""Does an exported file answer as it should, on every runtime there is?"""
+"""Verification of exported files: golden patches on every installed runtime, the source network, the twin file."""
 
 from histoedge.verification.verdict import Verdict, is_current, passed_on
 from histoedge.verification.verifier import compare_twins, verify

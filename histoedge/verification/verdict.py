@@ -1,8 +1,7 @@
-"""The verdict on an exported file, as it is kept beside it and read again."""
+"""The verdict on an exported file: its data classes, and the verdict file next to the model."""
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,18 @@ from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
 from histoedge.edge.manifest import Manifest
 
-FORMAT = 2  # of the verdict's JSON; 2 tells operators and the twin
+FORMAT = 2  # of the verdict's JSON; format 2 contains operators and the twin
 
 NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenCheck:
-    """The golden patches on one runtime. ``largest`` is the largest difference in logits to the golden ones.
+    """The golden patches on one runtime; ``largest`` is the largest difference of a logit from its golden value.
 
-    ``operators`` counts the runtime's optimised graph and ``integer_operators`` those of them that run in integers;
-    ``not_integer`` names the others, ``undelegated`` those that ``kernels`` left to the runtime's own.
+    ``operators`` counts the operators of the runtime's optimised graph, ``integer_operators`` those that run in
+    integers; ``not_integer`` names the others. ``undelegated`` names those that ``kernels`` left to the runtime's own
+    kernels.
     """
 
     runtime: str
@@ -37,7 +37,7 @@ class GoldenCheck:
     undelegated: tuple[str, ...]
 
     def operators_line(self) -> str:
-        """One line that tells how many operators run in integers and names the first of those that do not."""
+        """Return one line: how many operators run in integers, and the first of those that do not."""
         line = f"{self.runtime}: {self.integer_operators} of {self.operators} operators in integers"
         for label, names in (("not", self.not_integer), (f"not by {self.kernels}", self.undelegated)):
             if names:
@@ -48,10 +48,10 @@ class GoldenCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceComparison:
-    """The file against the network it came from, on a whole split.
+    """The file against its source network on a whole split.
 
     ``largest`` and ``rms`` are differences in logits; ``flips`` counts decisions that differ at the manifest's
-    threshold; ``d_auc`` is the file's AUC less the reference's, with its paired DeLong 95 % interval.
+    threshold; ``d_auc`` is the file's AUC minus the reference's, with its paired DeLong 95 % interval.
     """
 
     reference: str
@@ -72,7 +72,7 @@ class TwinCheck:
     """An int8 file against the same recipe's file in the other format, on a whole split.
 
     ``largest_quanta`` is the largest difference in logits, in quanta of the output; ``flips`` counts decisions that
-    differ at the manifest's threshold, ``flips_beyond_quantum`` those with a logit further than a quantum from it.
+    differ at the manifest's threshold, ``flips_beyond_quantum`` those with a logit more than one quantum away from it.
     """
 
     model: str
@@ -86,13 +86,13 @@ class TwinCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What ``verify`` found: a golden check per runtime, and where data was given a comparison and a check of the twin.
+    """The result of ``verify``: a golden check per runtime; with data, also a comparison and a check of the twin.
 
-    ``output_quantum`` is None for a file that computes in floats; ``may_saturate`` is the manifest's. ``twin`` is
-    None where there is no twin or no runtime for it. ``outdated`` says so where the run has other weights by now than
-    the file was made from. ``layers`` are the layers' errors (``lab.layers.LayerError``, worst first) with the
-    ``advice`` that follows, where they were asked for. ``not_kept`` says why the verdict could not be kept
-    beside the model; it is no part of the JSON document.
+    ``output_quantum`` is None for a file that computes in floats; ``may_saturate`` is copied from the manifest.
+    ``twin`` is None without a twin or without a runtime for it. ``outdated`` is a message if the run's weights changed
+    after the file was exported. ``layers`` are the errors by layer (``lab.layers.LayerError``, worst first) and
+    ``advice`` the conclusion from them, if requested. ``not_kept`` is the reason why the verdict could not be written
+    next to the model; it is not part of the JSON document.
     """
 
     model: str
@@ -112,79 +112,79 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """At least one runtime answered, none failed, comparison and twin (if any) passed; it is not outdated."""
+        """Whether a runtime ran, none failed, comparison and twin (if any) passed, and the file is not outdated."""
         ran = [check for check in self.golden if check.status != "unavailable"]
         golden = bool(ran) and all(check.status == "ok" for check in ran) and self.outdated is None
         return golden and all(check is None or check.passed for check in (self.comparison, self.twin))
 
-    def with_layers(self, layers: Sequence[Any], advice: str) -> "Verdict":
-        """The verdict with the errors of the layers too, see ``layers``."""
-        return dataclasses.replace(self, layers=tuple(layers), advice=advice)
-
     def as_json(self) -> dict[str, Any]:
-        """The JSON document."""
-        without = {"not_kept"} | ({"layers", "advice"} if self.advice is None else set())
-        told = {name: value for name, value in dataclasses.asdict(self).items() if name not in without}
-        return {"format": FORMAT, "passed": self.passed, **told}
+        """Return the JSON document."""
+        omitted = {"not_kept"} | ({"layers", "advice"} if self.advice is None else set())
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in omitted}
+        return {"format": FORMAT, "passed": self.passed, **fields}
 
 
-def outdated_reason(model: Path, manifest: Manifest) -> str | None:
-    """What to say where the run's weights are not those that the file was made from; None else, and without a run."""
-    run = (model if len(model.parts) > 1 else model.absolute()).parent.parent
-    weights = run / f"{manifest.recipe}.weights.h5"
-    made_from = manifest.parents.get("weights")
-    if made_from is None or not weights.is_file() or files.sha256(weights) == made_from:
-        return None
-    return (
-        f"made from other weights than {weights.name} holds now; "
-        f"to export it again: histoedge export {run} --recipe {manifest.recipe}"
-    )
-
-
-def write_verdict(verdict: Verdict, place: Path) -> str | None:
-    """Write a passing verdict, remove what lies in the place of a failing one; why not, where that cannot be done."""
+def write_verdict(verdict: Verdict, path: Path) -> str | None:
+    """Write a passing verdict, or remove the file of an earlier one; return the reason if that is not possible."""
     try:
         if verdict.passed:
-            files.write_json(place, verdict.as_json())
+            files.write_json(path, verdict.as_json())
         else:
-            place.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     except files.WriteError as error:
         return str(error)
-    except OSError as error:  # of unlink
-        return f"{place}: an earlier verdict cannot be removed ({error.strerror}); it is no longer true"
+    except OSError as error:  # from unlink
+        return f"{path}: the earlier verdict cannot be removed ({error.strerror}); it is no longer valid"
     return None
 
 
 def is_current(model: Path) -> bool:
-    """Whether a passing verdict on exactly these bytes and the runtimes installed now lies beside the model."""
+    """Return whether a passing verdict on these bytes and the installed runtimes is next to the model."""
     try:
-        seen = passed_on(model)
+        versions = passed_on(model)
         format_ = manifests.read(model).format
     except ModelError:
         return False
-    return seen == {row.name: row.installed_version() for row in edge.RUNTIMES.values() if format_ in row.formats}
+    return versions == {
+        runtime.name: runtime.installed_version() for runtime in edge.RUNTIMES.values() if format_ in runtime.formats
+    }
 
 
 def passed_on(model: Path) -> dict[str, str | None]:
-    """The runtimes with their versions (None: not installed) on which these very bytes passed, wherever that was.
+    """Return the runtimes and versions (None: not installed) of the verdict next to the model, on any machine.
 
     Raises:
-        ModelError: model or manifest missing, unreadable or altered; no passing verdict of these bytes beside them; the
-            run has other weights by now.
+        ModelError: model or manifest missing, unreadable or altered; no passing verdict of these bytes next to them;
+            the run's weights changed after the export.
     """
     manifest = manifests.read(model)
     manifests.checked_bytes(model, manifest)
     if (outdated := outdated_reason(model, manifest)) is not None:
         raise ModelError(f"{model}: {outdated}")
-    place = manifests.verdict_path(model)
+    path = manifests.verdict_path(model)
     try:
-        if place.stat().st_size > files.LARGEST_JSON_BYTES:
-            raise ModelError(f"{place}: larger than a verdict can be; run histoedge verify {model}")
-        verdict = json.loads(place.read_text())
+        if path.stat().st_size > files.LARGEST_JSON_BYTES:
+            raise ModelError(
+                f"{path}: {path.stat().st_size} bytes, too large for a verdict; run histoedge verify {model}"
+            )
+        verdict = json.loads(path.read_text())
         passed = (verdict["format"], verdict["sha256"], verdict["passed"]) == (FORMAT, manifest.sha256, True)
-        seen = {str(check["runtime"]): check["version"] for check in verdict["golden"]}
+        versions = {str(check["runtime"]): check["version"] for check in verdict["golden"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         passed = False
     if not passed:
-        raise ModelError(f"{model}: no passing verdict of these bytes lies beside it; run histoedge verify {model}")
-    return seen
+        raise ModelError(f"{model}: no passing verdict of this file next to it; run histoedge verify {model}")
+    return versions
+
+
+def outdated_reason(model: Path, manifest: Manifest) -> str | None:
+    """Return a message if the run's weights are not those of the file; None if they are, and outside a run."""
+    run = (model if len(model.parts) > 1 else model.absolute()).parent.parent
+    weights = run / f"{manifest.recipe}.weights.h5"
+    exported_from = manifest.parents.get("weights")
+    if exported_from is None or not weights.is_file() or files.sha256(weights) == exported_from:
+        return None
+    return (
+        f"{weights.name} changed after this file was exported; "
+        f"export it again: histoedge export {run} --recipe {manifest.recipe}"
+    )

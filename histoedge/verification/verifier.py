@@ -1,7 +1,8 @@
-"""Does an exported file answer as it should, on every runtime there is?"""
+"""Verify an exported file: golden patches on every installed runtime; with data, the source network and the twin."""
 
 import dataclasses
 import importlib.util
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,37 +26,51 @@ from histoedge.verification.verdict import (
 )
 
 INTEGER_RUNTIMES = ("litert", "onnxruntime")
-"""Where an int8 file's multiplications must run in integers; OpenVINO decides for itself and is only reported."""
+"""The runtimes on which the multiplications of an int8 file must run in integers; OpenVINO is only reported."""
 
 MULTIPLICATIONS = (
     *("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"),
     *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"),
 )
-"""The operators that multiply by weights, as ONNX Runtime (those in floats) and LiteRT name them."""
+"""Operators that multiply by weights, by the names in ONNX Runtime (those in floats) and LiteRT."""
+LayerErrors = tuple[Sequence[Any], str]
+"""The errors by layer, worst first, and the advice from them; see ``lab.layers``."""
 QUANTUM_LIMIT = 1.01  # one output quantum is rounding, two are a wrong scale
 
 
-def verify(model: Path, *, split: Split | None = None, progress: Progress = silent) -> Verdict:
-    """Check hashes and recompute the golden patches on every runtime; an int8 file must run in integers there.
+def verify(
+    model: Path,
+    *,
+    split: Split | None = None,
+    layers: Callable[[], LayerErrors] | None = None,
+    progress: Progress = silent,
+) -> Verdict:
+    """Check hashes and recompute the golden patches on every runtime, on which an int8 file must run in integers.
 
-    With ``split`` compare with the source network, and an int8 file with its twin in the other format. Where the run
-    has weights of the recipe beside its ``models``, the file must have been made from these.
+    If the run contains weights of the recipe, the file must have been exported from them.
 
-    A passing verdict is written beside the model as ``<model>.verdict.json``; a failing one removes what lies there.
-    Where that cannot be done, as on a read-only disk, the verdict says why in ``not_kept``.
+    A passing verdict is written next to the model as ``<model>.verdict.json``; a failing one removes that file. If that
+    is not possible, for example on a read-only disk, ``not_kept`` of the verdict contains the reason.
+
+    Args:
+        model: an exported file.
+        split: compares the file with its source network, and an int8 file with its twin in the other format.
+        layers: returns the errors by layer of the file and the advice from them, for the verdict in memory.
+        progress: called after each runtime.
 
     Raises:
-        ModelError: file, manifest or golden patches are missing, unreadable or altered; with ``split``: nothing
-            to compare with, or a twin that comes from other weights.
+        ModelError: file, manifest or golden patches are missing, unreadable or altered; with ``split``: no reference to
+            compare with, or a twin from other weights.
     """
     manifest = manifests.read(model)
     manifests.checked_bytes(model, manifest)
     golden = goldens.read_golden(model, manifest)
-    opening = [row for row in edge.RUNTIMES.values() if manifest.format in row.formats]
+    layer_errors, advice = ((), None) if layers is None else layers()
+    runtimes = [runtime for runtime in edge.RUNTIMES.values() if manifest.format in runtime.formats]
     checks = []
-    for done, row in enumerate(opening, start=1):
-        checks.append(_golden_check(model, manifest, golden, row))
-        progress(f"verify {model.name}, runtimes", done, len(opening), row.name)
+    for done, runtime in enumerate(runtimes, start=1):
+        checks.append(_golden_check(model, manifest, golden, runtime))
+        progress(f"verify {model.name}, runtimes", done, len(runtimes), runtime.name)
     comparison, twin = (None, None) if split is None else _on_split(model, manifest, split)
     verdict = Verdict(
         model=model.name,
@@ -70,33 +85,36 @@ def verify(model: Path, *, split: Split | None = None, progress: Progress = sile
         twin=twin,
         outdated=outdated_reason(model, manifest),
     )
-    return dataclasses.replace(verdict, not_kept=write_verdict(verdict, manifests.verdict_path(model)))
+    not_kept = write_verdict(verdict, manifests.verdict_path(model))
+    return dataclasses.replace(verdict, not_kept=not_kept, layers=tuple(layer_errors), advice=advice)
 
 
-def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, row: edge.Runtime) -> GoldenCheck:
-    def unanswered(status: str, reason: str) -> GoldenCheck:
-        nothing: dict[str, Any] = dict.fromkeys(("version", "kernels", "largest", "operators", "integer_operators"))
-        return GoldenCheck(runtime=row.name, status=status, reason=reason, not_integer=(), undelegated=(), **nothing)
+def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, runtime: edge.Runtime) -> GoldenCheck:
+    def not_run(status: str, reason: str) -> GoldenCheck:
+        empty: dict[str, Any] = dict.fromkeys(("version", "kernels", "largest", "operators", "integer_operators"))
+        return GoldenCheck(runtime=runtime.name, status=status, reason=reason, not_integer=(), undelegated=(), **empty)
 
-    if not row.installed():
-        return unanswered("unavailable", f"not installed: {row.install}")
+    if not runtime.installed():
+        return not_run("unavailable", f"not installed: {runtime.install}")
     try:
-        runner = edge.load(model, runtime=row.name)
-        operators = edge.operators(model, runtime=row.name)
+        runner = edge.load(model, runtime=runtime.name)
+        operators = edge.operators(model, runtime=runtime.name)
     except (ModelError, RuntimeUnavailable) as error:
-        return unanswered("failed", str(error))
+        return not_run("failed", str(error))
     logits = runner.predict(golden.patches).reshape(-1)
     largest = float(np.abs(logits - golden.logits).max())
     reasons = []
     if not largest <= manifest.tolerance:  # a NaN fails too
         reasons.append(
-            f"logits differ by {largest:.6g}, at most {manifest.tolerance:.6g} allowed ({manifest.tolerance_reason})"
+            f"logits differ by {largest:.6g}, expected at most {manifest.tolerance:.6g} ({manifest.tolerance_reason})"
         )
     floats = [operator for operator in operators if operator.kind in MULTIPLICATIONS and not operator.integer]
-    if floats and manifest.output_quantum is not None and row.name in INTEGER_RUNTIMES:
-        reasons.append(f"{len(floats)} of an int8 file's multiplications run in floats, {floats[0]} is the first")
+    if floats and manifest.output_quantum is not None and runtime.name in INTEGER_RUNTIMES:
+        reasons.append(
+            f"{len(floats)} multiplications in floats ({floats[0]} is the first), expected 0 in an int8 file"
+        )
     return GoldenCheck(
-        runtime=row.name,
+        runtime=runtime.name,
         version=runner.version,
         kernels=runner.kernels,
         status="failed" if reasons else "ok",
@@ -111,14 +129,14 @@ def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, row: 
 
 def _on_split(model: Path, manifest: Manifest, split: Split) -> tuple[SourceComparison, TwinCheck | None]:
     runner = edge.load(model)
-    twin = _twin(model, manifest)  # what refuses comes before what takes long
-    ours = _logits(runner, split)
-    comparison = _compare(model, manifest, split, runner.runtime, ours)
+    twin = _twin(model, manifest)  # its errors are raised before the long computation
+    logits = _logits(runner, split)
+    comparison = _compare(model, manifest, split, runner.runtime, logits)
     if twin is None or manifest.output_quantum is None:
         return comparison, None
     name, other = twin
     check = compare_twins(
-        ours,
+        logits,
         _logits(other, split),
         model=name,
         runtime=other.runtime,
@@ -129,65 +147,39 @@ def _on_split(model: Path, manifest: Manifest, split: Split) -> tuple[SourceComp
 
 
 def _twin(model: Path, manifest: Manifest) -> tuple[str, edge.Runner] | None:
-    """The name and the runner of an int8 file's twin; None where there is no such file or no runtime for it."""
+    """Return name and runner of an int8 file's twin; None without such a file or without a runtime for it."""
     twin = model.with_suffix(".onnx" if manifest.format == "tflite" else ".tflite")
     if manifest.output_quantum is None or not twin.is_file():
         return None
     if manifests.read(twin).parents["weights"] != manifest.parents["weights"]:
-        raise ModelError(f"{twin}: comes from other weights than {model.name}; export both from one run")
+        raise ModelError(f"{twin}: exported from other weights than {model.name}; export both from the same run")
     try:
         return twin.name, edge.load(twin)
     except RuntimeUnavailable:
         return None
 
 
-def compare_twins(
-    ours: np.ndarray,
-    theirs: np.ndarray,
-    *,
-    model: str,
-    runtime: str,
-    output_quantum: float,
-    threshold_logit: float,
-) -> TwinCheck:
-    """Both files' logits (N,) of the same patches against each other; ``model`` and ``runtime`` name the twin."""
-    a, b = (np.asarray(logits, np.float64) for logits in (ours, theirs))
-    largest = float(np.abs(a - b).max()) / output_quantum
-    flipped = (ours >= threshold_logit) != (theirs >= threshold_logit)  # in the logits' own precision, as metrics.flips
-    furthest = np.maximum(np.abs(a - threshold_logit), np.abs(b - threshold_logit)) / output_quantum
-    beyond = int(np.count_nonzero(flipped & (furthest > QUANTUM_LIMIT)))
-    return TwinCheck(
-        model=model,
-        runtime=runtime,
-        n_patches=len(a),
-        largest_quanta=largest,
-        flips=int(np.count_nonzero(flipped)),
-        flips_beyond_quantum=beyond,
-        passed=largest <= QUANTUM_LIMIT and beyond == 0,
-    )
+def _compare(model: Path, manifest: Manifest, split: Split, runtime: str, logits: np.ndarray) -> SourceComparison:
+    """Compare the file's logits of the whole split with those of its source network."""
+    from histoedge import metrics  # imports scipy, which verifying golden patches does not need
 
-
-def _compare(model: Path, manifest: Manifest, split: Split, runtime: str, ours: np.ndarray) -> SourceComparison:
-    """The file's logits of the whole split against its source's."""
-    from histoedge import metrics  # needs scipy, which a machine that only verifies golden patches may lack
-
-    name, theirs = _reference_logits(model, manifest, split)
-    difference = ours.astype(np.float64) - theirs
+    name, reference = _reference_logits(model, manifest, split)
+    difference = logits.astype(np.float64) - reference
     largest = float(np.abs(difference).max())
-    d_auc = metrics.delong_difference(split.labels, ours, theirs)
-    same_numbers = manifest.recipe in ("fp32", "fp16")  # these promise the source's logits, the others its quality
+    d_auc = metrics.delong_difference(split.labels, logits, reference)
+    same_logits = manifest.recipe in ("fp32", "fp16")  # the other recipes keep the quality, not the logits
     return SourceComparison(
         reference=name,
         runtime=runtime,
         n_patches=len(split.labels),
         largest=largest,
         rms=float(np.sqrt(np.mean(difference**2))),
-        flips=metrics.flips(ours, theirs, threshold_logit=manifest.threshold_logit),
-        auc=metrics.auc(split.labels, ours),
+        flips=metrics.flips(logits, reference, threshold_logit=manifest.threshold_logit),
+        auc=metrics.auc(split.labels, logits),
         d_auc=d_auc.value,
         d_auc_lo=d_auc.lo,
         d_auc_hi=d_auc.hi,
-        passed=largest <= manifest.tolerance if same_numbers else bool(np.isfinite(largest)),
+        passed=largest <= manifest.tolerance if same_logits else bool(np.isfinite(largest)),
     )
 
 
@@ -199,12 +191,12 @@ def _reference_logits(model: Path, manifest: Manifest, split: Split) -> tuple[st
                 cell.load(source, runtime="keras")
                 return f"{SOURCE} @ keras", cell.predict(split.patches, batch=256).reshape(-1)
             except CellFailed as error:
-                raise ModelError(f"{source}: the source network did not answer: {error}") from error
+                raise ModelError(f"{source}: the source network cannot be computed: {error}") from error
     fp32 = model.with_name(manifest.fp32)
     if not fp32.is_file():
-        raise ModelError(f"{model}: nothing to compare with: neither {SOURCE} with Keras nor {fp32.name} is here")
+        raise ModelError(f"{model}: no reference to compare with: neither {SOURCE} (with Keras) nor {fp32.name} exists")
     if manifests.read(fp32).parents["source"] != manifest.parents["source"]:
-        raise ModelError(f"{fp32}: comes from another network than {model.name}; export both from one run")
+        raise ModelError(f"{fp32}: exported from another network than {model.name}; export both from the same run")
     runner = edge.load(fp32)
     return f"{fp32.name} @ {runner.runtime}", _logits(runner, split)
 
@@ -214,5 +206,32 @@ def _lab_is_installed() -> bool:
 
 
 def _logits(runner: edge.Runner, split: Split) -> np.ndarray:
-    parts = [runner.predict(split.patches[at : at + 64]).reshape(-1) for at in range(0, len(split.labels), 64)]
+    parts = [runner.predict(split.patches[start : start + 64]).reshape(-1) for start in range(0, len(split.labels), 64)]
     return np.concatenate(parts)
+
+
+def compare_twins(
+    logits: np.ndarray,
+    twin_logits: np.ndarray,
+    *,
+    model: str,
+    runtime: str,
+    output_quantum: float,
+    threshold_logit: float,
+) -> TwinCheck:
+    """Compare both files' logits (N,) of the same patches; ``model`` and ``runtime`` name the twin."""
+    a, b = (np.asarray(values, np.float64) for values in (logits, twin_logits))
+    largest = float(np.abs(a - b).max()) / output_quantum
+    # in the precision of the logits, as metrics.flips
+    flipped = (logits >= threshold_logit) != (twin_logits >= threshold_logit)
+    distance = np.maximum(np.abs(a - threshold_logit), np.abs(b - threshold_logit)) / output_quantum
+    beyond = int(np.count_nonzero(flipped & (distance > QUANTUM_LIMIT)))
+    return TwinCheck(
+        model=model,
+        runtime=runtime,
+        n_patches=len(a),
+        largest_quanta=largest,
+        flips=int(np.count_nonzero(flipped)),
+        flips_beyond_quantum=beyond,
+        passed=largest <= QUANTUM_LIMIT and beyond == 0,
+    )

@@ -1,4 +1,4 @@
-"""Energy counters, as the kernel lays them out."""
+"""Energy counters in the folder layout of the kernel."""
 
 from histoedge.cell import energy
 
@@ -10,7 +10,7 @@ def zone(powercap, name, *, microjoules, span=1_000_000):
     (folder / "max_energy_range_uj").write_text(f"{span}\n")
 
 
-def test_all_packages_are_counted_and_their_parts_are_not(tmp_path):
+def test_packages_are_counted_and_their_subzones_are_not(tmp_path):
     for name in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"):
         zone(tmp_path, name, microjoules=100)
     meter = energy.Meter(tmp_path)
@@ -26,8 +26,8 @@ def test_a_counter_may_wrap_around(tmp_path):
     assert meter.joules() == 0.2
 
 
-def test_where_a_counter_cannot_be_read_nothing_is_told(tmp_path):
-    assert energy.Meter(tmp_path / "nothing").joules() is None
+def test_energy_is_none_if_a_counter_cannot_be_read(tmp_path):
+    assert energy.Meter(tmp_path / "missing").joules() is None
     zone(tmp_path, "intel-rapl:0", microjoules=1)
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("")
     assert energy.Meter(tmp_path).joules() is None

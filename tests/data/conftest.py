@@ -1,4 +1,4 @@
-"""Real files, made small: PatchCamelyon's HDF5 layout and the competition's folder."""
+"""Small files in PatchCamelyon's HDF5 layout and in the competition's folder layout."""
 
 import hashlib
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
-    """uint8 (count, 96, 96, 3), no two patches alike."""
+    """uint8 (count, 96, 96, 3), all patches different."""
     return np.random.default_rng(seed).integers(0, 256, (count, 96, 96, 3), dtype=np.uint8)
 
 
@@ -22,7 +22,7 @@ def alternating(count: int) -> np.ndarray:
 
 @pytest.fixture
 def pcam_files(tmp_path: Path) -> Callable[..., Path]:
-    """Write the x and y file of a split; any of them can be made wrong."""
+    """Write the x and y file of a split; arguments can make either file faulty."""
 
     def write(
         split: str = "train",
@@ -35,9 +35,9 @@ def pcam_files(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         x = noise(6, seed=len(split)) if x is None else x
         y = alternating(len(x)).reshape(-1, 1, 1, 1) if y is None else y
-        for part, name, values, how in (("x", x_name, x, storage), ("y", y_name, y, {})):
+        for part, name, values, options in (("x", x_name, x, storage), ("y", y_name, y, {})):
             with h5py.File(tmp_path / f"camelyonpatch_level_2_split_{split}_{part}.h5", "w") as file:
-                file.create_dataset(name, data=values, **how)
+                file.create_dataset(name, data=values, **options)
         return tmp_path
 
     return write
@@ -45,7 +45,7 @@ def pcam_files(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def kaggle_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Write ``train/*.tif`` named by their SHA-1, and ``train_labels.csv``; ``slides`` adds the column wsi."""
+    """Write ``train/*.tif`` named by SHA-1, and ``train_labels.csv``; ``slides`` adds the column wsi."""
 
     def write(
         patches: np.ndarray, labels: np.ndarray, *, ids: list[str] | None = None, slides: list[str] | None = None

@@ -20,12 +20,12 @@ def labels(count: int, *, share: float = 0.4) -> np.ndarray:
     return (np.arange(count) % 10 < 10 * share).astype(np.uint8)
 
 
-def loaded(folder: Path, seed: int = 0) -> dict[str, data.Split]:
+def load(folder: Path, seed: int = 0) -> dict[str, data.Split]:
     return data.load(str(folder), seed=seed)
 
 
-def test_a_folder_is_split_80_10_10_with_the_classes_alike(kaggle_folder: Folder) -> None:
-    splits = loaded(kaggle_folder(patches(100), labels(100)))
+def test_a_folder_is_split_80_10_10_in_both_classes(kaggle_folder: Folder) -> None:
+    splits = load(kaggle_folder(patches(100), labels(100)))
     assert {name: len(split.labels) for name, split in splits.items()} == {"train": 80, "valid": 10, "test": 10}
     assert {name: int(split.labels.sum()) for name, split in splits.items()} == {"train": 32, "valid": 4, "test": 4}
 
@@ -33,7 +33,7 @@ def test_a_folder_is_split_80_10_10_with_the_classes_alike(kaggle_folder: Folder
 def test_every_patch_is_in_one_split_with_its_own_label_and_pixels(kaggle_folder: Folder) -> None:
     x, y = patches(60), labels(60)
     ids = [f"patch-{index:02d}" for index in range(60)]
-    splits = loaded(kaggle_folder(x, y, ids=ids))
+    splits = load(kaggle_folder(x, y, ids=ids))
     assert sorted(name for split in splits.values() for name in split.ids) == ids
     for split in splits.values():
         chosen = [ids.index(name) for name in split.ids]
@@ -43,17 +43,17 @@ def test_every_patch_is_in_one_split_with_its_own_label_and_pixels(kaggle_folder
         np.testing.assert_array_equal(split.patches[np.array([1, 0])], x[chosen][[1, 0]])
 
 
-def test_the_seed_alone_decides_the_split(kaggle_folder: Folder) -> None:
+def test_the_split_depends_only_on_the_seed(kaggle_folder: Folder) -> None:
     folder = kaggle_folder(patches(60), labels(60))
-    first, again, other = loaded(folder), loaded(folder), loaded(folder, seed=1)
+    first, again, other = load(folder), load(folder), load(folder, seed=1)
     assert [first[name].content_hash for name in data.SPLITS] == [again[name].content_hash for name in data.SPLITS]
     assert list(first["test"].ids) != list(other["test"].ids)
 
 
 def test_the_same_pixels_are_never_in_two_splits(kaggle_folder: Folder) -> None:
     x = patches(100)
-    x[20:60] = x[:20].repeat(2, axis=0)  # twenty patches are there three times
-    splits = loaded(kaggle_folder(x, labels(100), ids=[f"patch-{index:03d}" for index in range(100)]))
+    x[20:60] = x[:20].repeat(2, axis=0)  # twenty patches occur three times
+    splits = load(kaggle_folder(x, labels(100), ids=[f"patch-{index:03d}" for index in range(100)]))
     digests = {name: set(split.digests) for name, split in splits.items()}
     assert sum(map(len, digests.values())) == 60
     assert not digests["train"] & digests["valid"]
@@ -62,33 +62,33 @@ def test_the_same_pixels_are_never_in_two_splits(kaggle_folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("where", ["column", "patch_id_wsi.csv", "patch_id_wsi_full.csv"])
-def test_slides_stay_whole_where_they_are_known(kaggle_folder: Folder, where: str) -> None:
+def test_a_slide_is_never_in_two_splits(kaggle_folder: Folder, where: str) -> None:
     slides = [f"slide-{index // 5}" for index in range(100)]
     ids = [f"patch-{index:03d}" for index in range(100)]
     folder = kaggle_folder(patches(100), labels(100), ids=ids, slides=slides if where == "column" else None)
     if where != "column":
         rows = "".join(f"{name},{slide}\n" for name, slide in zip(ids, slides, strict=True))
         (folder / where).write_text("id,wsi\n" + rows)
-    splits = loaded(folder)
-    held = {name: set(split.slides or ()) for name, split in splits.items()}
-    assert sum(map(len, held.values())) == 20
-    assert len(set.union(*held.values())) == 20
+    splits = load(folder)
+    slides_by_split = {name: set(split.slides or ()) for name, split in splits.items()}
+    assert sum(map(len, slides_by_split.values())) == 20
+    assert len(set.union(*slides_by_split.values())) == 20
     assert {name: len(split.labels) for name, split in splits.items()} == {"train": 80, "valid": 10, "test": 10}
 
 
-def test_slides_that_share_a_patch_go_together() -> None:
+def test_slides_that_share_a_patch_are_one_group() -> None:
     joined = kaggle._joined(["a", "b", "c", "d", "a"], [b"1", b"2", b"2", b"3", b"3"])
     assert joined[1] == joined[2] != joined[0]
     assert joined[0] == joined[3] == joined[4]
 
 
-def test_unequal_slides_still_come_near_the_sizes_and_the_balance() -> None:
+def test_unequal_slides_are_split_close_to_the_targets() -> None:
     random = np.random.default_rng(0)
     slides = random.zipf(1.4, 5000) % 150
     y = (random.random(5000) < random.random(150)[slides]).astype(np.uint8)
     parts = kaggle.assign(y, slides.tolist(), seed=0)
     sizes = np.bincount(parts) / 5000
-    np.testing.assert_allclose(sizes, [0.8, 0.1, 0.1], atol=0.02)  # the largest slide alone holds a third
+    np.testing.assert_allclose(sizes, [0.8, 0.1, 0.1], atol=0.02)  # the largest slide has a third of the patches
     for part in range(3):
         assert abs(y[parts == part].mean() - y.mean()) < 0.05
     for slide in set(slides.tolist()):
@@ -98,23 +98,23 @@ def test_unequal_slides_still_come_near_the_sizes_and_the_balance() -> None:
 def test_too_few_slides_for_three_splits_are_refused(kaggle_folder: Folder) -> None:
     folder = kaggle_folder(patches(20), labels(20), slides=["a"] * 10 + ["b"] * 10)
     with pytest.raises(
-        DataError, match=r"20 patches in 2 groups .* leave the (valid|test) split without one of the classes"
+        DataError, match=r"20 patches in 2 groups .* too few for both classes in the (valid|test) split"
     ):
-        loaded(folder)
+        load(folder)
 
 
-def test_an_id_without_image_and_an_image_without_row_are_named_and_counted(kaggle_folder: Folder) -> None:
+def test_an_id_without_image_and_an_image_without_row_are_errors(kaggle_folder: Folder) -> None:
     ids = [f"patch-{index:02d}" for index in range(40)]
     folder = kaggle_folder(patches(40), labels(40), ids=ids)
     (folder / "train" / "patch-07.tif").rename(folder / "train" / "stranger.tif")
     (folder / "train" / "patch-31.tif").unlink()
     with pytest.raises(DataError, match=r"train_labels.csv: no image train/patch-07.tif for its id \(2 such ids\)"):
-        loaded(folder)
+        load(folder)
     table = folder / "train_labels.csv"
     lines = table.read_text().splitlines()
     table.write_text("\n".join(line for line in lines if line[:8] not in ("patch-07", "patch-31")))
     with pytest.raises(DataError, match=r"train/stranger.tif: no row in train_labels.csv \(1 such images\)"):
-        loaded(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize(
@@ -122,39 +122,39 @@ def test_an_id_without_image_and_an_image_without_row_are_named_and_counted(kagg
     [
         ("id,label\npatch-00,2\n", "label '2' in line 2, expected 0 or 1"),
         ("id,label\npatch-00,0.9\n", "label '0.9' in line 2"),
-        ("id,label\npatch-00,0\npatch-00,1\n", "id patch-00 twice, the second time in line 3"),
-        ("id,label\npatch-00,0\npatch-01", "line 3 has no label; the file may be cut short"),
-        ("name,tumour\npatch-00,0\n", "no column id; found name, tumour"),
-        ("", "no column id; found nothing"),
+        ("id,label\npatch-00,0\npatch-00,1\n", "duplicate id patch-00 in line 3"),
+        ("id,label\npatch-00,0\npatch-01", "line 3 has no label; the file may be truncated"),
+        ("name,tumour\npatch-00,0\n", "no column id; its columns: name, tumour"),
+        ("", "no column id; its columns: none"),
         ("id,label\n../../secret,1\n", "no image train/../../secret.tif for its id"),
     ],
 )
-def test_a_spoilt_table_names_the_line(kaggle_folder: Folder, content: str, message: str) -> None:
+def test_the_error_for_a_faulty_table_names_the_line(kaggle_folder: Folder, content: str, message: str) -> None:
     folder = kaggle_folder(patches(1), labels(1), ids=["patch-00"])
     (folder / "train_labels.csv").write_text(content)
     with pytest.raises(DataError) as raised:
-        loaded(folder)
+        load(folder)
     assert message in str(raised.value)
     assert "train_labels.csv" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_images_without_a_table_say_what_is_missing(kaggle_folder: Folder) -> None:
+def test_images_without_a_table_are_an_error(kaggle_folder: Folder) -> None:
     folder = kaggle_folder(patches(1), labels(1))
     (folder / "train_labels.csv").unlink()
     with pytest.raises(DataError, match=r"train_labels.csv: no such file; the competition's folder has train/\*.tif"):
-        loaded(folder)
+        load(folder)
 
 
-def test_a_slide_table_that_lacks_an_id_is_refused(kaggle_folder: Folder) -> None:
+def test_a_slide_table_without_an_id_is_an_error(kaggle_folder: Folder) -> None:
     folder = kaggle_folder(patches(3), labels(3), ids=["a", "b", "c"])
     (folder / "patch_id_wsi.csv").write_text("id,wsi\na,one\nz,two\n")
     with pytest.raises(DataError, match=r"patch_id_wsi.csv: no slide for id b \(2 such ids\)"):
-        loaded(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize("fault", ["size", "mode", "cut short"])
-def test_an_image_that_is_no_patch_is_named(kaggle_folder: Folder, fault: str) -> None:
+def test_an_image_that_is_not_a_patch_is_an_error(kaggle_folder: Folder, fault: str) -> None:
     ids = [f"patch-{index:02d}" for index in range(40)]
     folder = kaggle_folder(patches(40), labels(40), ids=ids)
     path = folder / "train" / "patch-13.tif"
@@ -165,29 +165,29 @@ def test_an_image_that_is_no_patch_is_named(kaggle_folder: Folder, fault: str) -
     else:
         path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(DataError, match="patch-13.tif"):
-        loaded(folder)
+        load(folder)
 
 
-def test_patches_of_one_class_make_no_splits(kaggle_folder: Folder) -> None:
-    with pytest.raises(DataError, match="without one of the classes"):
-        loaded(kaggle_folder(patches(40), np.zeros(40, np.uint8)))
+def test_patches_of_one_class_are_an_error(kaggle_folder: Folder) -> None:
+    with pytest.raises(DataError, match="too few for both classes in the"):
+        load(kaggle_folder(patches(40), np.zeros(40, np.uint8)))
 
 
-def slow_assign(y: np.ndarray, groups: list[int], seed: int) -> np.ndarray:
-    """The split that models were trained on, as it was first written."""
+def reference_assign(y: np.ndarray, groups: list[int], seed: int) -> np.ndarray:
+    """The first implementation of the split, which the released models were trained on."""
     members: dict[int, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
     order = list(members.values())
-    order = [order[at] for at in np.random.default_rng(seed).permutation(len(order))]
+    order = [order[position] for position in np.random.default_rng(seed).permutation(len(order))]
     order.sort(key=len, reverse=True)
-    wished = np.maximum(np.array([[0.8], [0.1], [0.1]]) * np.array([np.sum(y == 0), np.sum(y == 1)]), 1e-9)
-    held, parts = np.zeros_like(wished), np.zeros(len(y), int)
+    target = np.maximum(np.array([[0.8], [0.1], [0.1]]) * np.array([np.sum(y == 0), np.sum(y == 1)]), 1e-9)
+    filled, parts = np.zeros_like(target), np.zeros(len(y), int)
     for indices in order:
         positives = int(y[indices].sum())
         more = np.array([len(indices) - positives, positives])
-        part = int(np.argmin((((held + more) ** 2 - held**2) / wished).sum(axis=1)))
-        held[part] += more
+        part = int(np.argmin((((filled + more) ** 2 - filled**2) / target).sum(axis=1)))
+        filled[part] += more
         parts[indices] = part
     return parts
 
@@ -197,52 +197,52 @@ def test_no_patch_changes_its_split() -> None:
     for seed in range(20):
         y = (random.random(400) < random.random()).astype(np.uint8)
         groups = (random.zipf(1.3, 400) % 90 if seed % 2 else random.integers(0, 10**6, 400)).tolist()
-        np.testing.assert_array_equal(kaggle.assign(y, groups, seed=seed), slow_assign(y, groups, seed))
+        np.testing.assert_array_equal(kaggle.assign(y, groups, seed=seed), reference_assign(y, groups, seed))
 
 
-def test_the_pack_gives_the_same_splits_as_the_images(kaggle_folder: Folder) -> None:
+def test_the_pack_and_the_images_have_the_same_splits(kaggle_folder: Folder) -> None:
     folder = kaggle_folder(patches(60), labels(60))
     plain = data.load(str(folder), cache=False)
     assert not (folder / ".histoedge").exists()
-    first = loaded(folder)
+    first = load(folder)
     assert (folder / ".histoedge" / "pack.h5").is_file()
-    for name, split in loaded(folder).items():
+    for name, split in load(folder).items():
         assert split.content_hash == first[name].content_hash == plain[name].content_hash
         assert list(split.ids) == list(plain[name].ids)
         assert split.size_bytes == plain[name].size_bytes
         np.testing.assert_array_equal(split.patches[:], plain[name].patches[:])
 
 
-def test_where_the_folder_cannot_be_written_the_pack_lies_in_the_users_cache(
+def test_the_pack_of_a_read_only_folder_is_in_the_users_cache(
     kaggle_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = kaggle_folder(patches(60), labels(60))
-    (folder / ".histoedge").touch()  # as root, a file in its place is what keeps the folder from being made
-    first = loaded(folder)
-    (found,) = (tmp_path / "cache").rglob("pack.h5")
-    assert loaded(folder)["test"].content_hash == first["test"].content_hash
-    found.unlink()
+    (folder / ".histoedge").touch()  # a file of that name prevents the folder, also for root
+    first = load(folder)
+    (packed,) = (tmp_path / "cache").rglob("pack.h5")
+    assert load(folder)["test"].content_hash == first["test"].content_hash
+    packed.unlink()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".histoedge"))
-    assert loaded(folder)["test"].content_hash == first["test"].content_hash
+    assert load(folder)["test"].content_hash == first["test"].content_hash
 
 
-@pytest.mark.parametrize("given", [".", "test"])
-def test_images_without_labels_say_what_can_be_done_with_them(tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize("place", [".", "test"])
+def test_the_error_for_images_without_labels_suggests_predict(tmp_path: Path, place: str) -> None:
     (tmp_path / "test").mkdir()
     Image.new("RGB", (96, 96)).save(tmp_path / "test" / "a.tif")
     folder = tmp_path / "test"
     with pytest.raises(
         DataError, match=f"{folder}: images without labels.*: histoedge predict MODEL {folder} --csv sub"
     ):
-        data.load(str(tmp_path / given))
+        data.load(str(tmp_path / place))
 
 
-def test_unlabelled_images_beside_train_are_not_used_and_the_check_says_so(kaggle_folder: Folder) -> None:
+def test_the_check_notes_unlabelled_images(kaggle_folder: Folder) -> None:
     folder = kaggle_folder(patches(60), labels(60))
     assert check.check(str(folder)).notes == ()
     (folder / "test").mkdir()
     Image.new("RGB", (96, 96)).save(folder / "test" / "a.tif")
     (note,) = check.check(str(folder)).notes
     assert note.startswith(f"{folder / 'test'}: 1 images without labels, not used; to predict them: histoedge predict ")
-    assert sum(len(split.labels) for split in loaded(folder).values()) == 60
+    assert sum(len(split.labels) for split in load(folder).values()) == 60

@@ -1,4 +1,4 @@
-"""One file for many images: made once, kept up to date, never believed blindly."""
+"""The pack: written once, kept up to date, and verified before use."""
 
 import json
 import multiprocessing
@@ -21,7 +21,7 @@ from histoedge.data import cache_folder, decoder, digests, hdf5, image, pack
 from histoedge.edge.errors import DataError
 from histoedge.files import WriteError
 
-MANY = 3 * decoder.BLOCK  # enough for processes
+MANY = 3 * decoder.BLOCK  # enough blocks for several processes
 
 PACKING = """
 import sys
@@ -39,7 +39,7 @@ if __name__ == "__main__":
 
 
 def pixels(count: int, seed: int = 0) -> np.ndarray:
-    """Patches of one colour each, every one another."""
+    """Patches of one colour each, all different."""
     random = np.random.default_rng(seed)
     return np.broadcast_to(
         random.permutation(1 << 24)[:count, None].view(np.uint8).reshape(count, 1, 1, 8)[..., :3], (count, 96, 96, 3)
@@ -48,11 +48,11 @@ def pixels(count: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """200 images."""
-    return written(tmp_path / "images", pixels(200))
+    """A folder of 200 images."""
+    return write_images(tmp_path / "images", pixels(200))
 
 
-def written(folder: Path, patches: np.ndarray) -> Path:
+def write_images(folder: Path, patches: np.ndarray) -> Path:
     folder.mkdir()
     for number, patch in enumerate(patches):
         Image.fromarray(patch).save(folder / f"{number:04d}.tif")
@@ -60,15 +60,15 @@ def written(folder: Path, patches: np.ndarray) -> Path:
 
 
 def repaint(path: Path, colour: int) -> None:
-    """Other pixels under the same size and time of change."""
+    """Change the pixels but not the size and modification time."""
     before = path.stat()
     Image.new("RGB", (96, 96), (colour, colour, colour)).save(path)
     assert path.stat().st_size == before.st_size
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-class Told:
-    """What progress was told."""
+class Calls:
+    """Records the calls of progress."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int, int, str]] = []
@@ -85,86 +85,86 @@ class Told:
         return "; ".join(note for *_, note in self.calls)
 
 
-def packed(folder: Path, place: Path) -> tuple[pack.Pack, Told]:
-    told = Told()
-    found = pack.open_pack(pack.listed(folder, suffix=".tif"), [place], progress=told)
-    assert found is not None
-    return found, told
+def pack_images(folder: Path, place: Path) -> tuple[pack.Pack, Calls]:
+    progress = Calls()
+    opened = pack.open_pack(pack.listed(folder, suffix=".tif"), [place], progress=progress)
+    assert opened is not None
+    return opened, progress
 
 
-def plain(folder: Path) -> np.ndarray:
+def decode_images(folder: Path) -> np.ndarray:
     return np.stack([image.read_patch(path) for path in sorted(folder.glob("*.tif"))])
 
 
-def assert_equal(found: pack.Pack, folder: Path) -> None:
-    expected = plain(folder)
-    np.testing.assert_array_equal(found.patches[:], expected)
-    assert found.digests == tuple(map(digests.one, expected))
+def assert_equal(opened: pack.Pack, folder: Path) -> None:
+    expected = decode_images(folder)
+    np.testing.assert_array_equal(opened.patches[:], expected)
+    assert opened.digests == tuple(map(digests.digest_of, expected))
 
 
-def test_images_are_packed_once_and_not_opened_after_that(folder: Path, tmp_path: Path) -> None:
-    first, told = packed(folder, tmp_path / "cache")
-    assert told.calls[0] == ("pack images, images", 0, 200, f"once, into {tmp_path / 'cache'}")
-    assert told.packed[-1] == 200
+def test_images_are_packed_once_and_not_decoded_again(folder: Path, tmp_path: Path) -> None:
+    first, progress = pack_images(folder, tmp_path / "cache")
+    assert progress.calls[0] == ("pack images, images", 0, 200, f"once, into {tmp_path / 'cache'}")
+    assert progress.packed[-1] == 200
     assert_equal(first, folder)
-    before = plain(folder)
-    assert 1 not in digests.sample(200)
-    repaint(folder / "0001.tif", 77)  # nobody can tell, so the packed pixels are seen
-    second, told = packed(folder, tmp_path / "cache")
-    assert told.calls == []
+    before = decode_images(folder)
+    assert 1 not in digests.sample_rows(200)
+    repaint(folder / "0001.tif", 77)  # not detected: the image is not in the sample, so the packed pixels are returned
+    second, progress = pack_images(folder, tmp_path / "cache")
+    assert progress.calls == []
     np.testing.assert_array_equal(second.patches[:], before)
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["index.h5", "lock", "pack.h5"]
 
 
-def test_a_pack_is_an_hdf5_file_that_anybody_reads(folder: Path, tmp_path: Path) -> None:
-    packed(folder, tmp_path / "cache")
+def test_a_pack_is_a_plain_hdf5_file(folder: Path, tmp_path: Path) -> None:
+    pack_images(folder, tmp_path / "cache")
     with h5py.File(tmp_path / "cache" / "pack.h5") as file:
         assert file["x"].chunks is None
-        np.testing.assert_array_equal(file["x"][:], plain(folder))
+        np.testing.assert_array_equal(file["x"][:], decode_images(folder))
 
 
 def test_images_decoded_by_several_processes_are_packed_in_order(tmp_path: Path) -> None:
-    folder = written(tmp_path / "images", pixels(MANY + 5))
-    found, _ = packed(folder, tmp_path / "cache")
-    assert_equal(found, folder)
+    folder = write_images(tmp_path / "images", pixels(MANY + 5))
+    opened, _ = pack_images(folder, tmp_path / "cache")
+    assert_equal(opened, folder)
 
 
-def test_changed_added_and_removed_images_cost_themselves_alone(folder: Path, tmp_path: Path) -> None:
-    packed(folder, tmp_path / "cache")
-    kept = (tmp_path / "cache" / "pack.h5").stat().st_ino
+def test_only_changed_and_added_images_are_decoded(folder: Path, tmp_path: Path) -> None:
+    pack_images(folder, tmp_path / "cache")
+    inode = (tmp_path / "cache" / "pack.h5").stat().st_ino
     Image.new("RGB", (96, 96), (1, 2, 3)).save(folder / "0003.tif")
     os.utime(folder / "0003.tif", ns=(1, 1))
     Image.new("RGB", (96, 96), (3, 2, 1)).save(folder / "new.tif")
     (folder / "0007.tif").unlink()
-    found, told = packed(folder, tmp_path / "cache")
-    assert told.packed == [198, 200]
-    assert_equal(found, folder)
-    assert (tmp_path / "cache" / "pack.h5").stat().st_ino == kept
+    opened, progress = pack_images(folder, tmp_path / "cache")
+    assert progress.packed == [198, 200]
+    assert_equal(opened, folder)
+    assert (tmp_path / "cache" / "pack.h5").stat().st_ino == inode
     (folder / "0008.tif").unlink()
-    found, told = packed(folder, tmp_path / "cache")
-    assert told.packed == []
-    assert_equal(found, folder)
+    opened, progress = pack_images(folder, tmp_path / "cache")
+    assert progress.packed == []
+    assert_equal(opened, folder)
 
 
-def test_who_reads_a_pack_is_not_disturbed_where_it_grows_or_is_made_anew(folder: Path, tmp_path: Path) -> None:
-    first, _ = packed(folder, tmp_path / "cache")
-    before = plain(folder)
+def test_readers_are_not_disturbed_when_a_pack_grows_or_is_rebuilt(folder: Path, tmp_path: Path) -> None:
+    first, _ = pack_images(folder, tmp_path / "cache")
+    before = decode_images(folder)
     for number in (3, 50):
         Image.new("RGB", (96, 96), (1, 2, number)).save(folder / f"{number:04d}.tif")
         os.utime(folder / f"{number:04d}.tif", ns=(number, number))
-    packed(folder, tmp_path / "cache")
+    pack_images(folder, tmp_path / "cache")
     np.testing.assert_array_equal(first.patches[:], before)
     for path in folder.iterdir():
-        os.utime(path, ns=(9, 9))  # all are taken for changed: a new pack
-    found, told = packed(folder, tmp_path / "cache")
-    assert told.packed[0] == 0
+        os.utime(path, ns=(9, 9))  # all images count as changed: the pack is rebuilt
+    opened, progress = pack_images(folder, tmp_path / "cache")
+    assert progress.packed[0] == 0
     assert (tmp_path / "cache" / "pack.h5").stat().st_size == hdf5.ROWS_AT + 200 * decoder.PATCH_BYTES
     np.testing.assert_array_equal(first.patches[:], before)
-    assert_equal(found, folder)
+    assert_equal(opened, folder)
 
 
-def test_a_killed_packing_goes_on_and_its_processes_end(tmp_path: Path) -> None:
-    folder, place = written(tmp_path / "images", pixels(2 * MANY)), tmp_path / "cache"
+def test_a_killed_packing_resumes_and_its_processes_end(tmp_path: Path) -> None:
+    folder, place = write_images(tmp_path / "images", pixels(2 * MANY)), tmp_path / "cache"
     command = [sys.executable, "-c", PACKING, str(folder), str(place)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert running.stdout is not None
@@ -174,24 +174,24 @@ def test_a_killed_packing_goes_on_and_its_processes_end(tmp_path: Path) -> None:
     running.wait()
     running.stdout.close()
     deadline = time.monotonic() + 60
-    while still_there(running.pid) and time.monotonic() < deadline:
+    while is_running(running.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not still_there(running.pid)
+    assert not is_running(running.pid)
     assert not (place / "index.h5").exists()
-    spoilt = json.loads((place / "journal").read_text().splitlines()[1])[0][3]
-    with open(place / "pack.h5", "r+b") as file:  # as after a crash of the machine, which lost a page
-        file.seek(hdf5.ROWS_AT + spoilt * decoder.PATCH_BYTES + 4096)
+    damaged = json.loads((place / "journal").read_text().splitlines()[1])[0][3]
+    with open(place / "pack.h5", "r+b") as file:  # like a machine crash that lost a page
+        file.seek(hdf5.ROWS_AT + damaged * decoder.PATCH_BYTES + 4096)
         file.write(bytes(4096))
     with open(place / "journal", "ab") as file:
         file.write(b'[["half a line", 1')
-    found, told = packed(folder, place)
-    assert told.calls[0][0] == "check what was packed before, images"
-    assert done - 1 <= told.packed[0] < 2 * MANY
-    assert_equal(found, folder)
+    opened, progress = pack_images(folder, place)
+    assert progress.calls[0][0] == "check interrupted pack, images"
+    assert done - 1 <= progress.packed[0] < 2 * MANY
+    assert_equal(opened, folder)
 
 
-def still_there(session: int) -> bool:
-    """Whether a process of that session runs; one that ended and waits for its parent's notice does not."""
+def is_running(session: int) -> bool:
+    """Return whether a process of that session runs; zombies do not count."""
     for process in psutil.process_iter(["status"]):
         with suppress(ProcessLookupError):
             if os.getsid(process.pid) == session and process.info["status"] != psutil.STATUS_ZOMBIE:
@@ -199,149 +199,147 @@ def still_there(session: int) -> bool:
     return False
 
 
-def test_two_commands_at_once_pack_once(tmp_path: Path) -> None:
-    folder, place = written(tmp_path / "images", pixels(MANY)), tmp_path / "cache"
-    with cache_folder.writable([place], progress=Told()) as held:
-        assert held == place
+def test_two_concurrent_commands_pack_once(tmp_path: Path) -> None:
+    folder, place = write_images(tmp_path / "images", pixels(MANY)), tmp_path / "cache"
+    with cache_folder.writable([place], progress=Calls()) as locked:
+        assert locked == place
         command = [sys.executable, "-c", PACKING, str(folder), str(place)]
         both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         first = [process.stdout.readline() for process in both if process.stdout is not None]
-    assert first == [f"wait for another command; 0; 1; it writes {place}\n"] * 2
-    said = [process.communicate()[0] for process in both]
+    assert first == [f"wait for another command; 0; 1; which writes {place}\n"] * 2
+    outputs = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert sorted(text.count("pack images") for text in said) == [0, 1 + MANY // decoder.BLOCK]
-    found, told = packed(folder, place)
-    assert told.calls == []
-    assert_equal(found, folder)
+    assert sorted(text.count("pack images") for text in outputs) == [0, 1 + MANY // decoder.BLOCK]
+    opened, progress = pack_images(folder, place)
+    assert progress.calls == []
+    assert_equal(opened, folder)
 
 
-def test_a_place_that_cannot_be_written_is_passed_over(folder: Path, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_skipped(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
     images = pack.listed(folder, suffix=".tif")
-    found = pack.open_pack(images, [tmp_path / "a file", tmp_path / "second"])
-    assert found is not None
+    opened = pack.open_pack(images, [tmp_path / "a file", tmp_path / "second"])
+    assert opened is not None
     assert (tmp_path / "second" / "pack.h5").is_file()
     assert pack.open_pack(images, [tmp_path / "a file"]) is None
-    told = Told()
-    assert pack.unpacked(images, progress=told) == found.digests
-    assert told.calls[0][:3] == ("decode images, images", 0, 200)
+    progress = Calls()
+    assert pack.hash_images(images, progress=progress) == opened.digests
+    assert progress.calls[0][:3] == ("decode images, images", 0, 200)
 
 
-def version(place: Path) -> None:
+def change_format(place: Path) -> None:
     arrays, attributes = hdf5.read_arrays(place / "index.h5")
     hdf5.write_arrays(place / "index.h5", arrays, {**attributes, "format": 99})
 
 
-def cut(place: Path) -> None:
+def truncate(place: Path) -> None:
     os.truncate(place / "pack.h5", 100_000)
 
 
-def text(place: Path) -> None:
+def overwrite_index(place: Path) -> None:
     (place / "index.h5").write_text("index\n")
 
 
-def lost(place: Path) -> None:
+def remove_pack(place: Path) -> None:
     (place / "pack.h5").unlink()
 
 
-def swapped(place: Path) -> None:
+def change_pixels(place: Path) -> None:
     with h5py.File(place / "pack.h5", "r+") as file:
         file["x"][0] = 0
 
 
-def beyond(place: Path) -> None:
+def exceed_rows(place: Path) -> None:
     arrays, attributes = hdf5.read_arrays(place / "index.h5")
     arrays["rows"][1] = 999
     hdf5.write_arrays(place / "index.h5", arrays, attributes)
 
 
-def missing(place: Path) -> None:
+def remove_rows(place: Path) -> None:
     arrays, attributes = hdf5.read_arrays(place / "index.h5")
     hdf5.write_arrays(place / "index.h5", {name: arrays[name] for name in arrays if name != "rows"}, attributes)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("damage", "reason"),
     [
-        (version, "the pack is of version 99, not 1"),
-        (cut, "the pack is damaged"),
-        (text, "the pack is damaged"),
-        (lost, "no such file"),
-        (missing, "the pack is damaged"),
-        (beyond, "an image has row 999 of 200"),
-        (swapped, "the pack holds other pixels than images/0000.tif"),
+        (change_format, "the pack has format 99, expected 1"),
+        (truncate, "the pack is damaged"),
+        (overwrite_index, "the pack is damaged"),
+        (remove_pack, "no such file"),
+        (remove_rows, "the pack is damaged"),
+        (exceed_rows, "row 999 of 200 rows"),
+        (change_pixels, "the pixels of images/0000.tif differ from the pack"),
     ],
 )
-def test_a_pack_that_cannot_be_used_is_made_anew_and_says_why(
-    folder: Path, tmp_path: Path, spoil: Callable[[Path], None], reason: str
+def test_an_unusable_pack_is_rebuilt_and_the_reason_shown(
+    folder: Path, tmp_path: Path, damage: Callable[[Path], None], reason: str
 ) -> None:
-    packed(folder, tmp_path / "cache")
-    spoil(tmp_path / "cache")
-    found, told = packed(folder, tmp_path / "cache")
-    assert told.packed[-1] == 200
-    assert "anew: " in told.notes
-    assert reason in told.notes
-    assert_equal(found, folder)
-    assert packed(folder, tmp_path / "cache")[1].calls == []
+    pack_images(folder, tmp_path / "cache")
+    damage(tmp_path / "cache")
+    opened, progress = pack_images(folder, tmp_path / "cache")
+    assert progress.packed[-1] == 200
+    assert "rebuilt: " in progress.notes
+    assert reason in progress.notes
+    assert_equal(opened, folder)
+    assert pack_images(folder, tmp_path / "cache")[1].calls == []
 
 
-def test_the_pack_of_another_folder_is_not_believed(folder: Path, tmp_path: Path) -> None:
-    packed(folder, tmp_path / "cache")
+def test_a_pack_with_other_pixels_is_rebuilt(folder: Path, tmp_path: Path) -> None:
+    pack_images(folder, tmp_path / "cache")
     for path in folder.iterdir():
         repaint(path, int(path.stem) % 256)
-    found, told = packed(folder, tmp_path / "cache")
-    assert "anew: the pack holds other pixels than images/0000.tif" in told.notes
-    assert_equal(found, folder)
+    opened, progress = pack_images(folder, tmp_path / "cache")
+    assert "rebuilt: the pixels of images/0000.tif differ from the pack" in progress.notes
+    assert_equal(opened, folder)
 
 
-def test_an_image_that_is_no_patch_is_named_and_the_others_stay_packed(tmp_path: Path) -> None:
-    folder = written(tmp_path / "images", pixels(MANY))
-    whole = (folder / f"{MANY - 2:04d}.tif").read_bytes()
-    (folder / f"{MANY - 2:04d}.tif").write_bytes(whole[:5000])
+def test_after_an_error_in_one_image_the_others_stay_packed(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", pixels(MANY))
+    content = (folder / f"{MANY - 2:04d}.tif").read_bytes()
+    (folder / f"{MANY - 2:04d}.tif").write_bytes(content[:5000])
     with pytest.raises(DataError, match=f"{MANY - 2:04d}.tif: cannot be decoded"):
-        packed(folder, tmp_path / "cache")
-    (folder / f"{MANY - 2:04d}.tif").write_bytes(whole)
-    found, told = packed(folder, tmp_path / "cache")
-    assert told.packed[0] >= decoder.BLOCK
-    assert_equal(found, folder)
+        pack_images(folder, tmp_path / "cache")
+    (folder / f"{MANY - 2:04d}.tif").write_bytes(content)
+    opened, progress = pack_images(folder, tmp_path / "cache")
+    assert progress.packed[0] >= decoder.BLOCK
+    assert_equal(opened, folder)
 
 
-def test_a_full_disk_keeps_what_is_packed(tmp_path: Path) -> None:
-    folder, place = written(tmp_path / "images", pixels(2 * MANY)), tmp_path / "cache"
+def test_packing_resumes_after_a_full_disk(tmp_path: Path) -> None:
+    folder, place = write_images(tmp_path / "images", pixels(2 * MANY)), tmp_path / "cache"
     limit = MANY * decoder.PATCH_BYTES
 
-    def bounded() -> None:
+    def limit_file_size() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     command = [sys.executable, "-c", PACKING, str(folder), str(place)]
-    ran = subprocess.run(command, capture_output=True, text=True, preexec_fn=bounded)
+    ran = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit_file_size)
     assert ran.returncode == 1
-    assert "pack.h5: cannot be written (File too large); what is packed is kept: free some space" in ran.stderr
+    assert "pack.h5: cannot be written (File too large); free disk space and run the same command again" in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
-    found, told = packed(folder, place)
-    assert MANY - 2 * decoder.BLOCK <= told.packed[0] < MANY
-    assert_equal(found, folder)
+    opened, progress = pack_images(folder, place)
+    assert MANY - 2 * decoder.BLOCK <= progress.packed[0] < MANY
+    assert_equal(opened, folder)
 
 
-def test_too_little_room_is_told_before_anything_is_written(
+def test_too_little_disk_space_is_an_error_before_packing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack, "INDEX_BYTES", 1 << 50)
-    with pytest.raises(
-        WriteError, match=r"cache: [\d,]+ MB are needed to pack 200 images and [\d,]+ MB are free; free"
-    ):
-        packed(folder, tmp_path / "cache")
+    with pytest.raises(WriteError, match=r"cache: packing 200 images needs [\d,]+ MB, [\d,]+ MB are free; free"):
+        pack_images(folder, tmp_path / "cache")
     assert not (tmp_path / "cache" / "pack.h5").exists()
 
 
-def test_threads_and_forked_processes_may_share_a_pack(folder: Path, tmp_path: Path) -> None:
-    found, _ = packed(folder, tmp_path / "cache")
-    expected = found.patches[5]
-    child = multiprocessing.get_context("fork").Process(target=_same, args=(found, expected))
+def test_a_forked_process_may_read_the_same_pack(folder: Path, tmp_path: Path) -> None:
+    opened, _ = pack_images(folder, tmp_path / "cache")
+    expected = opened.patches[5]
+    child = multiprocessing.get_context("fork").Process(target=_same, args=(opened, expected))
     child.start()
     child.join()
     assert child.exitcode == 0
 
 
-def _same(found: pack.Pack, expected: np.ndarray) -> None:
-    sys.exit(0 if (found.patches[5] == expected).all() else 1)
+def _same(opened: pack.Pack, expected: np.ndarray) -> None:
+    sys.exit(0 if (opened.patches[5] == expected).all() else 1)

@@ -23,7 +23,7 @@ def test_digests_are_the_sha1_of_each_patchs_raw_bytes() -> None:
     assert split().digests == tuple(hashlib.sha1(patch.tobytes()).digest() for patch in X)
 
 
-def test_the_content_hash_sees_pixels_labels_and_order_and_nothing_else(pcam_files: Callable[..., Path]) -> None:
+def test_the_content_hash_depends_only_on_pixels_labels_and_order(pcam_files: Callable[..., Path]) -> None:
     same = data.load(str(pcam_files(x=X, y=Y, chunks=(3, 20, 20, 2), compression="gzip")), splits=("train",))["train"]
     assert same.content_hash == split().content_hash == split(np.asfortranarray(X)).content_hash
     changed = X.copy()
@@ -31,48 +31,48 @@ def test_the_content_hash_sees_pixels_labels_and_order_and_nothing_else(pcam_fil
     order = [1, 0, 2, 3]
     others = (split(changed), split(y=Y[::-1]), split(y=1 - Y), split(X[order], Y[order]), split(X[:3], Y[:3]))
     assert len({same.content_hash, *(other.content_hash for other in others)}) == 5
-    assert split(y=Y[::-1]).content_hash == split().content_hash  # these labels read the same backwards
+    assert split(y=Y[::-1]).content_hash == split().content_hash  # these labels are a palindrome
 
 
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (X[:3], Y, r"patches of shape \(3, 96, 96, 3\), expected \(4, 96, 96, 3\)"),
-        (X[:, :64], Y, r"patches of shape \(4, 64, 96, 3\)"),
-        (X, np.ones(4, np.uint8), "labels hold only 1, expected both 0 and 1"),
-        (X, np.array([0, 1, 2, 0]), "labels hold only 0, 1, 2"),
-        (X[:0], Y[:0], "labels hold only no patch"),
+        (X[:3], Y, r"patches have shape \(3, 96, 96, 3\), expected \(4, 96, 96, 3\)"),
+        (X[:, :64], Y, r"patches have shape \(4, 64, 96, 3\)"),
+        (X, np.ones(4, np.uint8), "label values are 1; a split needs both 0 and 1"),
+        (X, np.array([0, 1, 2, 0]), "label values are 0, 1, 2"),
+        (X[:0], Y[:0], "label values are none"),
     ],
 )
-def test_a_split_that_is_none_cannot_be_made(x: np.ndarray, y: np.ndarray, message: str) -> None:
+def test_an_invalid_split_is_an_error(x: np.ndarray, y: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=message):
         split(x, y)
 
 
-def test_what_is_no_data_set_says_what_was_expected(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_data_set_states_the_layouts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder; give a folder with a data set, or the word synthe"):
         data.load(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="no data set here; expected camelyonpatch_level_2_split_"):
+    with pytest.raises(DataError, match="no data set in this folder; expected camelyonpatch_level_2_split_"):
         data.load(str(tmp_path))
     (tmp_path / "patches.zip").write_bytes(b"PK")
-    with pytest.raises(DataError, match="patches.zip: is a file; give a folder"):
+    with pytest.raises(DataError, match="patches.zip: a file, expected a folder; give a folder"):
         data.load(str(tmp_path / "patches.zip"))
 
 
-def test_two_data_sets_in_one_folder_are_not_chosen_between(pcam_files: Callable[..., Path]) -> None:
+def test_two_data_sets_in_one_folder_are_an_error(pcam_files: Callable[..., Path]) -> None:
     folder = pcam_files()
     (folder / "train_labels.csv").write_text("id,label\n")
-    with pytest.raises(DataError, match="holds both"):
+    with pytest.raises(DataError, match="contains both"):
         data.load(str(folder))
 
 
-def test_a_split_without_files_is_told_beforehand(pcam_files: Callable[..., Path]) -> None:
+def test_has_is_false_for_a_split_without_files(pcam_files: Callable[..., Path]) -> None:
     folder = pcam_files("test")
     assert [name for name in data.SPLITS if data.has(str(folder), name)] == ["test"]
     assert data.has("synthetic", "valid")
 
 
-def test_data_loads_no_framework_and_no_plotting() -> None:
+def test_data_imports_no_framework_and_no_plotting() -> None:
     code = (
         "import sys, histoedge.data.pcam, histoedge.data.kaggle, histoedge.data.synthetic, histoedge.data.check, "
         "histoedge.data.picture; print([name for name in ('tensorflow', 'keras', 'click', 'matplotlib', 'rich') "
@@ -82,30 +82,30 @@ def test_data_loads_no_framework_and_no_plotting() -> None:
     assert ran.stdout.strip() == "[]"
 
 
-def test_a_subset_is_a_view_with_the_digests_that_are_known() -> None:
-    whole = Split("train", X, Y, list("abcd"), list("ssst"))
+def test_a_subset_is_a_view_with_the_available_digests() -> None:
+    full = Split("train", X, Y, list("abcd"), list("ssst"))
     rows = np.array([3, 1])
-    unknown = whole.subset(rows, "some")
-    assert unknown.known_digests is None
-    found = (unknown.name, list(unknown.ids), unknown.slides, unknown.labels.tolist(), unknown.size_bytes)
-    assert found == ("some", ["d", "b"], ["t", "s"], [0, 1], 2 * 96 * 96 * 3)
-    np.testing.assert_array_equal(unknown.patches[:], X[rows])
-    assert unknown.digests == (whole.digests[3], whole.digests[1])
-    known = whole.subset(rows).subset(np.array([1, 0]))
-    assert known.known_digests == (whole.digests[1], whole.digests[3])
-    assert known.name == "train"
-    assert known.content_hash == split(X[[1, 3]], Y[[1, 3]]).content_hash
-    with pytest.raises(DataError, match="labels hold only 1"):
-        whole.subset(np.array([1, 2]))
+    without = full.subset(rows, "some")
+    assert without.stored_digests is None
+    values = (without.name, list(without.ids), without.slides, without.labels.tolist(), without.size_bytes)
+    assert values == ("some", ["d", "b"], ["t", "s"], [0, 1], 2 * 96 * 96 * 3)
+    np.testing.assert_array_equal(without.patches[:], X[rows])
+    assert without.digests == (full.digests[3], full.digests[1])
+    with_digests = full.subset(rows).subset(np.array([1, 0]))
+    assert with_digests.stored_digests == (full.digests[1], full.digests[3])
+    assert with_digests.name == "train"
+    assert with_digests.content_hash == split(X[[1, 3]], Y[[1, 3]]).content_hash
+    with pytest.raises(DataError, match="label values are 1"):
+        full.subset(np.array([1, 2]))
     with pytest.raises(IndexError):
-        whole.subset(np.array([4]))
+        full.subset(np.array([4]))
 
 
-def test_the_content_hash_is_the_one_that_runs_are_bound_to() -> None:
-    slow = hashlib.sha256(Y.tobytes())
+def test_the_content_hash_is_the_one_recorded_in_runs() -> None:
+    expected = hashlib.sha256(Y.tobytes())
     for patch in X:
-        slow.update(hashlib.sha1(patch.tobytes()).digest())
-    assert split().content_hash == slow.hexdigest()
+        expected.update(hashlib.sha1(patch.tobytes()).digest())
+    assert split().content_hash == expected.hexdigest()
 
 
 @pytest.mark.parametrize(

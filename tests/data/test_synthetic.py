@@ -15,7 +15,7 @@ def train() -> data.Split:
     return synthetic.generate("train", patches=300, seed=0)
 
 
-def test_the_same_seed_gives_the_same_patches_in_another_process(train: data.Split) -> None:
+def test_the_patches_of_a_seed_are_the_same_in_another_process(train: data.Split) -> None:
     code = "from histoedge.data import synthetic; print(synthetic.generate('train', patches=300, seed=0).content_hash)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == train.content_hash
@@ -46,18 +46,18 @@ def test_the_classes_are_about_balanced(train: data.Split) -> None:
     assert 0.4 < train.labels.mean() < 0.6
 
 
-def test_the_label_is_the_tumour_mask_in_the_centre_and_hard_negatives_have_tumour_outside() -> None:
-    seen = set()
+def test_the_label_is_the_tumour_mask_in_the_centre() -> None:
+    kinds = set()
     for index in range(200):
         _, label = synthetic._patch("train", index, 0)
         random = synthetic._random(0, "train", "patch", index)
         _, _, tumour = synthetic._tissue(random)
         assert label == int(tumour[32:64, 32:64].any())
-        seen.add((label, bool(tumour.any())))
-    assert seen == {(0, False), (0, True), (1, True)}
+        kinds.add((label, bool(tumour.any())))
+    assert kinds == {(0, False), (0, True), (1, True)}
 
 
-def test_there_are_blank_patches_and_stain_varies_by_slide(train: data.Split) -> None:
+def test_some_patches_are_blank_and_stain_varies_by_slide(train: data.Split) -> None:
     means = train.patches[:].mean(axis=(1, 2))
     assert (means.min(axis=1) > 215).any()  # glass
     assert 130 < np.median(means) < 220  # tissue
@@ -66,14 +66,14 @@ def test_there_are_blank_patches_and_stain_varies_by_slide(train: data.Split) ->
     assert by_slide.std(axis=0).max() > 3
 
 
-def test_brightness_alone_does_not_tell_the_classes_apart(train: data.Split) -> None:
+def test_brightness_alone_does_not_separate_the_classes(train: data.Split) -> None:
     centre = train.patches[:][:, 32:64, 32:64].mean(axis=(1, 2, 3))
     tumour, normal = centre[train.labels == 1], centre[train.labels == 0]
     auc = (tumour[:, None] < normal[None, :]).mean()
     assert 0.35 < auc < 0.85
 
 
-def test_golden_patches_are_half_of_each_class_and_always_the_same() -> None:
+def test_golden_patches_are_reproducible_and_half_of_each_class() -> None:
     patches, labels = synthetic.golden(16)
     assert patches.shape == (16, 96, 96, 3)
     assert patches.dtype == labels.dtype == np.uint8
@@ -83,7 +83,7 @@ def test_golden_patches_are_half_of_each_class_and_always_the_same() -> None:
     np.testing.assert_array_equal(patches, again)
 
 
-def test_synth_writes_patchcamelyons_layout_with_the_generators_own_patches(tmp_path: Path) -> None:
+def test_synth_writes_generated_patches_in_patchcamelyons_layout(tmp_path: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     synthetic.synth(
         tmp_path, patches=80, seed=5, progress=lambda what, done, total, note="": steps.append((what, done, total))
@@ -91,28 +91,28 @@ def test_synth_writes_patchcamelyons_layout_with_the_generators_own_patches(tmp_
     splits = data.load(str(tmp_path))
     assert {name: len(split.labels) for name, split in splits.items()} == {"train": 80, "valid": 16, "test": 20}
     for name, split in splits.items():
-        made = synthetic.generate(name, patches=len(split.labels), seed=5)
-        assert split.content_hash == made.content_hash
-        assert list(split.ids) == list(made.ids)
-        assert list(split.slides or ()) == list(made.slides or ())
+        generated = synthetic.generate(name, patches=len(split.labels), seed=5)
+        assert split.content_hash == generated.content_hash
+        assert list(split.ids) == list(generated.ids)
+        assert list(split.slides or ()) == list(generated.slides or ())
     assert steps[0] == ("synthesise train, patches", 80, 80)
     assert len(list(tmp_path.glob("camelyonpatch_*"))) == 9
 
 
-def test_synth_writes_the_same_bytes_again(tmp_path: Path) -> None:
+def test_synth_is_reproducible_to_the_byte(tmp_path: Path) -> None:
     for name in ("a", "b"):
         synthetic.synth(tmp_path / name, patches=20, seed=5)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
-def test_synth_overwrites_nothing_and_then_writes_nothing(tmp_path: Path) -> None:
+def test_synth_does_not_overwrite_and_writes_nothing_after_an_error(tmp_path: Path) -> None:
     meta = tmp_path / "camelyonpatch_level_2_split_test_meta.csv"
-    meta.write_text("mine")
-    with pytest.raises(DataError, match=r"test_meta.csv: exists already; choose another folder or remove it"):
+    meta.write_text("existing")
+    with pytest.raises(DataError, match=r"test_meta.csv: exists already; choose another folder, or remove the file"):
         synthetic.synth(tmp_path, patches=20, seed=0)
     assert [path.name for path in tmp_path.iterdir()] == [meta.name]
-    assert meta.read_text() == "mine"
+    assert meta.read_text() == "existing"
 
 
 def test_the_word_synthetic_is_a_data_set() -> None:

@@ -8,8 +8,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import histoedge
 from histoedge.cli import main
 from histoedge.data import synthetic
+from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
 from histoedge.explanation import centre_share
 from histoedge.lab import catalogue, checkpoint
@@ -109,7 +111,7 @@ def test_weights_are_explained_by_both_methods(finished_run: Path, tmp_path: Pat
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.explained.png"]
 
 
-def test_weights_and_their_fp32_file_have_one_occlusion_map(
+def test_weights_and_their_fp32_file_have_the_same_occlusion_share(
     finished_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     shares = []
@@ -120,6 +122,29 @@ def test_weights_and_their_fp32_file_have_one_occlusion_map(
         rows = json.loads(result.stdout)["evidence"]
         shares.append([row["share"] for row in rows if row["method"] == "occlusion"])
     assert shares[0] == pytest.approx(shares[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "int8"])
+def test_weights_and_their_exported_file_have_the_same_probabilities(
+    finished_run: Path, tmp_path: Path, recipe: str
+) -> None:
+    patches, _ = synthetic.golden(16)
+    paths = [tmp_path / f"{number:02}.png" for number in range(16)]
+    for path, patch in zip(paths, patches, strict=True):
+        Image.fromarray(patch).save(path)
+    exported = finished_run / "models" / f"{recipe}.onnx"
+    manifest = manifests.read(exported)
+    assert manifest.temperature != pytest.approx(1, abs=0.05)  # at 1 the test could not fail
+    weights, file = (
+        histoedge.explain(model, paths, out=tmp_path / model.name)
+        for model in (checkpoint.path_of(finished_run, recipe), exported)
+    )
+    assert weights.temperature == file.temperature == manifest.temperature
+    for row, other in zip(weights.images, file.images, strict=True):
+        assert row["probability"] == pytest.approx(float(manifest.probability(np.array([row["logit"]]))[0]), abs=1e-9)
+        # the slope of a sigmoid is at most 1/4; rounding to int8 moves the logit beyond the tolerance of the file
+        quanta = manifest.tolerance if recipe == "fp32" else 8 * (manifest.output_quantum or 0)
+        assert row["probability"] == pytest.approx(other["probability"], abs=quanta / 4 / manifest.temperature)
 
 
 def test_weights_of_something_else_are_one_line(tmp_path: Path) -> None:

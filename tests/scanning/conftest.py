@@ -13,12 +13,12 @@ WriteSlide = Callable[..., Path]
 def write_slide(tmp_path: Path) -> WriteSlide:
     """``write_slide(pixels, um_per_px=0.972, downsamples=(1,), **options)`` writes a TIFF file with these levels.
 
-    Coarser levels are means of squares of level 0's pixels; ``options`` are those of tifffile.
+    Coarser levels are block means of level 0; ``options`` are passed to tifffile.
     """
     tifffile = pytest.importorskip("tifffile")
     from PIL import Image
 
-    def written(
+    def write(
         pixels: np.ndarray,
         *,
         um_per_px: float = 0.972,
@@ -26,24 +26,24 @@ def write_slide(tmp_path: Path) -> WriteSlide:
         name: str = "slide.tif",
         **options: object,
     ) -> Path:
-        told = {"photometric": "rgb", "tile": (256, 256), **options}
+        tiff_options = {"photometric": "rgb", "tile": (256, 256), **options}
         path = tmp_path / name
         with tifffile.TiffWriter(path) as file:
-            for number, by in enumerate(downsamples):
-                level = np.asarray(Image.fromarray(pixels).reduce(by)) if by > 1 else pixels
+            for number, downsample in enumerate(downsamples):
+                level = np.asarray(Image.fromarray(pixels).reduce(downsample)) if downsample > 1 else pixels
                 place = {"subfiletype": 1} if number else {"subifds": len(downsamples) - 1}
-                density = (1e4 / (um_per_px * by),) * 2
-                file.write(level, resolution=density, resolutionunit="CENTIMETER", **told, **place)
+                density = (1e4 / (um_per_px * downsample),) * 2
+                file.write(level, resolution=density, resolutionunit="CENTIMETER", **tiff_options, **place)
         return path
 
-    return written
+    return write
 
 
 @pytest.fixture
 def texture() -> Callable[[int, int], np.ndarray]:
-    """``texture(height, width)``: pixels that differ everywhere, with structure of all sizes; uint8 (h, w, 3)."""
+    """``texture(height, width)``: random pixels with structure at several scales, uint8 (h, w, 3)."""
 
-    def made(height: int, width: int) -> np.ndarray:
+    def draw(height: int, width: int) -> np.ndarray:
         random = np.random.default_rng(7)
         values = random.integers(0, 64, (height, width, 3))
         for side in (5, 17, 93):
@@ -51,7 +51,7 @@ def texture() -> Callable[[int, int], np.ndarray]:
             values += coarse.repeat(side, 0).repeat(side, 1)[:height, :width]
         return values.astype(np.uint8)
 
-    return made
+    return draw
 
 
 @pytest.fixture(scope="session")

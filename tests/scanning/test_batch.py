@@ -1,4 +1,4 @@
-"""``histoedge scan`` as a person runs it: files, what is kept, what goes on after a kill, and what is refused."""
+"""The command ``histoedge scan``: its files, kept slides, resuming after a kill, and error messages."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ import pytest
 
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, DataError
-from histoedge.scanning import batch
+from histoedge.scanning import batch, outcome
 
 pytest.importorskip("skimage")  # the extra `slides`
 tifffile = pytest.importorskip("tifffile")
@@ -26,28 +26,28 @@ tifffile = pytest.importorskip("tifffile")
 Texture = Callable[[int, int], np.ndarray]
 WriteSlide = Callable[..., Path]
 
-PINK = (200, 120, 160)  # of tissue
-FILES = {batch.MAP, batch.HEATMAP, batch.REGIONS, batch.TILES, batch.SUMMARY, batch.PAGE}
+PINK = (200, 120, 160)  # the colour of tissue
+FILES = {batch.MAP, batch.HEATMAP, batch.REGIONS, batch.TILES, batch.SUMMARY, outcome.PAGE}
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / batch.SUMMARY).read_text())
-    return found
+    document: dict[str, Any] = json.loads((folder / batch.SUMMARY).read_text())
+    return document
 
 
 @pytest.fixture
 def tissue(write_slide: WriteSlide) -> Callable[..., Path]:
     """``tissue(name)``: a slide of 1000 x 800 px, glass with a piece of tissue from (200, 160) to (800, 640)."""
 
-    def made(name: str = "slide.tif", **options: object) -> Path:
+    def write(name: str = "slide.tif", **options: object) -> Path:
         pixels = np.full((800, 1000, 3), 245, np.uint8)
         pixels[160:640, 200:800] = PINK
         return write_slide(pixels, name=name, **options)
 
-    return made
+    return write
 
 
-def test_a_slide_gets_all_its_files_and_is_kept(
+def test_a_slide_gets_all_its_files_and_a_changed_slide_is_refused(
     tissue: Callable[..., Path],
     mean_red: Path,
     tmp_path: Path,
@@ -60,22 +60,22 @@ def test_a_slide_gets_all_its_files_and_is_kept(
     assert {path.name for path in (out / "slide").iterdir()} == FILES
     assert first.stdout.startswith("slide.tif: 0.3 mm² of tissue, ")
     assert str(out / "slide" / "page.html") in first.stdout
-    held = np.isfinite(logits(out / "slide"))
-    rows, columns = np.nonzero(held)  # squares from 32 px on
+    has_logit = np.isfinite(logits(out / "slide"))
+    rows, columns = np.nonzero(has_logit)  # the first square starts at 32 px
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 18, 5, 23)
-    told = summary(out / "slide")
-    assert told["model"]["sha256"] == manifests.read(mean_red).sha256
-    assert set(told["seconds"]) == {"mask", "read", "infer", "write", "by the clock"}
-    assert {"histoedge", "onnxruntime", "openslide-bin", "tifffile"} <= set(told["versions"])
+    document = summary(out / "slide")
+    assert document["model"]["sha256"] == manifests.read(mean_red).sha256
+    assert set(document["seconds"]) == {"mask", "read", "infer", "write", "by the clock"}
+    assert {"histoedge", "onnxruntime", "openslide-bin", "tifffile"} <= set(document["versions"])
     written = {path: path.stat().st_mtime_ns for path in (out / "slide").iterdir()}
     again = scan(tissue(), "--model", mean_red, "--out", out)
-    assert again.exit_code == 1  # the slide was written anew: another time of change
-    assert "holds the map of another slide" in again.stderr
+    assert again.exit_code == 1  # the slide was written again and has another modification time
+    assert "contains the map of another slide" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in (out / "slide").iterdir()} == written
 
 
 @pytest.mark.parametrize("width", [1280, 500])
-def test_a_browser_shows_the_page_whole_and_asks_no_server(
+def test_the_page_fits_the_browser_window_and_needs_no_network(
     tissue: Callable[..., Path],
     mean_red: Path,
     browse: Callable[[Path, int], Any],
@@ -86,15 +86,15 @@ def test_a_browser_shows_the_page_whole_and_asks_no_server(
     name = "<b>&amp; a-slide-of-a-very-long-name-that-a-laboratory-gave-it-with-no-space-to-break-at.tif"
     assert scan(tissue(name), "--model", mean_red, "--out", tmp_path / "out").exit_code == 0
     page = tmp_path / "page.html"
-    page.write_bytes(next((tmp_path / "out").glob(f"*/{batch.PAGE}")).read_bytes())
-    seen = browse(page, width)
-    assert seen.console == seen.requests == []
-    assert seen.screenshot_bytes > 20_000
-    assert seen.scroll_width <= width
+    page.write_bytes(next((tmp_path / "out").glob(f"*/{outcome.PAGE}")).read_bytes())
+    view = browse(page, width)
+    assert view.console == view.requests == []
+    assert view.screenshot_bytes > 20_000
+    assert view.scroll_width <= width
     assert "<b>&amp; a" not in page.read_text()
 
 
-def test_a_folder_goes_on_where_it_stopped_and_tells_the_bad_slide(
+def test_scanning_a_folder_resumes_and_reports_the_damaged_slide(
     tissue: Callable[..., Path], mean_red: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     folder, out = tmp_path / "slides", tmp_path / "out"
@@ -106,9 +106,9 @@ def test_a_folder_goes_on_where_it_stopped_and_tells_the_bad_slide(
     (folder / "notes.txt").write_text("not a slide")
     first = scan(folder, "--model", mean_red, "--out", out)
     assert first.exit_code == 1
-    told = first.stderr.splitlines()[-1]  # after the progress
-    assert told.startswith("histoedge: 1 of 3 slides failed, the others are done: ")
-    assert "b.tif: truncated: its pixels end at byte" in first.stderr
+    message = first.stderr.splitlines()[-1]  # after the progress lines
+    assert message.startswith("histoedge: 1 of 3 slides failed, the others are done: ")
+    assert "b.tif: truncated: the pixels end at byte" in first.stderr
     with open(out / batch.ALL, newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["slide"], row["status"]) for row in rows] == [
@@ -122,7 +122,7 @@ def test_a_folder_goes_on_where_it_stopped_and_tells_the_bad_slide(
     (folder / "b.tif").write_bytes(good)
     second = scan(folder, "--model", mean_red, "--out", out, "--json")
     assert second.exit_code == 0
-    assert [one["status"] for one in json.loads(second.stdout)] == ["kept", "done", "kept"]
+    assert [row["status"] for row in json.loads(second.stdout)] == ["kept", "done", "kept"]
     assert (out / "a" / batch.MAP).stat().st_mtime_ns == written
 
 
@@ -130,17 +130,17 @@ def test_field_size_and_workers_change_no_byte_of_the_map(
     write_slide: WriteSlide, texture: Texture, mean_red_int8: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     path = write_slide(texture(900, 1100), um_per_px=0.6)
-    found = set()
+    maps = set()
     for field_px, workers in ((96, 1), (256, 3), (1024, 2), (8192, 1)):
         out = tmp_path / f"{field_px}"
         options = ("--field", field_px, "--workers", workers, "--everywhere")
         result = scan(path, "--model", mean_red_int8, "--out", out, *options)
         assert result.exit_code == 0, result.output
-        found.add((out / "slide" / batch.MAP).read_bytes())
-    assert len(found) == 1
+        maps.add((out / "slide" / batch.MAP).read_bytes())
+    assert len(maps) == 1
 
 
-def test_a_killed_command_goes_on_to_the_same_bytes(
+def test_a_killed_command_resumes_to_the_same_bytes(
     write_slide: WriteSlide, texture: Texture, mean_red: Path, tmp_path: Path
 ) -> None:
     path = write_slide(texture(2000, 2200), um_per_px=0.6)
@@ -165,9 +165,11 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
 
 
 def fields_done(out: Path) -> int:
-    """Of an unfinished scan; 0 where there is none."""
+    """Return the number of finished fields of an unfinished scan, 0 without one."""
     try:
-        return (out / "slide" / "state" / "done.npy").read_bytes().count(b"\x01") - 1  # the header's own
+        return (out / "slide" / "state" / "done.npy").read_bytes().count(
+            b"\x01"
+        ) - 1  # the header contains one such byte
     except FileNotFoundError:
         return 0
 
@@ -185,38 +187,38 @@ def test_a_marked_square_is_at_its_place_in_geojson_and_heatmap(
 
     scale = 0.972 / um_per_px
     pixels = np.full((round(1000 * scale), round(1100 * scale), 3), (120, 120, 200), np.uint8)
-    left, top, side = (round(at * scale) for at in (530, 345, 96))  # on no square's corner
+    left, top, side = (round(px * scale) for px in (530, 345, 96))  # not aligned with the squares
     pixels[top : top + side, left : left + side] = (255, 120, 200)
     path = write_slide(pixels, um_per_px=um_per_px, downsamples=(1, 2, 4))
-    # the logit is the mean red over 255: .47 around, and at .8 the patch lies on the square but for a third at most
-    model = sign(mean_red, threshold=0.68)  # the sigmoid of .75
+    # the logit is the mean red / 255: 0.47 outside; 0.75 needs over half of the patch in the marked square
+    model = sign(mean_red, threshold=0.68)  # the sigmoid of 0.75
     result = scan(path, "--model", model, "--out", tmp_path / "out", "--everywhere")
     assert result.exit_code == 0, result.output
     stride = 32 * scale
-    document = json.loads((tmp_path / "out" / "slide" / batch.REGIONS).read_text())
-    (feature,) = document["features"]
+    collection = json.loads((tmp_path / "out" / "slide" / batch.REGIONS).read_text())
+    (feature,) = collection["features"]
     corners = np.concatenate([np.reshape(ring, (-1, 2)) for ring in feature["geometry"]["coordinates"]])
     middle = (corners.min(0) + corners.max(0)) / 2
     np.testing.assert_allclose(middle, (left + side / 2, top + side / 2), atol=stride)
-    told = summary(tmp_path / "out" / "slide")
-    first = told["top_fields"][0]
+    document = summary(tmp_path / "out" / "slide")
+    first = document["top_fields"][0]
     np.testing.assert_allclose((first["x"], first["y"]), np.array((left, top)) + side / 3, atol=stride)
     picture = np.asarray(Image.open(tmp_path / "out" / "slide" / batch.HEATMAP).convert("L")).astype(int)
-    by = told["heatmap"]["level0_px_per_px"]
-    shown = picture[: int(pixels.shape[0] / by), : int(pixels.shape[1] / by)]
-    rows, columns = np.nonzero(shown < 40)  # the outline is black
-    outlined = np.array([(columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2]) * by
+    scale_px = document["heatmap"]["level0_px_per_px"]
+    slide_part = picture[: int(pixels.shape[0] / scale_px), : int(pixels.shape[1] / scale_px)]
+    rows, columns = np.nonzero(slide_part < 40)  # the outline is black
+    outlined = np.array([(columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2]) * scale_px
     np.testing.assert_allclose(outlined, (left + side / 2, top + side / 2), atol=stride)
 
 
-def test_an_operating_point_decides_what_is_a_focus(
+def test_the_operating_point_sets_the_threshold_of_foci(
     tissue: Callable[..., Path], mean_red_calibrated: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
-    for at, told in ((None, 0.6), ("specificity 0.95", 0.7)):
-        out = tmp_path / str(told)
+    for at, threshold in ((None, 0.6), ("specificity 0.95", 0.7)):
+        out = tmp_path / str(threshold)
         options = () if at is None else ("--at", at)
         assert scan(tissue(), "--model", mean_red_calibrated, "--out", out, *options).exit_code == 0
-        assert summary(out / "slide")["threshold"] == told
+        assert summary(out / "slide")["threshold"] == threshold
 
 
 def test_a_slide_without_tissue_has_an_empty_map(
@@ -229,21 +231,21 @@ def test_a_slide_without_tissue_has_an_empty_map(
     path = write_slide(np.full((500, 600, 3), 250, np.uint8))
     result = scan(path, "--model", mean_red, "--out", tmp_path / "out")
     assert result.exit_code == 0
-    assert result.stdout.startswith("slide.tif: no tissue found: the map is empty; ")
+    assert result.stdout.startswith("slide.tif: no tissue: the map is empty; ")
     assert np.isnan(logits(tmp_path / "out" / "slide")).all()
     assert {path.name for path in (tmp_path / "out" / "slide").iterdir()} == FILES
     assert json.loads((tmp_path / "out" / "slide" / batch.REGIONS).read_text())["features"] == []
 
 
-def test_an_output_of_another_model_or_settings_is_not_touched(
+def test_the_output_of_another_model_or_other_settings_is_not_overwritten(
     tissue: Callable[..., Path], mean_red: Path, mean_red_int8: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     path, out = tissue(), tmp_path / "out"
     assert scan(path, "--model", mean_red, "--out", out).exit_code == 0
     before = (out / "slide" / batch.MAP).read_bytes()
     for options, message in (
-        (("--model", mean_red_int8), "holds the map of another model"),
-        (("--model", mean_red, "--um-per-px", "0.9"), "holds a map with other settings"),
+        (("--model", mean_red_int8), "contains the map of another model"),
+        (("--model", mean_red, "--um-per-px", "0.9"), "contains a map with other settings"),
     ):
         result = scan(path, *options, "--out", out)
         assert result.exit_code == 1
@@ -253,10 +255,10 @@ def test_an_output_of_another_model_or_settings_is_not_touched(
     (out / "slide" / batch.SUMMARY).write_text("{")
     damaged = scan(path, "--model", mean_red, "--out", out)
     assert damaged.exit_code == 1
-    assert "not a summary of a scan" in damaged.stderr
+    assert "not the summary of a scan" in damaged.stderr
 
 
-def test_an_output_that_cannot_be_written_is_told(
+def test_an_unwritable_output_is_an_error(
     tissue: Callable[..., Path], mean_red: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     (tmp_path / "out").write_text("a file")
@@ -265,12 +267,12 @@ def test_an_output_that_cannot_be_written_is_told(
     assert "cannot create this folder" in result.stderr
 
 
-def test_dicom_files_that_lie_together_are_one_slide(tmp_path: Path) -> None:
+def test_dicom_files_of_one_folder_are_one_slide(tmp_path: Path) -> None:
     for place in ("series-1/a.dcm", "series-1/b.dcm", "series-2/c.dcm", "one.svs", "two.TIF", "notes.txt"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).write_bytes(b"")
-    found = batch.find_slides([tmp_path])
-    assert [str(path.relative_to(tmp_path)) for path in found] == [
+    slides = batch.find_slides([tmp_path])
+    assert [str(path.relative_to(tmp_path)) for path in slides] == [
         "one.svs",
         "two.TIF",
         "series-1/a.dcm",
@@ -278,10 +280,10 @@ def test_dicom_files_that_lie_together_are_one_slide(tmp_path: Path) -> None:
     ]
 
 
-def test_places_that_cannot_be_scanned_are_refused_at_once(tmp_path: Path) -> None:
+def test_places_that_cannot_be_scanned_are_refused_first(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such slide or folder"):
         batch.find_slides([tmp_path / "missing"])
-    with pytest.raises(DataError, match="no slides here"):
+    with pytest.raises(DataError, match="no slides in this folder"):
         batch.find_slides([tmp_path])
     for name in ("a.svs", "a.tif"):
         (tmp_path / name).write_bytes(b"")
@@ -289,7 +291,7 @@ def test_places_that_cannot_be_scanned_are_refused_at_once(tmp_path: Path) -> No
         batch.find_slides([tmp_path])
 
 
-def test_a_model_that_is_missing_ends_all_before_anything_is_written(
+def test_a_missing_model_is_an_error_before_anything_is_written(
     tissue: Callable[..., Path], tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     result = scan(tissue(), "--model", tmp_path / "no.onnx", "--out", tmp_path / "out")
@@ -299,7 +301,7 @@ def test_a_model_that_is_missing_ends_all_before_anything_is_written(
 
 @pytest.mark.skipif(os.environ.get("HISTOEDGE_DATA", "") == "", reason="HISTOEDGE_DATA names no folder")
 @pytest.mark.real
-def test_a_slide_of_real_patches_has_the_auc_that_they_have(
+def test_a_slide_of_real_patches_has_the_auc_of_the_patches(
     write_slide: WriteSlide, tmp_path: Path, scan: Callable[..., Any], logits: Callable[[Path], np.ndarray]
 ) -> None:
     from histoedge import data, edge, metrics
@@ -309,9 +311,9 @@ def test_a_slide_of_real_patches_has_the_auc_that_they_have(
     patches, labels = split.patches[:], split.labels[:]
     across = 30
     down = -(-len(patches) // across)
-    whole = np.zeros((down * across, 96, 96, 3), np.uint8)
-    whole[: len(patches)] = patches
-    path = write_slide(whole.reshape(down, across, 96, 96, 3).swapaxes(1, 2).reshape(down * 96, across * 96, 3))
+    padded = np.zeros((down * across, 96, 96, 3), np.uint8)
+    padded[: len(patches)] = patches
+    path = write_slide(padded.reshape(down, across, 96, 96, 3).swapaxes(1, 2).reshape(down * 96, across * 96, 3))
     result = scan(path, "--model", model, "--out", tmp_path / "out", "--everywhere")
     assert result.exit_code == 0, result.output
     on_slide = logits(tmp_path / "out" / "slide")[::3, ::3].reshape(-1)[: len(labels)]

@@ -1,4 +1,4 @@
-"""A Dask cluster of real processes makes the map that this process makes, also when a worker is killed."""
+"""A scan on a Dask cluster of real processes equals a local scan, also when a worker is killed."""
 
 import contextlib
 import os
@@ -14,9 +14,12 @@ import pytest
 
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import DataError, ModelError
-from histoedge.scanning import Scan, Workers, engine, plane, scan
-from histoedge.scanning.slide import open_slide
+from histoedge.scanning import Scan, Workers, plane, scan
+from histoedge.scanning.engine import FieldsJob, Timings
+from histoedge.scanning.grid import grid_of
+from histoedge.scanning.readers import open_slide
 from histoedge.scanning.slidemap import SlideMap
+from histoedge.scanning.unfinished import Unfinished
 
 pytest.importorskip("distributed")
 
@@ -27,7 +30,7 @@ WriteSlide = Callable[..., Path]
 
 @contextlib.contextmanager
 def dask(*arguments: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """``python -m dask ...`` with the first address it tells; killed at the end."""
+    """``python -m dask ...`` and the first address it prints; killed at the end."""
     command = [sys.executable, "-m", "dask", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -46,7 +49,7 @@ def scheduler() -> Iterator[str]:
 
 @contextlib.contextmanager
 def worker(scheduler: str, folder: Path) -> Iterator[int]:
-    """A worker of one process, with its process id."""
+    """A worker of one process; yields its process id."""
     options = ("--nthreads", "2", "--no-nanny", "--no-dashboard", "--local-directory", str(folder))
     with dask("worker", scheduler, *options) as (process, _):
         yield process.pid
@@ -57,32 +60,32 @@ def slide(write_slide: WriteSlide, texture: Callable[[int, int], np.ndarray]) ->
     return write_slide(texture(1500, 1700), um_per_px=0.6)
 
 
-def scanned(path: Path, model: Path, folder: Path, **options: object) -> SlideMap:
+def scan_map(path: Path, model: Path, folder: Path, **options: object) -> SlideMap:
     settings = Scan(mask=False, field_px=256)
-    found, *_ = scan(path, model, folder, settings=settings, workers=Workers(readers=1, interpreters=1), **options)
-    return found
+    slide_map, *_ = scan(path, model, folder, settings=settings, workers=Workers(readers=1, interpreters=1), **options)
+    return slide_map
 
 
 def test_the_map_is_the_same_when_one_of_two_workers_is_killed(
     slide: Path, mean_red: Path, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "CHUNK", 1)  # a small slide in many tasks
-    expected = scanned(slide, mean_red, tmp_path / "alone").logits
-    told: list[int] = []
+    monkeypatch.setattr(cluster, "CHUNK", 1)  # many tasks on a small slide
+    expected = scan_map(slide, mean_red, tmp_path / "alone").logits
+    left: list[int] = []
     with worker(scheduler, tmp_path) as first, worker(scheduler, tmp_path):
 
-        def tell(what: str, done: int, total: int, note: str = "") -> None:
-            if not told:
+        def kill_first_worker(what: str, done: int, total: int, note: str = "") -> None:
+            if not left:
                 os.kill(first, signal.SIGKILL)
-            told.append(total - done)
+            left.append(total - done)
 
-        found = scanned(slide, mean_red, tmp_path / "cluster", scheduler=scheduler, progress=tell)
-    assert found.logits.tobytes() == expected.tobytes()
-    assert told == list(range(len(told) - 1, -1, -1))
-    assert len(told) > 20
+        slide_map = scan_map(slide, mean_red, tmp_path / "cluster", scheduler=scheduler, progress=kill_first_worker)
+    assert slide_map.logits.tobytes() == expected.tobytes()
+    assert left == list(range(len(left) - 1, -1, -1))
+    assert len(left) > 20
 
 
-def test_seconds_on_workers_are_counted(slide: Path, mean_red: Path, tmp_path: Path, scheduler: str) -> None:
+def test_timings_include_the_seconds_of_workers(slide: Path, mean_red: Path, tmp_path: Path, scheduler: str) -> None:
     settings, workers = Scan(mask=False), Workers(readers=1, interpreters=1)
     with worker(scheduler, tmp_path):
         _, timings, _ = scan(slide, mean_red, tmp_path / "out", settings=settings, workers=workers, scheduler=scheduler)
@@ -91,39 +94,47 @@ def test_seconds_on_workers_are_counted(slide: Path, mean_red: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("change", ["another slide", "no slide", "another model"])
-def test_a_worker_that_sees_other_files_says_so(
+def test_a_worker_with_other_files_is_an_error(
     slide: Path, mean_red: Path, mean_red_int8: Path, tmp_path: Path, scheduler: str, change: str
 ) -> None:
-    seen = plane.of_model(open_slide(slide), 0.972, None)
-    grid = engine.grid_of(seen, manifests.read(mean_red), 256)
-    unfinished = engine.Unfinished(tmp_path / "out", grid, {})
-    job = cluster.job_of(seen, mean_red, runtime=None, threads=1)
+    slide_plane = plane.of_model(open_slide(slide), 0.972, None)
+    grid = grid_of(slide_plane, manifests.read(mean_red), 256)
+    job = FieldsJob(
+        plane=slide_plane,
+        model=mean_red,
+        grid=grid,
+        numbers=[0],
+        unfinished=Unfinished(tmp_path / "out", grid, {}),
+        workers=Workers(readers=1, interpreters=1),
+        timings=Timings(),
+    )
+    opening = cluster.worker_files(job)
     if change == "another slide":
         slide.write_bytes(slide.read_bytes() + b"more")
     elif change == "no slide":
         slide.unlink()
     else:
-        job = replace(job, sha256=manifests.read(mean_red_int8).sha256)
-    told = r"^worker .*(slide.tif|mean_red.onnx): .*; every worker must see the same files under the same paths$"
-    with worker(scheduler, tmp_path), pytest.raises((DataError, ModelError), match=told):
-        cluster.run_on_cluster(job, unfinished, grid, [0], scheduler=scheduler, timings=engine.Timings())
+        opening = replace(opening, sha256=manifests.read(mean_red_int8).sha256)
+    message = r"^worker .*(slide.tif|mean_red.onnx): .*; every worker must see the same files under the same paths$"
+    with worker(scheduler, tmp_path), pytest.raises((DataError, ModelError), match=message):
+        cluster.run_on_cluster(job, opening, scheduler=scheduler)
 
 
-def test_a_scheduler_without_workers_says_so(
+def test_a_scheduler_without_workers_is_an_error(
     slide: Path, mean_red: Path, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "PATIENCE_S", 0.5)
-    with pytest.raises(cluster.ClusterError, match=r"has no workers; start some with dask worker tcp://127"):
-        scanned(slide, mean_red, tmp_path / "out", scheduler=scheduler)
+    with pytest.raises(cluster.ClusterError, match=r"no workers; start some with dask worker tcp://127"):
+        scan_map(slide, mean_red, tmp_path / "out", scheduler=scheduler)
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nowhere://x", ""])
-def test_a_scheduler_that_does_not_answer_is_told_in_a_line(
+def test_a_scheduler_that_does_not_answer_is_a_one_line_error(
     slide: Path, mean_red: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setattr(cluster, "PATIENCE_S", 0.5)
     with pytest.raises(
         cluster.ClusterError, match=r"no Dask scheduler answers .*; start one with dask scheduler"
     ) as error:
-        scanned(slide, mean_red, tmp_path / "out", scheduler=address)
+        scan_map(slide, mean_red, tmp_path / "out", scheduler=address)
     assert "\n" not in str(error.value)

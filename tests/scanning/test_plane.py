@@ -1,4 +1,4 @@
-"""Pixels of a plane are the same through every window and lie where they lie on the slide."""
+"""Pixels of a plane are the same in every window and at their position on the slide."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from histoedge.edge.errors import DataError
-from histoedge.scanning import plane, slide
+from histoedge.scanning import plane, readers
 from histoedge.scanning.cache import Cache
 from histoedge.scanning.plane import Plane
 
@@ -26,32 +26,32 @@ Texture = Callable[[int, int], np.ndarray]
         {"compression": "deflate", "predictor": True},
         {"compression": "lzw", "tile": (128, 64)},
     ],
-    ids=["tiles", "strips", "channels apart", "channels apart in strips", "deflate", "lzw"],
+    ids=["tiles", "strips", "separate channels", "separate channels in strips", "deflate", "lzw"],
 )
 def test_a_tiff_file_reads_as_it_was_written(
     write_slide: Callable[..., Path], texture: Texture, options: dict[str, object]
 ) -> None:
     pixels = texture(301, 530)
-    apart = options.get("planarconfig") == "separate"
-    path = write_slide(np.moveaxis(pixels, -1, 0) if apart else pixels, **options)
-    opened = slide.open_slide(path)
+    separate = options.get("planarconfig") == "separate"
+    path = write_slide(np.moveaxis(pixels, -1, 0) if separate else pixels, **options)
+    opened = readers.open_slide(path)
     np.testing.assert_array_equal(opened.read(0, 0, 0, 530, 301), pixels)
     np.testing.assert_array_equal(opened.read(0, 250, 120, 270, 150), pixels[120:270, 250:520])
     np.testing.assert_array_equal(opened.read(0, 529, 300, 1, 1), pixels[300:, 529:])
 
 
-def test_as_scanned_where_a_level_has_the_resolution(write_slide: Callable[..., Path], texture: Texture) -> None:
+def test_pixels_are_unchanged_if_a_level_has_the_resolution(write_slide: Callable[..., Path], texture: Texture) -> None:
     pixels = texture(700, 900)
-    opened = slide.open_slide(write_slide(pixels))
-    seen = Plane(opened, um_per_px=0.98, slide_um_per_px=0.972)  # 0.8 % from it
-    assert (seen.um_per_px, seen.scale, seen.width, seen.height) == (0.972, 1, 900, 700)
-    np.testing.assert_array_equal(seen.read(100, 200, 600, 450), pixels[200:650, 100:700])
+    opened = readers.open_slide(write_slide(pixels))
+    slide_plane = Plane(opened, um_per_px=0.98, slide_um_per_px=0.972)  # a difference of 0.8 %
+    assert (slide_plane.um_per_px, slide_plane.scale, slide_plane.width, slide_plane.height) == (0.972, 1, 900, 700)
+    np.testing.assert_array_equal(slide_plane.read(100, 200, 600, 450), pixels[200:650, 100:700])
 
 
-def test_beyond_the_slide_is_white(write_slide: Callable[..., Path], texture: Texture) -> None:
+def test_pixels_beyond_the_slide_are_white(write_slide: Callable[..., Path], texture: Texture) -> None:
     pixels = texture(300, 200)
-    seen = Plane(slide.open_slide(write_slide(pixels)), um_per_px=0.972, slide_um_per_px=0.972)
-    window = seen.read(-10, 290, 250, 30)
+    slide_plane = Plane(readers.open_slide(write_slide(pixels)), um_per_px=0.972, slide_um_per_px=0.972)
+    window = slide_plane.read(-10, 290, 250, 30)
     np.testing.assert_array_equal(window[:10, 10:210], pixels[290:])
     assert (window[10:] == 255).all()
     assert (window[:, :10] == 255).all()
@@ -62,7 +62,7 @@ def test_beyond_the_slide_is_white(write_slide: Callable[..., Path], texture: Te
 def test_a_pixel_is_the_same_through_every_window(
     write_slide: Callable[..., Path], texture: Texture, um_per_px: float
 ) -> None:
-    opened = slide.open_slide(write_slide(texture(2400, 2600), um_per_px=um_per_px))
+    opened = readers.open_slide(write_slide(texture(2400, 2600), um_per_px=um_per_px))
     whole = Plane(opened, um_per_px=0.972, slide_um_per_px=um_per_px)
     pixels = whole.read(0, 0, whole.width, whole.height)
     other = Plane(opened, um_per_px=0.972, slide_um_per_px=um_per_px, kept_bytes=0)
@@ -76,86 +76,87 @@ def test_a_pixel_is_the_same_through_every_window(
 
 def test_the_coarsest_level_that_is_fine_enough_is_read(write_slide: Callable[..., Path], texture: Texture) -> None:
     path = write_slide(texture(1600, 1600), um_per_px=0.243, downsamples=(1, 2, 4, 8))
-    opened = slide.open_slide(path)
+    opened = readers.open_slide(path)
     assert [level[2] for level in opened.levels] == [1, 2, 4, 8]
     for um_per_px, level in ((0.243, 0), (0.4, 0), (0.486, 1), (0.972, 2), (0.96, 2), (1.5, 2), (1.944, 3), (9.0, 3)):
         assert Plane(opened, um_per_px=um_per_px, slide_um_per_px=0.243).level == level
 
 
-def test_resampled_pixels_lie_where_they_lay(write_slide: Callable[..., Path]) -> None:
+def test_resampled_pixels_keep_their_position(write_slide: Callable[..., Path]) -> None:
     ramp = np.repeat(np.linspace(0, 250, 2000)[None, :, None], 600, 0).repeat(3, 2)
-    opened = slide.open_slide(write_slide(np.rint(ramp).astype(np.uint8), um_per_px=0.499))
-    seen = Plane(opened, um_per_px=0.972, slide_um_per_px=0.499)
-    found = seen.read(0, 0, seen.width, 64)[32, :, 0].astype(float)
-    middles = (np.arange(seen.width) + 0.5) * seen.scale - 0.5  # of each pixel, on level 0
-    inner = slice(5, -5)  # the filter is cut at the edges
-    assert np.abs(found - 250 / 1999 * middles)[inner].max() <= 1  # rounding, once in the file and once here
+    opened = readers.open_slide(write_slide(np.rint(ramp).astype(np.uint8), um_per_px=0.499))
+    slide_plane = Plane(opened, um_per_px=0.972, slide_um_per_px=0.499)
+    values = slide_plane.read(0, 0, slide_plane.width, 64)[32, :, 0].astype(float)
+    centres = (np.arange(slide_plane.width) + 0.5) * slide_plane.scale - 0.5  # of each pixel, in level 0
+    inner = slice(5, -5)  # the filter is truncated at the edges
+    assert np.abs(values - 250 / 1999 * centres)[inner].max() <= 1  # rounded in the file and after resampling
 
 
 @pytest.mark.parametrize(
-    ("written", "stated", "seen"), [(0.972, None, 0.972), (0.25, 0.972, 0.972), (0.5, None, 0.972), (1.2, None, 0.972)]
+    ("written", "stated", "expected"),
+    [(0.972, None, 0.972), (0.25, 0.972, 0.972), (0.5, None, 0.972), (1.2, None, 0.972)],
 )
-def test_stated_resolution_stands_before_the_files_own(
-    write_slide: Callable[..., Path], texture: Texture, written: float, stated: float | None, seen: float
+def test_a_stated_resolution_overrides_the_metadata(
+    write_slide: Callable[..., Path], texture: Texture, written: float, stated: float | None, expected: float
 ) -> None:
-    opened = slide.open_slide(write_slide(texture(300, 300), um_per_px=written))
-    found = plane.of_model(opened, 0.972, stated)
-    assert found.um_per_px == pytest.approx(seen)
-    assert found.scale == pytest.approx(seen / (stated or written))
+    opened = readers.open_slide(write_slide(texture(300, 300), um_per_px=written))
+    slide_plane = plane.of_model(opened, 0.972, stated)
+    assert slide_plane.um_per_px == pytest.approx(expected)
+    assert slide_plane.scale == pytest.approx(expected / (stated or written))
 
 
-@pytest.mark.parametrize(("um_per_px", "message"), [(353.0, "does not tell its um per px"), (1.3, "too coarse")])
-def test_a_resolution_that_cannot_serve_is_told(
+@pytest.mark.parametrize(("um_per_px", "message"), [(353.0, "no resolution in its metadata"), (1.3, "too coarse")])
+def test_an_unusable_resolution_is_an_error(
     write_slide: Callable[..., Path], texture: Texture, um_per_px: float, message: str
 ) -> None:
-    opened = slide.open_slide(write_slide(texture(300, 300), um_per_px=um_per_px))
+    opened = readers.open_slide(write_slide(texture(300, 300), um_per_px=um_per_px))
     with pytest.raises(DataError, match=message):
         plane.of_model(opened, 0.972, None)
 
 
-def test_two_threads_that_want_the_same_array_wait_for_one_making() -> None:
-    kept, made, both = Cache(100), [], Barrier(2)
+def test_two_threads_compute_the_same_array_once() -> None:
+    cache, calls, both = Cache(100), [], Barrier(2)
     started, go = Event(), Event()
 
     def make() -> np.ndarray:
         started.set()
         go.wait()
-        made.append(1)
+        calls.append(1)
         return np.zeros(10, np.uint8)
 
-    def want() -> np.ndarray:
+    def get() -> np.ndarray:
         both.wait()
-        return kept.get("a", make)
+        return cache.get("a", make)
 
     with ThreadPoolExecutor(2) as threads:
-        wanted = [threads.submit(want) for _ in range(2)]
+        futures = [threads.submit(get) for _ in range(2)]
         started.wait()
         go.set()
-        assert wanted[0].result() is wanted[1].result()
-    assert made == [1]
+        assert futures[0].result() is futures[1].result()
+    assert calls == [1]
 
 
-def test_the_arrays_used_longest_ago_give_way() -> None:
-    kept, made = Cache(25), []
+def test_the_least_recently_used_array_is_dropped() -> None:
+    cache, calls = Cache(25), []
 
     def get(key: str) -> None:
         def make() -> np.ndarray:
-            made.append(key)
+            calls.append(key)
             return np.zeros(10, np.uint8)
 
-        kept.get(key, make)
+        cache.get(key, make)
 
     for key in "abacabb":  # c drops b, b drops c
         get(key)
-    assert "".join(made) == "abcb"
+    assert "".join(calls) == "abcb"
 
 
-def test_what_making_raises_is_raised_and_not_kept() -> None:
-    kept = Cache(100)
+def test_an_error_of_make_is_raised_and_not_cached() -> None:
+    cache = Cache(100)
 
     def fail() -> np.ndarray:
         raise DataError("damaged")
 
     with pytest.raises(DataError, match="damaged"):
-        kept.get("a", fail)
-    assert kept.get("a", lambda: np.ones(1)).tolist() == [1]
+        cache.get("a", fail)
+    assert cache.get("a", lambda: np.ones(1)).tolist() == [1]

@@ -1,4 +1,4 @@
-"""The mask takes stained tissue, and no glass, pen or border."""
+"""The tissue mask contains stained tissue, and no glass, pen or border."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from histoedge.data import synthetic
-from histoedge.scanning import slide, tissue
+from histoedge.scanning import readers, tissue
 from histoedge.scanning.plane import Plane
 
-UM_PER_PX = 7.776  # of the picture: 8 pixels of a plane at 0.972
+UM_PER_PX = 7.776  # of the overview: 8 px of a plane at 0.972 um/px
 GLASS, EOSIN, DARK = (242, 240, 243), (214, 150, 190), (12, 10, 14)
 GREEN_PEN, BLUE_PEN = (60, 170, 90), (40, 70, 190)
 
@@ -18,7 +18,7 @@ Box = tuple[int, int, int, int]
 
 
 def picture(*boxes: tuple[Box, tuple[int, int, int]], side: int = 400) -> np.ndarray:
-    """Glass with noise, uint8 (side, side, 3), and boxes (top, left, bottom, right) of colours on it."""
+    """Draw coloured boxes (top, left, bottom, right) on noisy glass, uint8 (side, side, 3)."""
     pixels = np.full((side, side, 3), GLASS, float)
     for (top, left, bottom, right), colour in boxes:
         pixels[top:bottom, left:right] = colour
@@ -26,10 +26,10 @@ def picture(*boxes: tuple[Box, tuple[int, int, int]], side: int = 400) -> np.nda
 
 
 def box_mask(*boxes: Box, side: int = 400) -> np.ndarray:
-    found = np.zeros((side, side), bool)
+    mask = np.zeros((side, side), bool)
     for top, left, bottom, right in boxes:
-        found[top:bottom, left:right] = True
-    return found
+        mask[top:bottom, left:right] = True
+    return mask
 
 
 WHOLE = (0, 0, 400, 400)
@@ -37,7 +37,7 @@ PART = (100, 100, 255, 255)  # 15 % of the picture
 
 
 @pytest.mark.parametrize(
-    ("shown", "expected"),
+    ("pixels", "expected"),
     [
         (picture(), box_mask()),
         (np.full((400, 400, 3), 255, np.uint8), box_mask()),
@@ -55,45 +55,45 @@ PART = (100, 100, 255, 255)  # 15 % of the picture
         *("a speck", "a small hole"),
     ],
 )
-def test_tissue_is_found_to_a_pixel_or_two(shown: np.ndarray, expected: np.ndarray) -> None:
-    found = tissue.mask(shown, UM_PER_PX)
+def test_the_mask_is_exact_to_two_pixels(pixels: np.ndarray, expected: np.ndarray) -> None:
+    mask = tissue.mask(pixels, UM_PER_PX)
     inner = expected & ~_edges(expected)
     outer = ~expected & ~_edges(expected)
-    assert found[inner].all()
-    assert not found[outer].any() or found[outer].mean() < 1e-3  # pen and border fade over two pixels
+    assert mask[inner].all()
+    assert not mask[outer].any() or mask[outer].mean() < 1e-3  # smoothing blurs pen and border over two pixels
 
 
 def _edges(mask: np.ndarray) -> np.ndarray:
-    """Where the mask changes within 3 px: the smoothing's spread, and the corners it rounds."""
+    """Return the pixels within 3 px of an edge of the mask, which smoothing blurs and whose corners it rounds."""
     from scipy import ndimage
 
     return np.asarray(ndimage.binary_dilation(mask, iterations=3) & ~ndimage.binary_erosion(mask, iterations=3))
 
 
-def test_a_tall_picture_is_no_different_from_its_bands() -> None:
+def test_bands_do_not_change_the_mask() -> None:
     boxes = [((top, 50, top + 100, 300), EOSIN) for top in (200, 480, 700)]
-    shown = picture(*boxes, side=900)
-    turned = tissue.mask(np.ascontiguousarray(shown.swapaxes(0, 1)), UM_PER_PX).T  # other bands
-    np.testing.assert_array_equal(tissue.mask(shown, UM_PER_PX), turned)
+    pixels = picture(*boxes, side=900)
+    transposed = tissue.mask(np.ascontiguousarray(pixels.swapaxes(0, 1)), UM_PER_PX).T  # has other bands
+    np.testing.assert_array_equal(tissue.mask(pixels, UM_PER_PX), transposed)
 
 
-def test_squares_hold_tissue_where_any_pixel_of_them_does() -> None:
-    found = np.zeros((44, 40), bool)  # 11 x 10 squares, the outer ones of them no patch's middle
-    found[8, 11], found[43, 39], found[0, 0] = True, True, True
-    wanted = tissue.squares(found, 9, 8)
-    assert np.argwhere(wanted).tolist() == [[1, 1]]
+def test_a_square_with_one_tissue_pixel_has_tissue() -> None:
+    mask = np.zeros((44, 40), bool)  # 11 x 10 squares; the outer ones are not the centre of a patch
+    mask[8, 11], mask[43, 39], mask[0, 0] = True, True, True
+    squares = tissue.squares(mask, 9, 8)
+    assert np.argwhere(squares).tolist() == [[1, 1]]
 
 
-def test_synthetic_tissue_on_glass_is_told_apart(write_slide: Callable[..., Path]) -> None:
+def test_synthetic_tissue_is_separated_from_glass(write_slide: Callable[..., Path]) -> None:
     pixels = np.full((96 * 8, 96 * 8, 3), GLASS, np.uint8)
     patches = synthetic.generate("test", patches=50, seed=5).patches
     stained = [patch for patch in patches if patch.std() > 20][:16]  # some are glass or fat
     for number, patch in enumerate(stained):
         row, column = divmod(number, 4)
         pixels[96 * (row + 2) : 96 * (row + 3), 96 * (column + 2) : 96 * (column + 3)] = patch
-    seen = Plane(slide.open_slide(write_slide(pixels)), um_per_px=0.972, slide_um_per_px=0.972)
-    wanted = tissue.squares(tissue.mask(tissue.overview(seen), UM_PER_PX), 22, 22)
+    plane = Plane(readers.open_slide(write_slide(pixels)), um_per_px=0.972, slide_um_per_px=0.972)
+    squares = tissue.squares(tissue.mask(tissue.overview(plane), UM_PER_PX), 22, 22)
     expected = np.zeros((22, 22), bool)
     expected[5:17, 5:17] = True
-    assert wanted[expected].mean() > 0.95
-    assert wanted[~expected].mean() < 0.1  # the squares around it, that smoothing reaches
+    assert squares[expected].mean() > 0.95
+    assert squares[~expected].mean() < 0.1  # smoothing reaches the adjacent squares

@@ -19,7 +19,7 @@ from histoedge.verification import verifier
 QUANTUM = 0.25
 
 
-def test_an_int8_file_passes_and_names_its_one_float(mean_red_int8: Path) -> None:
+def test_an_int8_file_passes_and_lists_its_float_operator(mean_red_int8: Path) -> None:
     result = CliRunner().invoke(main, ["verify", str(mean_red_int8)])
     assert result.exit_code == 0, result.output
     line = next(line for line in result.stdout.splitlines() if line.startswith("onnxruntime:"))
@@ -29,18 +29,18 @@ def test_an_int8_file_passes_and_names_its_one_float(mean_red_int8: Path) -> Non
     assert check["not_integer"] == ["DequantizeLinear logit"]
 
 
-def test_floats_under_an_int8_manifest_fail_although_they_answer_well(mean_red_broken_promise: Path) -> None:
+def test_float_operators_of_an_int8_file_fail_despite_correct_logits(mean_red_broken_promise: Path) -> None:
     result = CliRunner().invoke(main, ["verify", str(mean_red_broken_promise), "--json"])
     assert result.exit_code == 3
     checks = {check["runtime"]: check for check in json.loads(result.stdout)["golden"]}
     assert checks["onnxruntime"]["largest"] < 1e-6
     assert checks["onnxruntime"]["status"] == "failed"
-    assert "1 of an int8 file's multiplications run in floats, Conv " in checks["onnxruntime"]["reason"]
+    assert "1 multiplications in floats (Conv " in checks["onnxruntime"]["reason"]
     assert checks["openvino"]["status"] in ("ok", "unavailable")
     assert not manifests.verdict_path(mean_red_broken_promise).exists()
 
 
-def test_a_float_file_may_compute_in_floats_and_says_nothing_of_it(mean_red: Path) -> None:
+def test_a_float_file_has_no_line_about_integers(mean_red: Path) -> None:
     result = CliRunner().invoke(main, ["verify", str(mean_red)])
     assert result.exit_code == 0, result.output
     assert "in integers" not in result.stdout
@@ -54,18 +54,18 @@ def test_a_verdict_of_an_older_format_is_not_current(mean_red: Path) -> None:
     assert not verification.is_current(mean_red)
 
 
-def test_a_verdict_that_cannot_be_kept_is_told_all_the_same(mean_red: Path, mean_red_broken_promise: Path) -> None:
-    for model, code, said in ((mean_red, 0, "cannot be written"), (mean_red_broken_promise, 3, "cannot be removed")):
-        manifests.verdict_path(model).mkdir()  # where no file can be put, whoever tries
+def test_a_verdict_that_cannot_be_written_is_still_printed(mean_red: Path, mean_red_broken_promise: Path) -> None:
+    for model, code, reason in ((mean_red, 0, "cannot be written"), (mean_red_broken_promise, 3, "cannot be removed")):
+        manifests.verdict_path(model).mkdir()  # a folder: no file can be written there, not even by root
         result = CliRunner().invoke(main, ["verify", str(model)])
         assert result.exit_code == code, result.output
         assert f"{model.name}: {'FAILED' if code else 'passed'} " in result.stdout
         assert result.stderr.startswith(f"histoedge: the verdict was not saved: {manifests.verdict_path(model)}: ")
-        assert said in result.stderr
+        assert reason in result.stderr
         assert result.stderr.count("\n") == (2 if code else 1)
-        found = verification.verify(model)
-        assert (found.passed, found.not_kept is not None) == (not code, True)
-        assert "not_kept" not in found.as_json()
+        verdict = verification.verify(model)
+        assert (verdict.passed, verdict.not_kept is not None) == (not code, True)
+        assert "not_kept" not in verdict.as_json()
 
 
 BOUND_BY_PERMISSIONS = """
@@ -75,10 +75,10 @@ if os.geteuid() == 0:
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
-"""Runs Python as somebody for whom a read-only folder is one: root is not bound by that."""
+"""Runs Python without root's right to write into read-only folders."""
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="root gives its rights up as Linux lets it")
+@pytest.mark.skipif(sys.platform != "linux", reason="drops capabilities of Linux")
 def test_a_model_in_a_read_only_folder_is_verified(mean_red: Path) -> None:
     folder = mean_red.parent
     folder.chmod(0o555)
@@ -86,7 +86,7 @@ def test_a_model_in_a_read_only_folder_is_verified(mean_red: Path) -> None:
         bound = [sys.executable, "-c", BOUND_BY_PERMISSIONS]
         probe = subprocess.run([*bound, "-c", f"open({str(folder / 'probe')!r}, 'w')"], capture_output=True)
         if probe.returncode == 0:
-            pytest.skip("whoever runs this may write everywhere")
+            pytest.skip("this user may write into read-only folders")
         done = subprocess.run([*bound, "-m", "histoedge", "verify", mean_red], capture_output=True, text=True)
     finally:
         folder.chmod(0o755)
@@ -96,13 +96,11 @@ def test_a_model_in_a_read_only_folder_is_verified(mean_red: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_flips_are_counted_at_the_threshold_on_the_calibrated_probability(
-    mean_red_calibrated: Path, sign: Callable[..., Path]
-) -> None:
-    """Threshold .6 at a temperature of .5: logit .5 ln 1.5 = .2027, a mean red value of 51.7."""
+def test_flips_are_counted_at_the_calibrated_threshold(mean_red_calibrated: Path, sign: Callable[..., Path]) -> None:
+    """Threshold 0.6 at temperature 0.5 is logit 0.5 ln 1.5 = 0.2027, a mean red value of 51.7."""
     fp32 = mean_red_calibrated.with_name("fp32.onnx")
-    for place in (Path, manifests.manifest_path, goldens.golden_path):
-        shutil.copy(place(mean_red_calibrated), place(fp32))
+    for path_of in (Path, manifests.manifest_path, goldens.golden_path):
+        shutil.copy(path_of(mean_red_calibrated), path_of(fp32))
     for model in (fp32, mean_red_calibrated):
         sign(model, parents={"source": "0"}, fp32="fp32.onnx", recipe="prune50")
     reds = np.array([30, 49, 51, 52, 60, 255], np.uint8)
@@ -111,24 +109,24 @@ def test_flips_are_counted_at_the_threshold_on_the_calibrated_probability(
     split = SimpleNamespace(patches=patches, labels=np.array([0, 0, 0, 1, 1, 1]))
 
     class Shifted:
-        """The file's runner with a red value of 2 more; the reference is the file itself."""
+        """The file's runner with 2 added to the red value; the reference is the file itself."""
 
         runtime = "onnxruntime"
 
-        def predict(self, some: np.ndarray) -> np.ndarray:
-            return edge.load(fp32).predict(some) + np.float32(2 / 255)
+        def predict(self, patches: np.ndarray) -> np.ndarray:
+            return edge.load(fp32).predict(patches) + np.float32(2 / 255)
 
     manifest = manifests.read(mean_red_calibrated)
     ours = verifier._logits(Shifted(), split)
-    found = verifier._compare(mean_red_calibrated, manifest, split, "onnxruntime", ours)
-    assert found.flips == 1  # 51 becomes 53; at logit 0 or at .6 without the temperature (.405) it would be none
+    comparison = verifier._compare(mean_red_calibrated, manifest, split, "onnxruntime", ours)
+    assert comparison.flips == 1  # 51 becomes 53; at logit 0, or at 0.405 (0.6 at temperature 1), there is no flip
 
 
 @pytest.mark.parametrize(
     ("quanta", "theirs", "flips", "beyond", "passed"),
     [
         ([0, -1, 7], [0, -1, 7], 0, 0, True),
-        ([0, -1, 7], [-1, 0, 8], 2, 0, True),  # 0 is the threshold and counts as positive
+        ([0, -1, 7], [-1, 0, 8], 2, 0, True),  # a logit at the threshold 0 is positive
         ([0, -1, 7], [0, -1, 9], 0, 0, False),
         ([0, -1, 7], [-2, -1, 7], 1, 1, False),
         ([0, -1, np.nan], [0, -1, 7], 1, 0, False),

@@ -12,11 +12,11 @@ Script = Callable[[str], ModuleType]
 
 def test_a_synthetic_slide_has_the_requested_tissue_and_levels(script: Script, tmp_path: Path) -> None:
     pytest.importorskip("tifffile")
-    from histoedge.scanning import slide
+    from histoedge.scanning import readers
 
     maker = script("slidemaker")
     maker.write_slide(tmp_path / "slide.tif", side_px=6000, tissue=0.15)
-    opened = slide.open_slide(tmp_path / "slide.tif")
+    opened = readers.open_slide(tmp_path / "slide.tif")
     assert [level[:2] for level in opened.levels] == [(6000, 6000), (3000, 3000), (1500, 1500)]
     assert opened.um_per_px == pytest.approx(maker.UM_PER_PX)
     means = [opened.read(level, 0, 0, *opened.levels[level][:2]).mean((0, 1)) for level in range(3)]

@@ -1,4 +1,4 @@
-"""Processes that decode images."""
+"""Decoder processes."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from histoedge.edge.errors import HistoedgeError
 
 
 def images(folder: Path, count: int) -> list[str]:
-    """Write patches of one colour each, no two of the same; their file names."""
+    """Write patches of one colour each, all different; return their file names."""
     folder.mkdir()
     names = [f"{number:04d}.tif" for number in range(count)]
     for number, name in enumerate(names):
@@ -20,16 +20,16 @@ def images(folder: Path, count: int) -> list[str]:
     return names
 
 
-def test_several_processes_decode_to_the_same_pixels_as_one(tmp_path: Path) -> None:
+def test_several_processes_decode_the_same_as_one(tmp_path: Path) -> None:
     names = images(tmp_path / "images", 3 * decoder.BLOCK + 5)
     blocks = list(decoder.blocks(tmp_path / "images", names))
     several = {block.names[0]: answer for block, answer in decoder.decode_all(blocks, processes=2)}
-    one = {block.names[0]: answer for block, answer in decoder.decode_all(blocks, processes=1)}
-    assert several == one
-    assert len(one) == 4
+    single = {block.names[0]: answer for block, answer in decoder.decode_all(blocks, processes=1)}
+    assert several == single
+    assert len(single) == 4
 
 
-def test_a_process_that_is_killed_is_one_line(tmp_path: Path) -> None:
+def test_a_killed_decoder_process_is_a_one_line_error(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     names = images(folder, 4)
     with decoder._Decoders(1) as decoders:

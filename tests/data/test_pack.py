@@ -341,5 +341,5 @@ def test_a_forked_process_may_read_the_same_pack(folder: Path, tmp_path: Path) -
     assert child.exitcode == 0
 
 
-def _same(found: pack.Pack, expected: np.ndarray) -> None:
-    sys.exit(0 if (found.patches[5] == expected).all() else 1)
+def _same(opened: pack.Pack, expected: np.ndarray) -> None:
+    sys.exit(0 if (opened.patches[5] == expected).all() else 1)

@@ -49,7 +49,7 @@ def noise() -> np.ndarray:
 
 @pytest.fixture
 def centre_red(write_onnx: Callable[..., Path]) -> Path:
-    """An exported file whose logit is the mean red value of the centre 32 x 32 px alone, over 255."""
+    """An exported file whose logit is the mean red value of the centre 32 x 32 px / 255."""
     from onnx import TensorProto, helper
 
     kernel = np.zeros((1, 3, 96, 96), np.float32)
@@ -223,7 +223,7 @@ def test_the_contact_sheet_needs_only_the_valid_split(centre_red: Path, tmp_path
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["contact_sheet.png"]
 
 
-def test_nothing_to_explain_is_one_line(centre_red: Path) -> None:
+def test_explain_without_patches_is_a_one_line_error(centre_red: Path) -> None:
     assert_one_line(invoke(centre_red), "give images, folders of images, or --data DATA")
 
 

@@ -119,7 +119,7 @@ def test_a_foreign_folder_is_refused_and_an_empty_one_is_filled(verified: Path, 
 
 
 def test_a_model_is_embedded_only_with_a_passing_verdict_on_its_bytes(mean_red: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no passing verdict of these bytes lies beside it; run histoedge verify"):
+    with pytest.raises(ModelError, match="no passing verdict of this file next to it; run histoedge verify"):
         embed(mean_red, tmp_path / "kit")
     verification.verify(mean_red)
     place = manifests.verdict_path(mean_red)

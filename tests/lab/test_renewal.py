@@ -54,10 +54,12 @@ def test_compress_renews_what_was_made_from_the_old_weights_and_names_old_files(
     failed = invoke("verify", model)
     assert failed.exit_code == 3
     assert failed.stderr == (
-        f"histoedge: {model}: made from other weights than prune50_int8.weights.h5 holds now; to export it again: "
+        f"histoedge: {model}: prune50_int8.weights.h5 changed after this file was exported; export it again: "
         f"histoedge export {run_copy} --recipe prune50_int8\n"
     )
-    assert json.loads(invoke("verify", model, "--json").stdout)["outdated"].startswith("made from other weights")
+    assert json.loads(invoke("verify", model, "--json").stdout)["outdated"].startswith(
+        "prune50_int8.weights.h5 changed"
+    )
     shutil.move(model.parent, run_copy.parent / "elsewhere")  # as a released file lies, without weights beside it
     assert invoke("verify", run_copy.parent / "elsewhere" / "prune50_int8.onnx").exit_code == 0
 

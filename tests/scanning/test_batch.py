@@ -47,7 +47,7 @@ def tissue(write_slide: WriteSlide) -> Callable[..., Path]:
     return write
 
 
-def test_a_slide_gets_all_its_files_and_is_kept(
+def test_a_slide_gets_all_its_files_and_a_changed_slide_is_refused(
     tissue: Callable[..., Path],
     mean_red: Path,
     tmp_path: Path,
@@ -75,7 +75,7 @@ def test_a_slide_gets_all_its_files_and_is_kept(
 
 
 @pytest.mark.parametrize("width", [1280, 500])
-def test_a_browser_shows_the_page_whole_and_asks_no_server(
+def test_the_page_fits_the_browser_window_and_needs_no_network(
     tissue: Callable[..., Path],
     mean_red: Path,
     browse: Callable[[Path, int], Any],
@@ -86,15 +86,15 @@ def test_a_browser_shows_the_page_whole_and_asks_no_server(
     name = "<b>&amp; a-slide-of-a-very-long-name-that-a-laboratory-gave-it-with-no-space-to-break-at.tif"
     assert scan(tissue(name), "--model", mean_red, "--out", tmp_path / "out").exit_code == 0
     page = tmp_path / "page.html"
-    page.write_bytes(next((tmp_path / "out").glob(f"*/{batch.PAGE}")).read_bytes())
-    seen = browse(page, width)
-    assert seen.console == seen.requests == []
-    assert seen.screenshot_bytes > 20_000
-    assert seen.scroll_width <= width
+    page.write_bytes(next((tmp_path / "out").glob(f"*/{outcome.PAGE}")).read_bytes())
+    view = browse(page, width)
+    assert view.console == view.requests == []
+    assert view.screenshot_bytes > 20_000
+    assert view.scroll_width <= width
     assert "<b>&amp; a" not in page.read_text()
 
 
-def test_a_folder_goes_on_where_it_stopped_and_tells_the_bad_slide(
+def test_scanning_a_folder_resumes_and_reports_the_damaged_slide(
     tissue: Callable[..., Path], mean_red: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     folder, out = tmp_path / "slides", tmp_path / "out"
@@ -190,8 +190,8 @@ def test_a_marked_square_is_at_its_place_in_geojson_and_heatmap(
     left, top, side = (round(px * scale) for px in (530, 345, 96))  # not aligned with the squares
     pixels[top : top + side, left : left + side] = (255, 120, 200)
     path = write_slide(pixels, um_per_px=um_per_px, downsamples=(1, 2, 4))
-    # the logit is the mean red over 255: .47 around, and at .8 the patch lies on the square but for a third at most
-    model = sign(mean_red, threshold=0.68)  # the sigmoid of .75
+    # the logit is the mean red / 255: 0.47 outside; 0.75 needs over half of the patch in the marked square
+    model = sign(mean_red, threshold=0.68)  # the sigmoid of 0.75
     result = scan(path, "--model", model, "--out", tmp_path / "out", "--everywhere")
     assert result.exit_code == 0, result.output
     stride = 32 * scale
@@ -211,7 +211,7 @@ def test_a_marked_square_is_at_its_place_in_geojson_and_heatmap(
     np.testing.assert_allclose(outlined, (left + side / 2, top + side / 2), atol=stride)
 
 
-def test_an_operating_point_decides_what_is_a_focus(
+def test_the_operating_point_sets_the_threshold_of_foci(
     tissue: Callable[..., Path], mean_red_calibrated: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     for at, threshold in ((None, 0.6), ("specificity 0.95", 0.7)):
@@ -237,7 +237,7 @@ def test_a_slide_without_tissue_has_an_empty_map(
     assert json.loads((tmp_path / "out" / "slide" / batch.REGIONS).read_text())["features"] == []
 
 
-def test_an_output_of_another_model_or_settings_is_not_touched(
+def test_the_output_of_another_model_or_other_settings_is_not_overwritten(
     tissue: Callable[..., Path], mean_red: Path, mean_red_int8: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     path, out = tissue(), tmp_path / "out"
@@ -258,7 +258,7 @@ def test_an_output_of_another_model_or_settings_is_not_touched(
     assert "not the summary of a scan" in damaged.stderr
 
 
-def test_an_output_that_cannot_be_written_is_told(
+def test_an_unwritable_output_is_an_error(
     tissue: Callable[..., Path], mean_red: Path, tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     (tmp_path / "out").write_text("a file")
@@ -291,7 +291,7 @@ def test_places_that_cannot_be_scanned_are_refused_first(tmp_path: Path) -> None
         batch.find_slides([tmp_path])
 
 
-def test_a_model_that_is_missing_ends_all_before_anything_is_written(
+def test_a_missing_model_is_an_error_before_anything_is_written(
     tissue: Callable[..., Path], tmp_path: Path, scan: Callable[..., Any]
 ) -> None:
     result = scan(tissue(), "--model", tmp_path / "no.onnx", "--out", tmp_path / "out")
@@ -301,7 +301,7 @@ def test_a_model_that_is_missing_ends_all_before_anything_is_written(
 
 @pytest.mark.skipif(os.environ.get("HISTOEDGE_DATA", "") == "", reason="HISTOEDGE_DATA names no folder")
 @pytest.mark.real
-def test_a_slide_of_real_patches_has_the_auc_that_they_have(
+def test_a_slide_of_real_patches_has_the_auc_of_the_patches(
     write_slide: WriteSlide, tmp_path: Path, scan: Callable[..., Any], logits: Callable[[Path], np.ndarray]
 ) -> None:
     from histoedge import data, edge, metrics

@@ -128,7 +128,7 @@ def test_real_patches_have_the_same_auc_on_a_slide_and_alone(
 
 @pytest.mark.real
 @pytest.mark.skipif(not REAL_SLIDE, reason="HISTOEDGE_SLIDE names no slide: OpenSlide's CMU-1-Small-Region.svs")
-def test_a_real_slide_is_its_patches_one_by_one(tmp_path: Path) -> None:
+def test_a_real_slide_equals_its_patches_one_by_one(tmp_path: Path) -> None:
     slide_map = scan_map(Path(REAL_SLIDE), RELEASED / "int8.onnx", tmp_path / "out", field_px=512)
     assert slide_map.slide_um_per_px == pytest.approx(0.499)
     np.testing.assert_array_equal(slide_map.logits, logits_of_patches(Path(REAL_SLIDE), RELEASED / "int8.onnx"))

@@ -96,13 +96,11 @@ def test_a_model_in_a_read_only_folder_is_verified(mean_red: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_flips_are_counted_at_the_threshold_on_the_calibrated_probability(
-    mean_red_calibrated: Path, sign: Callable[..., Path]
-) -> None:
-    """Threshold .6 at a temperature of .5: logit .5 ln 1.5 = .2027, a mean red value of 51.7."""
+def test_flips_are_counted_at_the_calibrated_threshold(mean_red_calibrated: Path, sign: Callable[..., Path]) -> None:
+    """Threshold 0.6 at temperature 0.5 is logit 0.5 ln 1.5 = 0.2027, a mean red value of 51.7."""
     fp32 = mean_red_calibrated.with_name("fp32.onnx")
-    for place in (Path, manifests.manifest_path, goldens.golden_path):
-        shutil.copy(place(mean_red_calibrated), place(fp32))
+    for path_of in (Path, manifests.manifest_path, goldens.golden_path):
+        shutil.copy(path_of(mean_red_calibrated), path_of(fp32))
     for model in (fp32, mean_red_calibrated):
         sign(model, parents={"source": "0"}, fp32="fp32.onnx", recipe="prune50")
     reds = np.array([30, 49, 51, 52, 60, 255], np.uint8)

@@ -15,7 +15,7 @@ tifffile = pytest.importorskip("tifffile")
 Texture = Callable[[int, int], np.ndarray]
 WriteSlide = Callable[..., Path]
 
-PINK = (200, 120, 160)  # of tissue
+PINK = (200, 120, 160)  # the colour of tissue
 
 
 @pytest.mark.parametrize(
@@ -23,14 +23,14 @@ PINK = (200, 120, 160)  # of tissue
     [
         (np.zeros((300, 300, 3), np.uint16), {}, "uint16 pixels with axes YXS"),
         (np.zeros((300, 300), np.uint8), {"photometric": "minisblack"}, "expected RGB with 8 bits per channel"),
-        (np.full((300, 300, 3), 99, np.uint8), {"um_per_px": 353.0}, "does not tell its um per px; give --um-per-px"),
-        (np.full((300, 300, 3), 99, np.uint8), {"um_per_px": 1.3}, "too coarse to enlarge"),
-        (np.full((60, 300, 3), 99, np.uint8), {}, "300 x 60 px at 0.972 um per px; expected at least 96 x 96"),
+        (np.full((300, 300, 3), 99, np.uint8), {"um_per_px": 353.0}, "no resolution in its metadata; give --um-per-px"),
+        (np.full((300, 300, 3), 99, np.uint8), {"um_per_px": 1.3}, "1.3 um/px, too coarse: the model was trained at"),
+        (np.full((60, 300, 3), 99, np.uint8), {}, "300 x 60 px at 0.972 um/px; expected at least 96 x 96 px"),
         (np.full((21_000, 7_000, 3), 9, np.uint8), {"tile": None, "rowsperstrip": 21_000}, "must be decoded at once"),
     ],
     ids=["16 bits", "grey", "no resolution", "too coarse", "small", "one giant strip"],
 )
-def test_a_slide_that_cannot_serve_is_one_line(
+def test_an_unsuitable_slide_is_reported_in_one_line(
     write_slide: WriteSlide,
     mean_red: Path,
     tmp_path: Path,
@@ -48,7 +48,7 @@ def test_a_slide_that_cannot_serve_is_one_line(
     assert [path.name for path in (tmp_path / "out").iterdir()] == [batch.ALL]
 
 
-def test_what_is_transparent_is_glass(
+def test_transparent_pixels_are_glass(
     write_slide: WriteSlide,
     mean_red: Path,
     tmp_path: Path,
@@ -59,12 +59,12 @@ def test_what_is_transparent_is_glass(
     pixels[96:250, 96:250] = (*PINK, 255)
     path = write_slide(pixels, extrasamples=["unassalpha"])
     assert scan(path, "--model", mean_red, "--out", tmp_path / "out").exit_code == 0
-    found = logits(tmp_path / "out" / "slide")
-    assert np.isnan(found[0, 8])
-    assert found[3, 3] == pytest.approx(PINK[0] / 255, abs=1e-5)
+    values = logits(tmp_path / "out" / "slide")
+    assert np.isnan(values[0, 8])
+    assert values[3, 3] == pytest.approx(PINK[0] / 255, abs=1e-5)
 
 
-def test_a_picture_needs_its_resolution(
+def test_a_picture_requires_a_stated_resolution(
     texture: Texture, mean_red: Path, tmp_path: Path, scan: Callable[..., Any], logits: Callable[[Path], np.ndarray]
 ) -> None:
     from PIL import Image
@@ -76,6 +76,6 @@ def test_a_picture_needs_its_resolution(
         refused = scan(path, "--model", mean_red, "--out", out)
         assert refused.exit_code == 1
         assert "give --um-per-px" in refused.stderr
-        taken = scan(path, "--model", mean_red, "--out", out, "--um-per-px", "0.972", "--everywhere")
-        assert taken.exit_code == 0, taken.output
+        accepted = scan(path, "--model", mean_red, "--out", out, "--um-per-px", "0.972", "--everywhere")
+        assert accepted.exit_code == 0, accepted.output
         assert logits(out / "region").shape == (7, 10)

@@ -25,7 +25,9 @@ def test_bench_and_report_are_the_commands(mean_red: Path, tmp_path: Path, comma
     pytest.importorskip("scipy")
     data, settings, out = tmp_path / "data", tmp_path / "quick.toml", tmp_path / "r.json"
     command("data", "synth", data, "--patches", 64)
-    settings.write_text("[bench]\nrounds = 2\nruns_per_round = 3\nwarmup_runs = 1\nmax_seconds = 0\ninteger_peak = false\n")
+    settings.write_text(
+        "[bench]\nrounds = 2\nruns_per_round = 3\nwarmup_runs = 1\nmax_seconds = 0\ninteger_peak = false\n"
+    )
     told = {"data": data, "out": out, "config": settings, "runtime": "onnxruntime"}
     found = histoedge.bench(mean_red, **told, gate=["auc >= 0", "size_bytes < 1"], junit=tmp_path / "j.xml")
     assert [row.runtime for row in found.results.measurements] == ["onnxruntime"]

@@ -31,7 +31,9 @@ def measuring(mean_red: Path, tmp_path: Path) -> tuple[object, ...]:
     data, settings = tmp_path / "data", tmp_path / "quick.toml"
     made = CliRunner().invoke(main, ["data", "synth", str(data), "--patches", "64"])
     assert made.exit_code == 0, made.output
-    settings.write_text("[bench]\nrounds = 3\nruns_per_round = 3\nwarmup_runs = 1\nmax_seconds = 0\ninteger_peak = false\n")
+    settings.write_text(
+        "[bench]\nrounds = 3\nruns_per_round = 3\nwarmup_runs = 1\nmax_seconds = 0\ninteger_peak = false\n"
+    )
     return mean_red, "--data", data, "--config", settings, "--runtime", "onnxruntime", "--out", tmp_path / "r.json"
 
 

@@ -58,6 +58,6 @@ def test_a_file_without_its_weights_has_a_reason_in_the_results(write_mean_red, 
     bench_to(tmp_path / "r.json", BenchJob(models=models, plan=plan, split=split, valid=split))
     (file,) = read_results(tmp_path / "r.json").layers
     assert (file.model, file.layers) == ("int8.onnx", ())
-    assert file.reason.startswith("int8.weights.h5: missing; layers are compared with these weights")
+    assert file.reason.startswith("int8.weights.h5: missing; comparing layers requires these weights")
     bench_to(tmp_path / "r.json", BenchJob(models=models, plan=plan, split=split))
     assert "layers" not in json.loads((tmp_path / "r.json").read_text())

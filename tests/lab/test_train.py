@@ -66,7 +66,7 @@ def test_the_network_of_a_settings_file_is_trained(tiny_data: Path, tmp_path: Pa
     assert (made.network.name, made.inputs["train"]["network"]) == ("mine", "mine")
     assert made.arrays["stem/kernel"].shape == (8, 8, 3, 8)
     file.write_text(file.read_text().replace("channels=8", "channels=12"))
-    assert "another network of that name" in CliRunner().invoke(main, arguments).stderr
+    assert "another network with the same name" in CliRunner().invoke(main, arguments).stderr
 
 
 def test_another_seed_gives_other_weights(splits: dict[str, Any], tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ def test_the_same_file_rarely_differs_and_a_change_of_five_per_cent_is_detected(
 
 def test_the_same_file_in_two_processes_rarely_differs():
     random = np.random.default_rng(0)
-    verdicts = {(slower, starts): [] for slower in (1.0, 1.05) for starts in (0, noise.STARTS)}
+    verdicts: dict[tuple[float, float], list[str]] = {
+        (slower, starts): [] for slower in (1.0, 1.05) for starts in (0, noise.STARTS)
+    }
     for seed in range(100):
         spread = np.abs(random.normal(0, 0.003, (2, 20, 20)))
         start = random.normal(0, noise.STARTS / np.sqrt(2), (2, 1, 1))  # a shift per process

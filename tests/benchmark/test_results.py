@@ -184,8 +184,10 @@ def test_a_wrong_value_is_refused(results, changes, message):
 
 def test_results_of_earlier_versions_with_fewer_figures_can_be_read(results, row):
     document = json.loads(results.read_text())
-    later = ("ece", "brier", "sensitivity", "specificity", "flips", "mcnemar", "d_auc_slides", "auc_slides")
-    later += ("ms_quantiles", "roc", "reliability", "robustness")
+    later = (
+        *("ece", "brier", "sensitivity", "specificity", "flips", "mcnemar", "d_auc_slides", "auc_slides"),
+        *("ms_quantiles", "roc", "reliability", "robustness"),
+    )
     for measurement in document["measurements"]:
         for name in [name for name in measurement if name.startswith(later)]:
             del measurement[name]

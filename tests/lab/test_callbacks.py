@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from histoedge.cli import main
 from histoedge.config import TrainConfig
+from histoedge.edge.errors import RuntimeUnavailable
 from histoedge.lab import callbacks
 from histoedge.lab.trainee import TrainingState
 
@@ -86,7 +87,7 @@ def test_what_is_not_installed_is_named_before_any_work(tmp_path: Path, monkeypa
     for module, option in (("tensorboard.summary", "tensorboard"), ("mlflow", "mlflow")):
         monkeypatch.setitem(sys.modules, module, None)
         asked = {"tensorboard": None, "mlflow": None, option: tmp_path if option == "tensorboard" else str(tmp_path)}
-        with pytest.raises(callbacks.RuntimeUnavailable, match=rf"--{option}: .* pip install 'histoedge\[{option}\]'"):
+        with pytest.raises(RuntimeUnavailable, match=rf"--{option}: .* pip install 'histoedge\[{option}\]'"):
             callbacks.make_callbacks("run", TrainConfig(), **asked)
 
 

@@ -16,7 +16,7 @@ from histoedge import data
 from histoedge.cli import main
 from histoedge.config import BenchPlan, CompressConfig, TrainConfig, resolve
 from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.lab import catalogue, checkpoint, space, study, symmetry, tune
+from histoedge.lab import catalogue, checkpoint, compress, space, study, symmetry, tune
 
 optuna = pytest.importorskip("optuna")
 pytestmark = pytest.mark.lab
@@ -138,8 +138,8 @@ def test_a_trial_with_a_dead_layer_is_given_up_and_counts(
             raise ModelError("layer conv2 is dead")
         return compressed(folder, *rest)
 
-    compressed = tune.compress.compress
-    monkeypatch.setattr(tune.compress, "compress", broken)
+    compressed = compress.compress
+    monkeypatch.setattr(compress, "compress", broken)
     splits, notes = data.load(str(tiny_data), splits=("train", "valid")), []
     told = {"compress_config": CompressConfig(calibration_patches=64), "plan": BenchPlan(rounds=1)}
     base = space.base_settings(None, family=None, epochs=1, seed=0)

@@ -25,9 +25,11 @@ def test_the_terminal_table_fits_a_hundred_columns(results, printed):
 def test_names_and_the_main_figures_are_whole_at_every_width(results, width):
     name = "accurate/models/prune50_int8.tflite"
     row = dataclasses.replace(results.measurements[1], model=name, runtime="onnxruntime-tensorrt")
-    console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(reporting.terminal(Results({}, {}, (*results.measurements, row))))
-    text = console.file.getvalue()
+    output = io.StringIO()
+    Console(width=width, file=output, color_system=None).print(
+        reporting.terminal(Results({}, {}, (*results.measurements, row)))
+    )
+    text = output.getvalue()
     assert max(map(len, text.splitlines())) <= width
     words = set(text.split())
     assert {"int8.onnx", "prune50.tflite", "onnxruntime", "prune50_int8.tflite", "81.2", ".916", "0.36"} <= words

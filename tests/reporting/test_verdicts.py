@@ -28,9 +28,9 @@ def crashed(row):
 
 
 def printed(table):
-    console = Console(file=io.StringIO(), width=100, color_system=None)
-    console.print(table)
-    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    output = io.StringIO()
+    Console(file=output, width=100, color_system=None).print(table)
+    return [" ".join(line.split()) for line in output.getvalue().splitlines()]
 
 
 def test_a_gate_is_one_line_and_cells_that_did_not_pass_are_below(row, crashed):
@@ -77,11 +77,11 @@ def test_another_machine_is_reported(row):
 def test_a_comparison_keeps_the_names_of_cells_whole_in_eighty_columns(row):
     named = dataclasses.replace(row, model="exported/accurate/models/prune50_int8.tflite")
     slower = dataclasses.replace(named, p50_ms=SLOW, sha256="b" * 64)
-    console = Console(file=io.StringIO(), width=80, color_system=None)
-    console.print(
+    output = io.StringIO()
+    Console(file=output, width=80, color_system=None).print(
         verdicts.comparison(compare.compare(*(Results({}, {"data": "d"}, (each,)) for each in (named, slower))))
     )
-    lines = console.file.getvalue().splitlines()
+    lines = output.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     words = " ".join(lines).split()
     assert {"exported/accurate/models/prune50_int8.tflite", "litert", "slower", "2.00"} <= set(words)

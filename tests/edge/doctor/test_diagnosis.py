@@ -12,8 +12,7 @@ from histoedge import edge
 from histoedge.data import synthetic
 from histoedge.edge import manifest as manifests
 from histoedge.edge.__main__ import main
-from histoedge.edge.doctor import diagnosis as doctor
-from histoedge.edge.doctor import geometry, jpeg
+from histoedge.edge.doctor import geometry, jpeg, mistakes
 from histoedge.edge.doctor.diagnosis import Case, diagnose
 from histoedge.edge.doctor.handover import read_logits
 from histoedge.edge.errors import DataError
@@ -80,7 +79,7 @@ def names(case: Case, logits: np.ndarray) -> tuple[str, ...]:
 def test_every_known_mistake_is_named_on_a_released_network(diagnoses: ModuleType) -> None:
     rows = diagnoses.count_diagnoses(RELEASED, sets=1, progress=lambda *_: None)
     assert {row["made"]: row["otherwise"] for row in rows if row["percent"] not in (None, 100)} == {}
-    assert sum(row["within_tolerance"] for row in rows) <= len(doctor.mistakes.TURNS)  # a symmetric network hides them
+    assert sum(row["within_tolerance"] for row in rows) <= len(mistakes.TURNS)  # a symmetric network hides them
 
 
 def test_every_known_mistake_is_named_on_a_network_without_symmetry(diagnoses: ModuleType, lopsided: Path) -> None:

@@ -54,5 +54,5 @@ def test_the_plan_of_the_whole_suite_can_be_read() -> None:
     plan = resolve(BenchPlan, file=Path(__file__).parents[2] / "benchmarks" / "suite.toml", options={})
     assert plan.robustness
     assert not BenchPlan().robustness
-    assert set(plan.runtimes) == {"keras", *edge.known()}
+    assert set(plan.runtimes) == {"keras", *edge.all_runtimes()}
     assert set(plan.scenarios) == set(SCENARIOS)

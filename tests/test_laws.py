@@ -71,7 +71,11 @@ def test_every_file_of_the_package_is_installed_and_they_are_small() -> None:
     if not project.is_file():
         pytest.skip("not a checkout")
     data = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]
-    paths = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    paths = [
+        path
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".md"
+    ]
     for path in paths:
         patterns = ["*.py", *data.get(".".join(path.parent.relative_to(package.parent).parts), [])]
         assert any(fnmatch(path.name, pattern) for pattern in patterns), path

@@ -1,4 +1,4 @@
-"""The Python API: the commands as functions, alike in names and defaults, and light to import."""
+"""The Python API: functions with the names and defaults of the commands, and a fast import."""
 
 import inspect
 from pathlib import Path
@@ -12,11 +12,11 @@ from histoedge.cli import main
 from histoedge.edge.errors import ConfigError, DataError, HistoedgeError
 
 COMMANDS = [name for name in histoedge.__all__ if not name.startswith("_")]
-OF_PYTHON = {"progress", "tell"}
-"""What a function takes and a command shows."""
+PYTHON_ONLY = {"progress", "on_outcome"}
+"""Callbacks, which a command prints instead."""
 
-OF_THE_COMMAND = {"json", "compare", "verbose"}
-"""What is of the terminal alone, and the one option that makes another command."""
+COMMAND_ONLY = {"json", "compare", "verbose"}
+"""Options for the terminal, and ``bench --compare``, which is another function."""
 
 
 def name_of(parameter: click.Parameter) -> str:
@@ -26,7 +26,7 @@ def name_of(parameter: click.Parameter) -> str:
 
 
 def default_of(parameter: click.Parameter) -> Any:
-    """What the command takes where nothing is given."""
+    """Return the default of a command's parameter."""
     if parameter.required:
         return inspect.Parameter.empty
     if isinstance(parameter.default, str | int | float | Path):
@@ -36,16 +36,16 @@ def default_of(parameter: click.Parameter) -> Any:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_function_takes_what_its_command_takes(command: str) -> None:
-    parameters = {name_of(one): one for one in main.commands[command].params if name_of(one) not in OF_THE_COMMAND}
+def test_a_function_has_the_parameters_of_its_command(command: str) -> None:
+    parameters = {name_of(each): each for each in main.commands[command].params if name_of(each) not in COMMAND_ONLY}
     signature = inspect.signature(getattr(histoedge, command)).parameters
-    assert set(signature) - OF_PYTHON == set(parameters)
+    assert set(signature) - PYTHON_ONLY == set(parameters)
     for name, parameter in parameters.items():
         if isinstance(parameter, click.Argument):
             assert signature[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         elif (command, name) not in [("run", "data"), ("train", "data"), ("tune", "data")]:  # their subject
             assert signature[name].kind is inspect.Parameter.KEYWORD_ONLY
-        # what bench --compare does without; one thread, which only the help of predict tells
+        # optional for bench --compare; the default of one thread is only in the help of predict
         if (command, name) not in [*(("bench", name) for name in ("places", "data", "out")), ("predict", "threads")]:
             assert str(signature[name].default) == str(default_of(parameter))
 
@@ -57,7 +57,7 @@ def test_every_function_is_documented(command: str) -> None:
 
 
 @pytest.mark.lab
-def test_what_cannot_be_done_is_a_deliberate_error(tmp_path: Path) -> None:
+def test_expected_errors_are_histoedge_errors(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     with pytest.raises(DataError, match="no such folder"):
         histoedge.train(tmp_path / "nowhere", out=tmp_path / "run")

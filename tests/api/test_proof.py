@@ -28,17 +28,17 @@ def test_bench_and_report_are_the_commands(mean_red: Path, tmp_path: Path, comma
     settings.write_text(
         "[bench]\nrounds = 2\nruns_per_round = 3\nwarmup_runs = 1\nmax_seconds = 0\ninteger_peak = false\n"
     )
-    told = {"data": data, "out": out, "config": settings, "runtime": "onnxruntime"}
-    found = histoedge.bench(mean_red, **told, gate=["auc >= 0", "size_bytes < 1"], junit=tmp_path / "j.xml")
-    assert [row.runtime for row in found.results.measurements] == ["onnxruntime"]
-    assert [one.outcome for one in found.gates] == ["passed", "failed"]
-    assert found.open_gates == ("size_bytes < 1",)
+    arguments = {"data": data, "out": out, "config": settings, "runtime": "onnxruntime"}
+    benched = histoedge.bench(mean_red, **arguments, gate=["auc >= 0", "size_bytes < 1"], junit=tmp_path / "j.xml")
+    assert [row.runtime for row in benched.results.measurements] == ["onnxruntime"]
+    assert [gate.outcome for gate in benched.gates] == ["passed", "failed"]
+    assert benched.open_gates == ("size_bytes < 1",)
     assert (tmp_path / "j.xml").is_file()
     with pytest.raises(ConfigError, match="add --gate EXPR"):
-        histoedge.bench(mean_red, **told, junit=tmp_path / "j.xml")
-    assert histoedge.report(out, html=tmp_path / "a.html", md=str(tmp_path / "a.md")) == found.results
+        histoedge.bench(mean_red, **arguments, junit=tmp_path / "j.xml")
+    assert histoedge.report(out, html=tmp_path / "a.html", md=str(tmp_path / "a.md")) == benched.results
     command("report", out, "--html", tmp_path / "b.html", "--md", tmp_path / "b.md")
     for kind in ("html", "md"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
-    with pytest.raises(ConfigError, match="give --html"):
+    with pytest.raises(ConfigError, match="also give --html"):
         histoedge.report(out, flips=tmp_path / "f.png")

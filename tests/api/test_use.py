@@ -22,27 +22,29 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_predict_is_the_command(mean_red: Path, images: Path, tmp_path: Path, command: Callable[..., str]) -> None:
-    told: list[Any] = []
-    found = histoedge.predict(str(mean_red), images, csv=tmp_path / "a.csv", progress=lambda *said: told.append(said))
-    assert [(one.id, one.positive) for one in found] == [("a", True), ("b", True)]
-    assert told == [("predict, images", 1, 2), ("predict, images", 2, 2)]
+    calls: list[Any] = []
+    predictions = histoedge.predict(
+        str(mean_red), images, csv=tmp_path / "a.csv", progress=lambda *arguments: calls.append(arguments)
+    )
+    assert [(row.id, row.positive) for row in predictions] == [("a", True), ("b", True)]
+    assert calls == [("predict, images", 1, 2), ("predict, images", 2, 2)]
     command("predict", mean_red, images, "--csv", tmp_path / "b.csv")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
-    assert histoedge.predict(mean_red, [images / "b.png"])[0] == found[1]
+    assert histoedge.predict(mean_red, [images / "b.png"])[0] == predictions[1]
 
 
 def test_explain_is_the_command(mean_red: Path, images: Path, tmp_path: Path, command: Callable[..., str]) -> None:
     pytest.importorskip("matplotlib")
-    found = histoedge.explain(mean_red, images / "b.png", out=tmp_path / "out")
-    assert [row["id"] for row in found.images] == ["b"]
-    assert found.contact_sheet is None
+    explained = histoedge.explain(mean_red, images / "b.png", out=tmp_path / "out")
+    assert [row["id"] for row in explained.images] == ["b"]
+    assert explained.contact_sheet is None
     shown = command("explain", mean_red, images / "b.png", "--out", tmp_path / "out")
-    assert found.images[0]["picture"] in shown
+    assert explained.images[0]["picture"] in shown
     with pytest.raises(ConfigError, match="explain needs patches"):
         histoedge.explain(mean_red)
 
 
-def test_scan_finds_slides_as_the_command_does(mean_red: Path, tmp_path: Path, command: Callable[..., str]) -> None:
+def test_scan_is_the_command(mean_red: Path, tmp_path: Path, command: Callable[..., str]) -> None:
     pytest.importorskip("tifffile")
     Image.new("RGB", (256, 256)).save(tmp_path / "s.png")
     (done,) = histoedge.scan(tmp_path / "s.png", model=mean_red, out=tmp_path / "maps", um_per_px=0.972, workers=1)

@@ -29,8 +29,8 @@ def assert_one_line(result: Any, message: str, *, code: int = 1) -> None:
 def measuring(mean_red: Path, tmp_path: Path) -> tuple[object, ...]:
     """Arguments of a bench of one or two seconds."""
     data, settings = tmp_path / "data", tmp_path / "quick.toml"
-    made = CliRunner().invoke(main, ["data", "synth", str(data), "--patches", "64"])
-    assert made.exit_code == 0, made.output
+    result = CliRunner().invoke(main, ["data", "synth", str(data), "--patches", "64"])
+    assert result.exit_code == 0, result.output
     settings.write_text(
         "[bench]\nrounds = 3\nruns_per_round = 3\nwarmup_runs = 1\nmax_seconds = 0\ninteger_peak = false\n"
     )

@@ -53,7 +53,7 @@ def test_another_network_than_the_files_is_one_line_before_any_work(tmp_path: Pa
 
 
 @pytest.mark.lab
-def test_a_folder_that_holds_something_else_is_not_written_to(tiny_data: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_written_to(tiny_data: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
@@ -87,7 +87,7 @@ def test_settings_that_do_not_exist_are_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.lab
-def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_gpu_is_an_error(tmp_path: Path) -> None:
     tensorflow = pytest.importorskip("tensorflow")
     if tensorflow.config.list_physical_devices("GPU"):
         pytest.skip("this machine has a GPU")
@@ -239,7 +239,7 @@ def test_a_missing_extra_is_one_line_that_names_it(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # Keras 3.15 and numpy 2.4 disagree about __array__(copy=)
 @pytest.mark.lab
-def test_the_seed_of_a_training_does_not_move_patches_between_splits(tmp_path: Path, small_settings: Path) -> None:
+def test_the_training_seed_does_not_move_patches_between_splits(tmp_path: Path, small_settings: Path) -> None:
     pytest.importorskip("tensorflow")
     (tmp_path / "data" / "train").mkdir(parents=True)
     split = synthetic.generate("train", patches=60, seed=0)

@@ -54,7 +54,7 @@ def test_list_fits_the_terminal_and_wraps_within_columns() -> None:
     )
 
 
-def test_report_keeps_names_whole_in_eighty_columns_and_tells_its_facts(
+def test_report_does_not_cut_names_in_eighty_columns_and_its_json_has_the_facts(
     make_measurement: Callable[..., Measurement], tmp_path: Path
 ) -> None:
     rows = [

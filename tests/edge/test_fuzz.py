@@ -140,8 +140,8 @@ def test_a_forged_array_header_is_refused(
     packed = io.BytesIO()
     with zipfile.ZipFile(goldens.golden_path(model)) as old, zipfile.ZipFile(packed, "w") as new:
         for name in old.namelist():
-            told = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
-            new.writestr(name, told if name == "labels.npy" else old.read(name))
+            array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
+            new.writestr(name, array if name == "labels.npy" else old.read(name))
     goldens.golden_path(model).write_bytes(packed.getvalue())
     sign(model)
     with pytest.raises(ModelError, match=message):

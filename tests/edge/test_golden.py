@@ -12,8 +12,8 @@ from histoedge.edge.errors import ModelError
 
 def test_a_missing_or_changed_golden_file_is_refused(mean_red: Path) -> None:
     golden = goldens.golden_path(mean_red)
-    kept = golden.read_bytes()
-    golden.write_bytes(kept[:-1])
+    content = golden.read_bytes()
+    golden.write_bytes(content[:-1])
     with pytest.raises(ModelError, match="changed after the manifest was written"):
         edge.load(mean_red)
     golden.unlink()

@@ -14,22 +14,22 @@ def test_a_changed_model_file_is_refused_before_any_interpreter_sees_it(mean_red
         edge.load(mean_red)
 
 
-def test_a_model_without_manifest_and_the_reverse_are_told_apart(mean_red: Path) -> None:
+def test_a_model_without_manifest_and_a_manifest_without_model_have_different_messages(mean_red: Path) -> None:
     manifest = manifests.manifest_path(mean_red)
-    kept = manifest.read_text()
+    text = manifest.read_text()
     manifest.unlink()
     with pytest.raises(ModelError, match="the manifest is missing"):
         edge.load(mean_red)
-    manifest.write_text(kept)
+    manifest.write_text(text)
     mean_red.unlink()
-    with pytest.raises(ModelError, match=r"no such model file \(its manifest is there\)"):
+    with pytest.raises(ModelError, match=r"no such model file \(its manifest exists\)"):
         edge.load(mean_red)
 
 
 def test_a_runtime_that_does_not_open_the_format_is_named(mean_red: Path) -> None:
     with pytest.raises(RuntimeUnavailable, match="litert does not open onnx files"):
         edge.load(mean_red, runtime="litert")
-    with pytest.raises(RuntimeUnavailable, match="no runtime is called"):
+    with pytest.raises(RuntimeUnavailable, match="unknown runtime"):
         edge.load(mean_red, runtime="tensorrt9")
 
 

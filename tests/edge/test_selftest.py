@@ -18,11 +18,11 @@ from histoedge.edge.selftest import model, selftest
 
 
 def with_golden(sign: Callable[..., Path], path: Path, **changed: np.ndarray) -> None:
-    """Write the golden file anew with other arrays, and the manifest with its hash."""
+    """Replace arrays of the golden file, and update its hash in the manifest."""
     golden = goldens.golden_path(path)
     with np.load(golden) as arrays:
-        kept = dict(arrays)
-    np.savez(golden, **{**kept, **changed})  # type: ignore[arg-type]
+        original = dict(arrays)
+    np.savez(golden, **{**original, **changed})  # type: ignore[arg-type]
     sign(path)
 
 
@@ -43,7 +43,7 @@ def test_a_folder_stands_for_all_its_models(mean_red: Path, mean_red_int8: Path)
     assert model(mean_red) == mean_red
 
 
-def test_another_answer_fails_and_tells_where_and_what_to_do(
+def test_a_wrong_logit_fails_with_patch_and_remedy(
     mean_red: Path, capsys: pytest.CaptureFixture, sign: Callable[..., Path]
 ) -> None:
     with_golden(sign, mean_red, logits=np.array([0, 0.2, 1.5], np.float32))
@@ -97,14 +97,14 @@ def test_a_missing_or_altered_file_is_one_line(mean_red: Path, capsys: pytest.Ca
     assert captured.out == ""
 
 
-def test_saturated_logits_are_read_where_they_are(mean_red: Path, sign: Callable[..., Path]) -> None:
+def test_saturated_logits_are_read_if_present(mean_red: Path, sign: Callable[..., Path]) -> None:
     assert goldens.read_golden(mean_red, manifests.read(mean_red)).saturated is None
     with_golden(sign, mean_red, saturated=np.array([0, 0.1, 0.2], np.float32))
     saturated = goldens.read_golden(mean_red, manifests.read(mean_red)).saturated
     assert saturated is not None
     np.testing.assert_allclose(saturated, [0, 0.1, 0.2], atol=1e-7)
     with_golden(sign, mean_red, saturated=np.zeros(2, np.float32))
-    with pytest.raises(ModelError, match="saturated logits does not fit"):
+    with pytest.raises(ModelError, match="saturated logits of shape"):
         goldens.read_golden(mean_red, manifests.read(mean_red))
 
 

@@ -40,7 +40,7 @@ def test_compress_renews_what_was_made_from_the_old_weights_and_names_old_files(
     assert [row.split()[0] for row in table] == ["recipe", "fp32", *PRUNED]
     names = ", ".join(f"models/{recipe}.{format_}" for recipe in PRUNED for format_ in ("onnx", "tflite"))
     again = f"histoedge export {run_copy} --recipe prune50 --recipe prune50_int8"
-    assert line == f"{names}: of earlier weights; {again} writes them anew"
+    assert line == f"{names}: exported from earlier weights; update: {again}"
     after = weights(run_copy)
     assert {name for name in before if before[name] != after[name]} == set(PRUNED)
     told = invoke(*arguments, "--json")
@@ -105,7 +105,7 @@ def test_export_writes_what_there_is_and_tells_what_is_not_compressed_yet(
     *table, line = result.stdout.splitlines()
     models = [Path(row.split()[0]).name for row in table[1:]]
     assert models == ["fp32.tflite", "fp32.onnx", "prune50.tflite", "prune50.onnx"]
-    to_do = f"to make them: histoedge compress {run_copy} --data DATA"
+    to_do = f"next: histoedge compress {run_copy} --data DATA"
     assert line == f"not compressed yet: fp16, int8, prune50_int8; {to_do}"
     asked = invoke("export", run_copy, "--recipe", "fp32", "--json")
     assert (len(json.loads(asked.stdout)), asked.stderr) == (2, "")

@@ -43,7 +43,7 @@ def diagnoses(script: Callable[[str], ModuleType]) -> ModuleType:
 
 @pytest.fixture
 def lopsided(write_onnx: Callable[..., Path]) -> Path:
-    """A small float network of random weights: no orientation is like another."""
+    """A small float network with random weights: each orientation returns other logits."""
     from onnx import TensorProto, helper
 
     random = np.random.default_rng(1)

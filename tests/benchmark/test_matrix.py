@@ -172,4 +172,4 @@ def test_a_missing_gpu_is_a_row(write_mean_red, tmp_path, split):
         if row.auc is None:
             available = provider in onnxruntime.get_available_providers()
             assert row.status == "unavailable"
-            assert f"{provider} did not open" in row.reason if available else f"has no {provider}" in row.reason
+            assert f"{provider} did not start" in row.reason if available else f"has no {provider}" in row.reason

@@ -140,7 +140,7 @@ def test_robustness_refuses_wrong_logits_and_unknown_perturbations(tissue: Split
         robustness(lambda patches: np.zeros(1), tissue, logits=logits, names=("blur_1_px",))
     with pytest.raises(DataError, match="24 of 24 scores are not finite"):
         robustness(lambda patches: np.full(len(patches), np.nan), tissue, logits=logits, names=("blur_1_px",))
-    with pytest.raises(DataError, match="no perturbation is called 'sepia'"):
+    with pytest.raises(DataError, match="no perturbation 'sepia'; choose from"):
         robustness(mean_green, tissue, logits=logits, names=("sepia",))
     with pytest.raises(DataError, match="24 labels for 3 scores"):
         robustness(mean_green, tissue, logits=logits[:3], names=("blur_1_px",))

@@ -13,23 +13,8 @@ from . import golden as goldens
 from . import manifest as manifests
 from .errors import ConfigError, RuntimeUnavailable
 from .manifest import Manifest
-from .patches import check_patches
 from .runner import ExportedRunner
 from .strided import strided
-
-__all__ = [
-    "RUNTIMES",
-    "VARIANTS",
-    "ExportedRunner",
-    "Manifest",
-    "Operator",
-    "Runner",
-    "Runtime",
-    "all_runtimes",
-    "check_patches",
-    "load",
-    "operators",
-]
 
 
 class Runner(Protocol):

@@ -1,8 +1,6 @@
 """The verdict of benchmarks/peers follows its figures."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -11,19 +9,6 @@ import pytest
 
 Script = Callable[[str], ModuleType]
 Section = Callable[[dict[str, Any]], str]
-
-
-@pytest.fixture
-def section(script: Script, tmp_path: Path) -> Section:
-    """``section(document)``: the section of a results document on the page of its machine."""
-
-    def text(document: dict[str, Any]) -> str:
-        path = tmp_path / "machine" / "results.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(document, sort_keys=True))  # as files.write_json
-        return "\n".join(script("sections").section(script("committed").ResultsFile(path)))
-
-    return text
 
 
 @pytest.fixture

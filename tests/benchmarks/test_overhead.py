@@ -1,6 +1,5 @@
 """benchmarks/overhead.py: predict against the bare call of its runtime."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,19 +14,6 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 Script = Callable[[str], ModuleType]
 Section = Callable[[dict[str, Any]], str]
-
-
-@pytest.fixture
-def section(script: Script, tmp_path: Path) -> Section:
-    """``section(document)``: the section of a results document on the page of its machine."""
-
-    def text(document: dict[str, Any]) -> str:
-        path = tmp_path / "machine" / "results.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(document, sort_keys=True))  # as files.write_json
-        return "\n".join(script("sections").section(script("committed").ResultsFile(path)))
-
-    return text
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

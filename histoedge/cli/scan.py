@@ -19,7 +19,7 @@ from histoedge.edge.patches import PATCH_PX
 @click.option(
     "--um-per-px",
     type=click.FloatRange(0.01, 100),
-    help="Resolution of level 0 in um/px; overrides the slide's metadata.",
+    help="Resolution of level 0 in um per px; overrides the slide's metadata.",
 )
 @click.option(
     "--at", metavar="NAME", help="Operating point for the verdict, such as 'specificity 0.95'; see `histoedge info`."

@@ -6,9 +6,7 @@ import numpy as np
 
 from histoedge.edge.patches import PATCH_PX
 
-SQUARE_PX = (
-    16  # two or three tumour nuclei at 0.97 um/px; four squares tile the 32 px label square, none crosses its edge
-)
+SQUARE_PX = 16  # two or three tumour nuclei at 0.97 um per px; four squares tile the 32 px label square
 STRIDE_PX = 8  # half a square: a finer map at four times the cost of tiles
 
 

@@ -24,7 +24,7 @@ from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.weights import Arrays
 from histoedge.version import __version__
 
-UM_PER_PX = 0.972  # PatchCamelyon: 10x, from slides scanned at 0.243 um/px
+UM_PER_PX = 0.972  # PatchCamelyon: 10x, from slides scanned at 0.243 um per px
 GOLDEN_PATCHES = 16
 TOOLS = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "tf2onnx", "onnx", "ai-edge-litert")
 FLOAT_TOLERANCE = {

@@ -33,7 +33,7 @@ def grid_of(plane: Plane, manifest: Manifest, field_px: int) -> "Grid":
         raise ConfigError(f"a field of {field_px} px is smaller than a patch of {manifest.patch_px} px")
     if min(plane.width, plane.height) < manifest.patch_px:
         raise DataError(
-            f"{plane.slide.path}: {plane.width} x {plane.height} px at {plane.um_per_px:.4g} um/px; expected at "
+            f"{plane.slide.path}: {plane.width} x {plane.height} px at {plane.um_per_px:.4g} um per px; expected at "
             f"least {manifest.patch_px} x {manifest.patch_px} px"
         )
     rows, columns = ((side - manifest.patch_px) // STEP_PX + 1 for side in (plane.height, plane.width))

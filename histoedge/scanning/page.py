@@ -106,13 +106,13 @@ def _details(summary: dict[str, Any]) -> list[tuple[str, str]]:
     elapsed = seconds.pop("by the clock")
     stages = ", ".join(f"{stage} {took:.2f} s" for stage, took in seconds.items())
     return [
-        ("Slide", f"{slide['width_px']:,} x {slide['height_px']:,} px at {slide['um_per_px']:.4g} µm/px"),
+        ("Slide", f"{slide['width_px']:,} x {slide['height_px']:,} px at {slide['um_per_px']:.4g} µm per px"),
         (
             "Model",
-            f"{model['network']}, {model['recipe']}.{model['format']}, trained at {model['um_per_px']:.4g} µm/px",
+            f"{model['network']}, {model['recipe']}.{model['format']}, trained at {model['um_per_px']:.4g} µm per px",
         ),
         ("SHA-256 of the model", model["sha256"]),
-        ("Resolution of the scan", f"{grid['um_per_px']:.4g} µm/px"),
+        ("Resolution of the scan", f"{grid['um_per_px']:.4g} µm per px"),
         ("Map", f"{grid['rows']} x {grid['columns']} squares of {grid['step_um']:.4g} µm side"),
         ("Threshold", f"{summary['threshold']:.6g}, {summary['inputs']['at'] or 'default of the manifest'}"),
         ("Run time", f"{elapsed:.2f} s elapsed; summed over threads: {stages}"),

@@ -17,18 +17,19 @@ LARGEST_ENLARGEMENT = 1.3  # a coarser slide lacks the detail that the network u
 
 
 def of_model(slide: Slide, um_per_px: float, stated: float | None) -> "Plane":
-    """Return the slide at the model's ``um_per_px``; ``stated`` um/px of level 0 overrides the slide's metadata.
+    """Return the slide at the model's ``um_per_px``; ``stated`` um per px of level 0 overrides the slide's metadata.
 
     Raises:
         DataError: the slide's resolution is unknown, or over 30 % coarser than the model's.
     """
     slide_um_per_px = stated or slide.um_per_px
     if slide_um_per_px is None:
-        raise DataError(f"{slide.path}: no resolution in its metadata; give --um-per-px, the um/px of level 0")
+        raise DataError(f"{slide.path}: no resolution in its metadata; give --um-per-px, the um per px of level 0")
     if slide_um_per_px > um_per_px * LARGEST_ENLARGEMENT:
+        remedy = "give --um-per-px if the metadata is wrong" if stated is None else "correct --um-per-px if it is wrong"
         raise DataError(
-            f"{slide.path}: {slide_um_per_px:.4g} um/px, too coarse: the model was trained at {um_per_px:.4g} um/px; "
-            "scan the slide at a finer resolution, or give --um-per-px if the metadata is wrong"
+            f"{slide.path}: {slide_um_per_px:.4g} um per px, too coarse: the model was trained at "
+            f"{um_per_px:.4g} um per px; scan the slide at a finer resolution, or {remedy}"
         )
     return Plane(slide, um_per_px=um_per_px, slide_um_per_px=slide_um_per_px)
 

@@ -15,7 +15,7 @@ LARGEST_DECODED_BYTES = 400 << 20
 """Limit of what must be decoded at once: a whole picture, or a tile or strip of a TIFF file."""
 
 PLAUSIBLE_UM = (0.05, 20.0)
-"""Range of plausible resolution tags in um/px; tags outside it describe a screen (72 dpi is 353) and are ignored."""
+"""Range of plausible resolution tags in um per px; tags outside it describe a screen (72 dpi: 353) and are ignored."""
 
 
 def open_slide(path: Path) -> Slide:
@@ -150,7 +150,7 @@ def _tiff_um(path: Path, file: Any) -> float | None:
 
 
 def _square_um(path: Path, across: object, down: object) -> float | None:
-    """Return um/px of square pixels; None if a side is missing or implausible.
+    """Return um per px of square pixels; None if a side is missing or implausible.
 
     Raises:
         DataError: the pixels are not square.

@@ -10,7 +10,7 @@ from histoedge.data import synthetic
 from histoedge.scanning import readers, tissue
 from histoedge.scanning.plane import Plane
 
-UM_PER_PX = 7.776  # of the overview: 8 px of a plane at 0.972 um/px
+UM_PER_PX = 7.776  # of the overview: 8 px of a plane at 0.972 um per px
 GLASS, EOSIN, DARK = (242, 240, 243), (214, 150, 190), (12, 10, 14)
 GREEN_PEN, BLUE_PEN = (60, 170, 90), (40, 70, 190)
 

@@ -1,4 +1,4 @@
-"""Explain a path that is not an exported model, and name the command to use instead."""
+"""Explain a path that is not an exported model, and state what to pass or run instead."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ PREFERRED = ("int8.onnx", "int8.tflite", "fp32.onnx", "fp32.tflite")
 
 
 def explain_path(place: Path) -> str | None:
-    """Return one line: what ``place`` is, and the next command; None for a model file or a path that does not exist."""
+    """Return one line: what ``place`` is, and what to do; None for a model file or a path that does not exist."""
     if place.is_dir():
         return _folder(place)
     if place.suffix in SUFFIXES or not place.is_file():
@@ -28,7 +28,7 @@ def explain_path(place: Path) -> str | None:
     for suffix in SIDECARS:
         model = place.with_name(place.name.removesuffix(suffix))
         if place.name.endswith(suffix) and model.suffix in SUFFIXES:
-            return f"{place}: a file that belongs to a model; name the model: {_verify(model)}"
+            return f"{place}: a file that belongs to a model; name the model, {model}"
     if _is_results(place):
         return f"{place}: a results file, not a model; print it: histoedge report {place}"
     return f"{place}: not a model; {EXPECTED}"
@@ -39,15 +39,10 @@ def _folder(place: Path) -> str:
         if models := [path for path in folder.glob("*") if path.suffix in SUFFIXES]:
             names = sorted(path.name for path in models)
             model = folder / next((name for name in PREFERRED if name in names), names[0])
-            what = "a folder of models" if folder == place else "the folder of a run"
-            return f"{place}: {what}, not a model; name one of its models: {_verify(model)}"
+            return f"{place}: a folder, not a model; name one of its models, such as {model}"
     if (place / "network.json").is_file() or any(place.glob(f"*{WEIGHTS}")):
         return f"{place}: a run without exported models; export them: histoedge export {place}"
     return f"{place}: a folder without models; {EXPECTED}"
-
-
-def _verify(model: Path) -> str:
-    return f"histoedge verify {model}"
 
 
 def _is_results(place: Path) -> bool:

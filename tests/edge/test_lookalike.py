@@ -1,4 +1,4 @@
-"""A path that is not a model is explained, with the command to use instead."""
+"""A path that is not a model is explained, with the path or the command to use instead."""
 
 import json
 from pathlib import Path
@@ -25,10 +25,10 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "what", "command"),
+    ("name", "what", "remedy"),
     [
-        ("", "the folder of a run, not a model; name one of its models: ", "histoedge verify {run}/models/int8.tflite"),
-        ("models", "a folder of models, not a model; ", "histoedge verify {run}/models/int8.tflite"),
+        ("", "a folder, not a model; name one of its models, such as ", "{run}/models/int8.tflite"),
+        ("models", "a folder, not a model; ", "such as {run}/models/int8.tflite"),
         ("int8.weights.h5", "weights of a run, not an exported model; ", "histoedge export {run}"),
         (
             "net.keras",
@@ -41,19 +41,19 @@ def run(tmp_path: Path) -> Path:
             "histoedge run --data DATA --out RUN --config F.toml",
         ),
         ("bench.json", "a results file, not a model; ", "histoedge report {run}/bench.json"),
-        ("models/fp16.onnx.json", "a file that belongs to a model; ", "histoedge verify {run}/models/fp16.onnx"),
+        ("models/fp16.onnx.json", "a file that belongs to a model; ", "name the model, {run}/models/fp16.onnx"),
         ("other.json", "not a model; expected a .tflite or .onnx file written by ", "histoedge export"),
         ("notes.txt", "not a model; expected a .tflite or .onnx file written by ", "histoedge export"),
     ],
 )
-def test_it_is_explained_with_the_command_to_use(run: Path, name: str, what: str, command: str) -> None:
+def test_it_is_explained_with_a_remedy(run: Path, name: str, what: str, remedy: str) -> None:
     place = run / name
     with pytest.raises(ModelError) as caught:
         edge.load(place)
     line = str(caught.value)
     assert line.startswith(f"{place}: ")
     assert what in line
-    assert line.endswith(command.format(run=run))
+    assert line.endswith(remedy.format(run=run))
     assert "\n" not in line
 
 

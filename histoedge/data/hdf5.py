@@ -239,7 +239,8 @@ def _check_storage(data: h5py.Dataset, name: str, where: Path, error: type[Histo
     chunk_bytes = int(np.prod(data.chunks, dtype=object)) * data.dtype.itemsize
     if chunk_bytes > LARGEST_CHUNK_BYTES:
         raise error(
-            f"{where}: {name!r} has chunks of {chunk_bytes} bytes, at most {LARGEST_CHUNK_BYTES}; use smaller ones"
+            f"{where}: {name!r} has chunks of {chunk_bytes} bytes, expected at most {LARGEST_CHUNK_BYTES}; "
+            "write smaller chunks"
         )
     expected = int(
         np.prod([-(-size // part) for size, part in zip(data.shape, data.chunks, strict=True)], dtype=object)

@@ -199,7 +199,7 @@ def _canonical_float(text: str) -> float:
     """Return the number if ``text`` is its canonical spelling: a manifest with any other spelling has been altered."""
     number = float(text)
     if repr(number) != text or not math.isfinite(number):
-        raise ValueError(f"{text} is not in the notation of a manifest")
+        raise ValueError(f"{text} is not in canonical notation")
     return number
 
 

@@ -73,7 +73,7 @@ class Runtime:
     """The choice of kernels, passed to the opening function as ``kernels=``; None for a runtime without a choice."""
 
     def installed(self) -> bool:
-        """Whether its module can be found; does not import it."""
+        """Whether its module is installed; does not import it."""
         return find_spec(self.module) is not None
 
     def installed_version(self) -> str | None:
@@ -207,7 +207,7 @@ def _choose(name: str, format_: str, runtime: str | None) -> Runtime:
             raise RuntimeUnavailable(f"unknown runtime {runtime!r}; expected one of {', '.join(all_runtimes())}")
         requested = all_runtimes()[runtime]
         if format_ not in requested.formats:
-            names = ", ".join(row.name for row in candidates)
+            names = " or ".join(row.name for row in candidates)
             raise RuntimeUnavailable(f"{name}: {runtime} does not open {format_} files; use {names}")
         candidates = [requested]
     for row in candidates:

@@ -44,7 +44,9 @@ class Check:
         if self.status == "unavailable" or self.largest is None:
             return f"{where}: {'not tested' if self.status == 'unavailable' else 'FAILED'}, {self.reason}"
         line = f"{where}: {'pass' if self.status == 'ok' else 'FAILED'}, the largest difference in logits is "
-        line += f"{self.largest:.4g}, on golden patch {self.worst:02d}; {self.tolerance:.4g} allowed ({self.ms:.0f} ms)"
+        line += (
+            f"{self.largest:.4g}, on golden patch {self.worst:02d}; {self.tolerance:.4g} is allowed ({self.ms:.0f} ms)"
+        )
         return line if self.reason is None else f"{line}; {self.reason}"
 
 

@@ -177,7 +177,7 @@ def _earlier_summary(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | N
         raise ConfigError(f"{path}: not the summary of a scan ({error}); {remedy}") from error
     if before == inputs:
         return dict(earlier)
-    for key, what in (("model", "another model"), ("slide", "another slide, or of an earlier version of this one")):
+    for key, what in (("model", "another model"), ("slide", "another slide, or of an earlier version of this slide")):
         if before.get(key) != inputs[key]:
             raise ConfigError(
                 f"{folder}: contains the map of {what}: {before.get(key)}, expected {inputs[key]}; {remedy}"

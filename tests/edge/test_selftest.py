@@ -50,7 +50,7 @@ def test_a_wrong_logit_fails_with_patch_and_remedy(
     assert main(["selftest", str(mean_red)]) == 3
     first, *_, last = capsys.readouterr().out.splitlines()
     assert "onnxruntime" in first
-    assert "FAILED, the largest difference in logits is 0.5, on golden patch 02; 0.0001 allowed" in first
+    assert "FAILED, the largest difference in logits is 0.5, on golden patch 02; 0.0001 is allowed" in first
     assert "to do: install another release of onnxruntime" in first
     assert "doctor mean_red.onnx LOGITS.csv" in first
     assert last == "FAILED"

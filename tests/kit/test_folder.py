@@ -59,7 +59,7 @@ def kit(verified: Path, tmp_path: Path) -> Path:
 
 def test_the_example_works_from_anywhere_without_histoedge(kit: Path, tmp_path: Path) -> None:
     golden = alone("path", kit / "example.py", cwd=tmp_path)
-    assert golden.stdout.splitlines() == ["0.5000 no tumour", "0.5987 no tumour", "0.8808 tumour"], golden.stderr
+    assert golden.stdout.splitlines() == ["0.5000 normal", "0.5987 normal", "0.8808 tumour"], golden.stderr
     patch = np.zeros((1, 96, 96, 3), np.uint8)
     patch[..., 0] = 255
     patch.tofile(tmp_path / "patch.rgb")

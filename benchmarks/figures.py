@@ -15,6 +15,9 @@ from histoedge.reporting.tables import interval, micros_with_bounds, with_bounds
 Figure = tuple[str, str]
 """What was measured, and the value with its interval."""
 
+TRAININGS = {"held": "patches in memory"}
+"""Names of ways of training that differ from those in the results document."""
+
 
 def augmentation(file: ResultsFile) -> Iterator[Figure]:
     """Yield the AUC on valid of the base, and of each choice of augmentation and preprocessing."""
@@ -90,7 +93,7 @@ def int8_quality(file: ResultsFile) -> Iterator[Figure]:
             areas[row.network or ""].append(row.auc.value)
     for network, values in areas.items():
         name = f"AUC on test, `{network}` fp32: largest minus smallest over files and runtimes"
-        yield name, f"{max(values) - min(values):.6f} ({len(values)} files on runtimes)"
+        yield name, f"{max(values) - min(values):.6f} ({len(values)} pairs of file and runtime)"
 
 
 def _single_patches(file: ResultsFile) -> list[Measurement]:
@@ -180,7 +183,8 @@ def throughput(file: ResultsFile) -> Iterator[Figure]:
     """Yield patches per second of each way of training, and the ratio to a plain fit."""
     document = file.document
     for row in document["rows"]:
-        yield f"`edge`, {row['training']}", f"{row['patches_per_s']:,.0f} patches/s"
+        name = TRAININGS.get(row["training"], row["training"])
+        yield f"`edge`, {name}", f"{row['patches_per_s']:,.0f} patches/s"
     ratio = interval(document["ratio"], document["ratio_lo"], document["ratio_hi"], digits=2)
     yield "`histoedge train` / plain Keras `fit`, patches per second", ratio
 
@@ -193,9 +197,12 @@ def other_quantisers(file: ResultsFile) -> Iterator[Figure]:
             yield f"p50 of int8 / p50 of {row['fastest_peer']}, on {row['runtime']}", ratio
     verdict = file.document["verdict"]
     best = verdict["best_peer"]
-    name = f"dAUC on test, int8 less {best['name']} on {best['runtime']}, the best peer on valid"
+    name = f"dAUC on test, int8 minus {best['name']} on {best['runtime']}, the best peer on valid"
     yield name, _d_auc(verdict["int8_less_best_peer"])
-    yield "dAUC on test, int8 less int8ptq (calibration without training)", _d_auc(verdict["int8_less_int8ptq"]["test"])
+    yield (
+        "dAUC on test, int8 minus int8ptq (calibration without training)",
+        _d_auc(verdict["int8_less_int8ptq"]["test"]),
+    )
 
 
 def other_networks(file: ResultsFile) -> Iterator[Figure]:
@@ -209,8 +216,11 @@ def other_networks(file: ResultsFile) -> Iterator[Figure]:
         ratio = interval(row["p50_ratio"], row["p50_ratio_lo"], row["p50_ratio_hi"], digits=2)
         p50 = interval(row["p50_us"], row["p50_us_lo"], row["p50_us_hi"], digits=0)
         area = row["test"]
-        quality = f", AUC on test {interval(area['auc'], area['auc_lo'], area['auc_hi'])}" if area else ", untrained"
-        yield f"p50 of {name} int8 on its fastest runtime", f"{p50} us ({row['runtime']}), {ratio} of our int8{quality}"
+        quality = f"; AUC on test {interval(area['auc'], area['auc_lo'], area['auc_hi'])}" if area else "; untrained"
+        yield (
+            f"p50 of {name} int8 on its fastest runtime",
+            f"{p50} us ({row['runtime']}), {ratio} times that of our int8{quality}",
+        )
 
 
 def _d_auc(row: Row) -> str:

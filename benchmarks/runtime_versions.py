@@ -127,7 +127,7 @@ def light(place: Path, format_: str) -> Iterator[Row]:
     yield _row(installed, "process start to first logit", first, "s", f"< {LONGEST_START_S:g}", first < LONGEST_START_S)
     if shutil.which("strace") is not None:
         for what, paths in traced(installed, model, work).items():
-            yield _row(installed, f"predict --csv: {what}", len(paths), "found", "0", not paths)
+            yield _row(installed, f"predict --csv: {what}", len(paths), "entries", "0", not paths)
 
 
 def _installed_bytes(installed: Environment, cwd: Path) -> int:

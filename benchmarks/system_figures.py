@@ -32,7 +32,7 @@ def runner_overhead(file: ResultsFile) -> Iterator[Figure]:
     row = max(rows, key=lambda each: each["more_us"])
     extra = interval(row["more_us"], row["more_us_lo"], row["more_us_hi"], digits=2)
     name = "largest extra time of `Runner.predict` over the bare interpreter"
-    yield name, f"{extra} us per call ({row['model']} on {row['runtime']}; {len(rows)} files on runtimes)"
+    yield name, f"{extra} us per call ({row['model']} on {row['runtime']}; {len(rows)} pairs of file and runtime)"
 
 
 def shared_model(file: ResultsFile) -> Iterator[Figure]:
@@ -55,7 +55,7 @@ def damaged_files(file: ResultsFile) -> Iterator[Figure]:
             sum(row[key] for row in group) for key in ("cases", "refused", "same", "answered")
         )
         rest = cases - refused - same - answered
-        value = f"{refused:,} refused, {same:,} the same, {answered:,} answered, {rest:,} otherwise"
+        value = f"{refused:,} refused, {same:,} with unchanged content, {answered:,} answered, {rest:,} other outcomes"
         yield f"{name} {rows[0]['file']}, {cases:,} cases", value
 
 

@@ -23,9 +23,9 @@ def others(script: Callable[[str], ModuleType]) -> Iterator[ModuleType]:
 
 
 def patches(count: int, *, white: bool = True) -> np.ndarray:
-    found = np.random.default_rng(0).integers(0, 255, (count, 96, 96, 3), np.uint8)
-    found[0, 0, 0, 0] = 255 if white else 254
-    return found
+    pixels = np.random.default_rng(0).integers(0, 255, (count, 96, 96, 3), np.uint8)
+    pixels[0, 0, 0, 0] = 255 if white else 254
+    return pixels
 
 
 def test_resnet_18_has_the_parameters_of_its_paper(others: ModuleType) -> None:
@@ -59,10 +59,10 @@ def test_four_files_take_raw_pixels_and_answer_like_the_network(others: ModuleTy
     for name, file in made.items():
         open_model = litert.open_litert if file.suffix == ".tflite" else ort.open_ort
         runner = open_model(file.read_bytes())
-        found = np.concatenate([runner.predict(patch[None]).reshape(-1) for patch in seen])
+        logits = np.concatenate([runner.predict(patch[None]).reshape(-1) for patch in seen])
         # in integers the noise patches' narrow logits share 255 codes with what calibration saw: a few codes off
         limit = 1e-4 if name.startswith("fp32") else 0.05 * max(1.0, float(np.abs(expected).max()))
-        np.testing.assert_allclose(found, expected, atol=limit)
+        np.testing.assert_allclose(logits, expected, atol=limit)
     operators = ort.ort_operators(made["int8.onnx"].read_bytes())
     assert all(one.integer for one in operators if "Conv" in one.kind)
 
@@ -85,7 +85,7 @@ def test_the_best_static_settings_are_chosen_on_valid(
     monkeypatch.setattr(quantisers, "STATIC_SETTINGS", quantisers.STATIC_SETTINGS[::3])  # with and without channels
     valid: Any = SimpleNamespace(patches=patches(32), labels=np.arange(32) % 2)
     made = quantisers.quantize_static(quantisers.QuantiserJob(finished_run, patches(32), valid), tmp_path)
-    told = {one["settings"]: one["auc_valid"] for one in made.candidates}
-    assert list(told) == ["per channel, MinMax, uint8 activations", "per tensor, MinMax, uint8 activations"]
-    assert told[made.settings] == max(told.values())
+    auc_by_settings = {one["settings"]: one["auc_valid"] for one in made.candidates}
+    assert list(auc_by_settings) == ["per channel, MinMax, uint8 activations", "per tensor, MinMax, uint8 activations"]
+    assert auc_by_settings[made.settings] == max(auc_by_settings.values())
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]

@@ -35,15 +35,15 @@ def test_a_release_predicts_benches_and_tells_its_figures(finished_run: Path, tm
     assert {path.name for path in into.iterdir()} == {"README.md", "models", "network.json"}
     card = (into / "README.md").read_text()
     rows = benchmark.read_results(finished_run / "bench.json").measurements
-    told = [row for row in rows if row.recipe in ("fp32", "int8") and row.format != "keras"]
-    for row in told:
+    released = [row for row in rows if row.recipe in ("fp32", "int8") and row.format != "keras"]
+    for row in released:
         assert f"| {row.model} | {row.runtime} " in card
         assert f"{row.auc.value:.4f} [{row.auc.lo:.4f}, {row.auc.hi:.4f}]" in card
     assert "prune50" not in card
     assert "Not a medical device" in card
     statistics = manifests.read(into / "models" / "int8.onnx").input_statistics
     assert set(statistics) == set(drift.NAMES)
-    assert all(found["p01"] <= found["p50"] <= found["p99"] for found in statistics.values())
+    assert all(row["p01"] <= row["p50"] <= row["p99"] for row in statistics.values())
     assert all(f"| {name} | " in card for name in statistics)
     image = tmp_path / "image.png"
     Image.fromarray(synthetic.golden(16)[0][0]).save(image)

@@ -16,8 +16,8 @@ LOGITS = np.r_[np.arange(20), np.arange(10, 30)].astype(np.float32)  # positives
 
 
 def test_the_four_points_of_forty_patches_by_hand() -> None:
-    found = calibrate.fit_calibration(LABELS, LOGITS)
-    rows = {point.name: point for point in found.operating_points}
+    calibration = calibrate.fit_calibration(LABELS, LOGITS)
+    rows = {point.name: point for point in calibration.operating_points}
     assert list(rows) == ["sensitivity 0.95", "sensitivity 0.90", "specificity 0.95", "specificity 0.90"]
     between = {
         "sensitivity 0.95": (10, 11, 0.95, 0.55),
@@ -27,7 +27,7 @@ def test_the_four_points_of_forty_patches_by_hand() -> None:
     }
     for name, (below, at, sensitivity, specificity) in between.items():
         point = rows[name]
-        logit = found.temperature * np.log(point.threshold / (1 - point.threshold))
+        logit = calibration.temperature * np.log(point.threshold / (1 - point.threshold))
         assert logit == pytest.approx((below + at) / 2)  # halfway: no rounding can decide over all patches of a code
         assert (point.sensitivity, point.specificity) == pytest.approx((sensitivity, specificity))
         assert point.sensitivity_lo < point.sensitivity < point.sensitivity_hi
@@ -40,9 +40,9 @@ def test_the_probability_at_the_threshold_decides_as_was_measured() -> None:
     for quantum in (1e-6, 0.25, 2.0):
         labels = random.integers(0, 2, 300)
         logits = (np.round(random.normal(2.0 * labels - 1, 1.0) / quantum) * quantum).astype(np.float32)
-        found = calibrate.fit_calibration(labels, logits)
-        for point in found.operating_points:
-            called = probability(logits, found.temperature) >= point.threshold
+        calibration = calibrate.fit_calibration(labels, logits)
+        for point in calibration.operating_points:
+            called = probability(logits, calibration.temperature) >= point.threshold
             assert called[labels == 1].mean() == point.sensitivity
             assert (~called)[labels == 0].mean() == point.specificity
 
@@ -50,10 +50,10 @@ def test_the_probability_at_the_threshold_decides_as_was_measured() -> None:
 def test_separated_classes_keep_thresholds_that_tell_them_apart() -> None:
     labels = np.repeat([0, 1], 50)
     logits = np.r_[np.linspace(-9, -4, 50), np.linspace(4, 9, 50)].astype(np.float32)
-    found = calibrate.fit_calibration(labels, logits)
-    for point, positives in zip(found.operating_points, (48, 45, 52, 55), strict=True):
+    calibration = calibrate.fit_calibration(labels, logits)
+    for point, positives in zip(calibration.operating_points, (48, 45, 52, 55), strict=True):
         assert 0 < point.threshold < 1
-        assert np.count_nonzero(probability(logits, found.temperature) >= point.threshold) == positives
+        assert np.count_nonzero(probability(logits, calibration.temperature) >= point.threshold) == positives
 
 
 def test_where_no_score_is_high_enough_nothing_is_positive() -> None:
@@ -62,8 +62,8 @@ def test_where_no_score_is_high_enough_nothing_is_positive() -> None:
 
 
 def test_what_is_written_can_be_read() -> None:
-    found = calibrate.fit_calibration(LABELS, LOGITS)
-    assert calibrate.from_json(json.loads(json.dumps(found.as_json()))) == found
+    calibration = calibrate.fit_calibration(LABELS, LOGITS)
+    assert calibrate.from_json(json.loads(json.dumps(calibration.as_json()))) == calibration
     with pytest.raises(TypeError):
         calibrate.from_json({"temperature": 1.0, "operating_points": [{"name": "sensitivity 0.95"}]})
 

@@ -65,8 +65,8 @@ def test_tensorboard_reads_the_figures_of_every_epoch(watched) -> None:
     read = EventAccumulator(str(watched[1] / "run"))
     read.Reload()
     rows = json.loads((watched[0] / "history.json").read_text())
-    told = {name: [tensor.step for tensor in read.Tensors(name)] for name in read.Tags()["tensors"]}
-    assert told == {name: [1, 2] for name in ROW}
+    steps = {name: [tensor.step for tensor in read.Tensors(name)] for name in read.Tags()["tensors"]}
+    assert steps == {name: [1, 2] for name in ROW}
     values = [tensor.tensor_proto.float_val[0] for tensor in read.Tensors("valid_auc")]
     assert values == pytest.approx([row["valid_auc"] for row in rows])
 

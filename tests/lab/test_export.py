@@ -54,8 +54,8 @@ def test_a_field_answers_like_its_patches_on_every_runtime(
         runner = edge.load(finished_run / "models" / f"{recipe}.{format_}", runtime=runtime)
         answers = runner.predict(field[None])
         assert answers.shape == (1, rows, columns, 1)
-        found, expected = answers[0, *zip(*corners, strict=True), 0], runner.predict(patches).reshape(-1)
-        np.testing.assert_allclose(found, expected, atol=0 if recipe == "int8" else 1e-4)
+        mapped, expected = answers[0, *zip(*corners, strict=True), 0], runner.predict(patches).reshape(-1)
+        np.testing.assert_allclose(mapped, expected, atol=0 if recipe == "int8" else 1e-4)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -94,8 +94,8 @@ def test_held_and_streamed_patches_give_the_same_bytes(splits, tmp_path: Path) -
         train.train(splits, SETTINGS, run, network=SMALL, patches_on=run.name)
     assert len({(run / "fp32.weights.h5").read_bytes() for run in runs}) == 1
     for run in runs:
-        told = "are stored in memory" if run.name == "device" else "are read from disk"
-        assert told in (run / "train.log").read_text()
+        notice = "are stored in memory" if run.name == "device" else "are read from disk"
+        assert notice in (run / "train.log").read_text()
 
 
 def test_what_is_held_is_what_the_split_holds(splits) -> None:
@@ -164,9 +164,9 @@ def test_two_processes_of_two_devices_train_one_network(tiny_data: Path, setting
         )
         for number in range(2)
     ]
-    told = [process.communicate() for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
-    first, second = (json.loads(out[out.index("{") :]) for out, _ in told)
+    outputs = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    first, second = (json.loads(out[out.index("{") :]) for out, _ in outputs)
     assert first == second
     assert (tmp_path / "run" / "train.log").read_text().count("epoch 1 of 1: loss") == 1
     assert "CPU, " in (tmp_path / "run" / "train.log").read_text()

@@ -69,9 +69,9 @@ def test_grad_cam_finds_the_cells_that_speak_for_tumour(red_cells: Path) -> None
 
 
 def test_pixels_belong_to_the_place_centred_nearest() -> None:
-    found = nearest_positions(53, 8, 6)  # the last convolution of the network edge
-    assert np.flatnonzero(found >= 0).tolist() == list(range(22, 70))
-    assert [np.flatnonzero(found == place)[0] for place in range(6)] == [22, 30, 38, 46, 54, 62]
+    nearest = nearest_positions(53, 8, 6)  # the last convolution of the network edge
+    assert np.flatnonzero(nearest >= 0).tolist() == list(range(22, 70))
+    assert [np.flatnonzero(nearest == place)[0] for place in range(6)] == [22, 30, 38, 46, 54, 62]
     assert nearest_positions(8, 8, 12).tolist() == [pixel // 8 for pixel in range(96)]
 
 

@@ -89,15 +89,15 @@ def test_a_run_tells_the_layers_of_its_int8_files_in_order_on_valid_patches(
     finished_run: Path, tiny_data: Path
 ) -> None:
     valid = data.load(str(tiny_data), splits=("valid",))["valid"]
-    found = {file.model: file for file in benchmark.read_results(finished_run / "bench.json").layers}
-    assert sorted(found) == ["int8.onnx", "int8.tflite", "prune50_int8.onnx", "prune50_int8.tflite"]
+    measured = {file.model: file for file in benchmark.read_results(finished_run / "bench.json").layers}
+    assert sorted(measured) == ["int8.onnx", "int8.tflite", "prune50_int8.onnx", "prune50_int8.tflite"]
     for name in ("int8.onnx", "prune50_int8.tflite"):
-        told, errors = found[name], layers.errors_in_order(finished_run / "models" / name, layers.sample(valid))
-        assert (told.reason, told.runtime) == (None, "onnxruntime" if name.endswith("onnx") else "litert")
-        assert told.n_patches == min(len(valid.labels), 256)
+        file, errors = measured[name], layers.errors_in_order(finished_run / "models" / name, layers.sample(valid))
+        assert (file.reason, file.runtime) == (None, "onnxruntime" if name.endswith("onnx") else "litert")
+        assert file.n_patches == min(len(valid.labels), 256)
         expected = [(error.layer, error.channels, pytest.approx(error.relative_rms)) for error in errors]
-        assert [(one.layer, one.channels, one.relative_rms) for one in told.layers] == expected
-        assert [one.layer for one in told.layers] == LAYERS
+        assert [(one.layer, one.channels, one.relative_rms) for one in file.layers] == expected
+        assert [one.layer for one in file.layers] == LAYERS
 
 
 def test_the_simulation_is_the_quantisation_aware_network(finished_run: Path) -> None:

@@ -91,11 +91,11 @@ def test_the_integer_file_answers_like_the_simulated_network(name: str, largest_
     network = catalogue.get_network(name)
     arrays = calibrated(network, largest_code)
     simulated = quantise.simulate(network, arrays, PIXELS).numpy()
-    found = litert.open_litert(to_tflite.convert(network, arrays, precision="int8")).predict(PATCHES)
+    logits = litert.open_litert(to_tflite.convert(network, arrays, precision="int8")).predict(PATCHES)
     low, high = arrays["head/range"]
     quantum = (high - low) / 255
     # a half may round either way in each of the layers; an untrained range is narrow; a wrong scale is off by tens
-    assert np.abs(found - simulated).max() <= 2.01 * len(network.convolutions) * quantum
+    assert np.abs(logits - simulated).max() <= 2.01 * len(network.convolutions) * quantum
 
 
 def test_raw_pixels_are_the_quantised_input() -> None:

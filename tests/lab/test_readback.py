@@ -25,9 +25,9 @@ def kernels_of(run: Path, recipe: str, format_: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("recipe", ["fp32", "fp16", "prune50"])
 def test_float_files_hold_the_kernels_of_the_weights(finished_run: Path, recipe: str, format_: str) -> None:
     saved = checkpoint.read(checkpoint.path_of(finished_run, recipe)).folded
-    for name, found in kernels_of(finished_run, recipe, format_).items():
+    for name, kernel in kernels_of(finished_run, recipe, format_).items():
         expected = saved[f"{name}/kernel"] / (255 if name == "stem" else 1)
-        np.testing.assert_allclose(found, expected, rtol=1e-3 if recipe == "fp16" else 1e-6, atol=1e-7)
+        np.testing.assert_allclose(kernel, expected, rtol=1e-3 if recipe == "fp16" else 1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("recipe", ["int8", "prune50_int8", "int8ptq", "2of4_int8", "cluster16_int8", "slim50_int8"])
@@ -42,9 +42,9 @@ def test_both_formats_hold_the_same_codes_and_the_manifest_says_what_they_can_do
         assert np.abs(codes).max() == largest
         np.testing.assert_array_equal(codes, onnx[name])
     for format_ in FORMATS:
-        found = manifests.read(all_recipes_run / "models" / f"{recipe}.{format_}").may_saturate
-        assert found == readback.may_saturate(tflite)
-        assert bool(found) == (largest == 127)
+        listed = manifests.read(all_recipes_run / "models" / f"{recipe}.{format_}").may_saturate
+        assert listed == readback.may_saturate(tflite)
+        assert bool(listed) == (largest == 127)
 
 
 @pytest.mark.parametrize("format_", FORMATS)

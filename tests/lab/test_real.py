@@ -63,5 +63,5 @@ def test_int8_keeps_the_auc_of_fp32_on_real_patches(real_run: Path) -> None:
 
 
 def test_both_int8_files_have_one_auc(real_run: Path) -> None:
-    found = cells(real_run)
-    assert found["int8.tflite", "litert"]["auc"] == found["int8.onnx", "onnxruntime"]["auc"]
+    rows = cells(real_run)
+    assert rows["int8.tflite", "litert"]["auc"] == rows["int8.onnx", "onnxruntime"]["auc"]

@@ -1,4 +1,4 @@
-"""What depends on changed weights: made again, exported again, or told to be of earlier ones."""
+"""What depends on changed weights: made again, exported again, or reported as derived from earlier weights."""
 
 import json
 import shutil
@@ -43,10 +43,10 @@ def test_compress_renews_what_was_made_from_the_old_weights_and_names_old_files(
     assert line == f"{names}: exported from earlier weights; update: {again}"
     after = weights(run_copy)
     assert {name for name in before if before[name] != after[name]} == set(PRUNED)
-    told = invoke(*arguments, "--json")
+    repeated = invoke(*arguments, "--json")
     assert weights(run_copy) == after
-    assert [row["recipe"] for row in json.loads(told.stdout)] == ["fp32", "prune50"]
-    assert told.stderr == line + "\n"
+    assert [row["recipe"] for row in json.loads(repeated.stdout)] == ["fp32", "prune50"]
+    assert repeated.stderr == line + "\n"
 
     model = run_copy / "models" / "prune50_int8.onnx"
     assert verification.is_current(model.with_name("int8.onnx"))

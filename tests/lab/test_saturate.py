@@ -33,9 +33,9 @@ def test_an_odd_product_stands_alone() -> None:
 def test_without_saturation_it_is_the_integer_network(mean_red_int8: Path) -> None:
     golden = goldens.read_golden(mean_red_int8, manifests.read(mean_red_int8))
     content = mean_red_int8.read_bytes()
-    found = saturate.simulated_logits(content, golden.patches)
-    np.testing.assert_allclose(found, golden.logits, atol=1e-6)  # red alone: no two neighbours add up
-    assert found.dtype == np.float32
+    logits = saturate.simulated_logits(content, golden.patches)
+    np.testing.assert_allclose(logits, golden.logits, atol=1e-6)  # red alone: no two neighbours add up
+    assert logits.dtype == np.float32
 
 
 def test_an_operator_of_floats_is_refused_by_name(mean_red: Path) -> None:
@@ -90,6 +90,6 @@ def test_a_cpu_without_vnni_gives_these_logits(
     sign(copied, may_saturate=[])
     with Cell((*without_vnni, *EDGE_COMMAND)) as cell:
         cell.load(copied, runtime="onnxruntime")
-        found = cell.predict(golden.patches).reshape(-1)
+        logits = cell.predict(golden.patches).reshape(-1)
     assert golden.saturated is not None
-    np.testing.assert_array_equal(found, golden.saturated)
+    np.testing.assert_array_equal(logits, golden.saturated)

@@ -16,10 +16,10 @@ def test_blocks_of_pixels_give_the_same_sums(size: int, stride: int, rows: bool)
     expected = tf.nn.conv2d(pixels, kernel, stride, "VALID").numpy()
     packed = stem.pack(kernel, stride, rows=rows)
     if rows:
-        found = tf.nn.conv2d(tf.nn.space_to_depth(pixels, stride), packed, 1, "VALID")
+        output = tf.nn.conv2d(tf.nn.space_to_depth(pixels, stride), packed, 1, "VALID")
     else:
-        found = tf.nn.conv2d(pixels.reshape(2, 96, 112 // stride, 3 * stride), packed, [1, stride, 1, 1], "VALID")
-    np.testing.assert_array_equal(found.numpy()[:, : expected.shape[1], : expected.shape[2]], expected)
+        output = tf.nn.conv2d(pixels.reshape(2, 96, 112 // stride, 3 * stride), packed, [1, stride, 1, 1], "VALID")
+    np.testing.assert_array_equal(output.numpy()[:, : expected.shape[1], : expected.shape[2]], expected)
     np.testing.assert_array_equal(stem.unpack(packed, kernel.shape, stride, rows=rows), kernel)
 
 

@@ -69,9 +69,9 @@ def test_verify_says_whether_every_cpu_answers_alike(
     finished_run: Path, tmp_path: Path, largest_code: int, words: str
 ) -> None:
     model = exported(finished_run, tmp_path, largest_code)
-    told = CliRunner().invoke(main, ["verify", str(model)]).stdout
-    assert words in told
-    assert ("session.x64quantprecision" in told) == (largest_code == 127)
+    output = CliRunner().invoke(main, ["verify", str(model)]).stdout
+    assert words in output
+    assert ("session.x64quantprecision" in output) == (largest_code == 127)
 
 
 @pytest.mark.parametrize(("largest_code", "safe"), [(63, True), (127, False)])
@@ -84,10 +84,10 @@ def test_a_cpu_without_vnni_answers_equal(
     golden = goldens.read_golden(model, manifest)
     with Cell((*without_vnni, *EDGE_COMMAND)) as cell:
         cell.load(model, runtime="onnxruntime")
-        found = cell.predict(golden.patches).reshape(-1)
+        logits = cell.predict(golden.patches).reshape(-1)
     exact = saturate.simulated_logits(model.read_bytes(), golden.patches, saturating=False)
-    np.testing.assert_array_equal(found, exact)
-    np.testing.assert_array_equal(found, golden.logits)
+    np.testing.assert_array_equal(logits, exact)
+    np.testing.assert_array_equal(logits, golden.logits)
 
 
 @pytest.mark.parametrize("largest_code", [63, 127])
@@ -105,5 +105,5 @@ def test_openvino_answers_equal_on_a_cpu_without_vnni(
     difference = np.abs(runner.predict(golden.patches).reshape(-1) - golden.logits)
     assert difference.max() <= manifest.tolerance
     assert np.count_nonzero(difference > manifest.tolerance / 2) <= 4  # of 16: floats add up in another order
-    found = edge.operators(model, runtime="openvino")
-    assert any(operator.integer for operator in found if operator.kind == "Convolution") == (largest_code == 63)
+    operators = edge.operators(model, runtime="openvino")
+    assert any(operator.integer for operator in operators if operator.kind == "Convolution") == (largest_code == 63)

@@ -43,16 +43,16 @@ def test_a_stopped_training_goes_on_to_the_same_weights(splits: dict[str, Any], 
     assert len(json.loads(attributes["history"])) == 1
     with pytest.raises(ConfigError, match="covers all 2 epochs .+; use --epochs 2 or another --out"):
         train.train(splits, dataclasses.replace(SETTINGS, epochs=3), halves)
-    found = train.train(splits, SETTINGS, halves)
+    resumed = train.train(splits, SETTINGS, halves)
     for name, value in expected.arrays.items():
-        np.testing.assert_array_equal(found.arrays[name], value)
+        np.testing.assert_array_equal(resumed.arrays[name], value)
     left = sorted(path.name for path in halves.iterdir())
     assert left == ["appearance.json", "curves.png", "fp32.weights.h5", "history.json", "network.json", "train.log"]
     weights = [checkpoint.path_of(run, "fp32").read_bytes() for run in (whole, halves)]
     assert weights[0] == weights[1]
     rows = json.loads((whole / "history.json").read_text())
     assert [row["epoch"] for row in rows] == [1, 2]
-    assert found.valid_auc == pytest.approx(max(row["valid_auc"] for row in rows), abs=1e-6)
+    assert resumed.valid_auc == pytest.approx(max(row["valid_auc"] for row in rows), abs=1e-6)
 
 
 def test_the_network_of_a_settings_file_is_trained(tiny_data: Path, tmp_path: Path) -> None:
@@ -145,9 +145,9 @@ def test_a_symmetric_training_resumes_and_is_deployed_as_a_plain_network(
     whole = train.train(splits, settings, tmp_path / "whole", network=SYMMETRIC)
     with pytest.raises(Stopped):
         train.train(splits, settings, tmp_path / "halves", network=SYMMETRIC, progress=stop_after_first_epoch)
-    found = train.train(splits, settings, tmp_path / "halves", network=SYMMETRIC)
+    resumed = train.train(splits, settings, tmp_path / "halves", network=SYMMETRIC)
     for name, value in whole.arrays.items():
-        np.testing.assert_array_equal(found.arrays[name], value)
+        np.testing.assert_array_equal(resumed.arrays[name], value)
     assert whole.arrays["conv2/kernel"].shape == (3, 3, 16, 16)
     recipes = [Recipe.parse(name) for name in ("int8ptq", "slim50")]
     short = CompressConfig(slim_epochs=1, batch=64, calibration_patches=64)

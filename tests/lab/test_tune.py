@@ -116,7 +116,7 @@ def test_the_function_is_the_command(searched: Path, tiny_data: Path, settings: 
 
 def test_a_stopped_search_keeps_its_finished_trials(tiny_data: Path, tmp_path: Path) -> None:
     base = space.base_settings(None, family=None, epochs=1, seed=0)
-    told = {"compress_config": CompressConfig(calibration_patches=64), "plan": BenchPlan(rounds=2, runs_per_round=3)}
+    options = {"compress_config": CompressConfig(calibration_patches=64), "plan": BenchPlan(rounds=2, runs_per_round=3)}
     splits = data.load(str(tiny_data), splits=("train", "valid"))
 
     def stop(what: str, done: int, total: int, note: str = "") -> None:
@@ -124,9 +124,9 @@ def test_a_stopped_search_keeps_its_finished_trials(tiny_data: Path, tmp_path: P
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune.tune(splits, base, tmp_path / "out", trials=2, patches=64, progress=stop, **told)
+        tune.tune(splits, base, tmp_path / "out", trials=2, patches=64, progress=stop, **options)
     assert [trial.state.name for trial in trials_of(tmp_path / "out")] == ["COMPLETE"]
-    _, best = tune.tune(splits, base, tmp_path / "out", trials=1, patches=64, **told)
+    _, best = tune.tune(splits, base, tmp_path / "out", trials=1, patches=64, **options)
     assert best.trial == 0
 
 
@@ -141,10 +141,12 @@ def test_a_trial_with_a_dead_layer_is_given_up_and_counts(
     compressed = compress.compress
     monkeypatch.setattr(compress, "compress", broken)
     splits, notes = data.load(str(tiny_data), splits=("train", "valid")), []
-    told = {"compress_config": CompressConfig(calibration_patches=64), "plan": BenchPlan(rounds=1)}
+    options = {"compress_config": CompressConfig(calibration_patches=64), "plan": BenchPlan(rounds=1)}
     base = space.base_settings(None, family=None, epochs=1, seed=0)
     with pytest.raises(ModelError, match="none of 1 trials was completed"):
-        tune.tune(splits, base, tmp_path, trials=1, patches=64, progress=lambda *said: notes.append(said[-1]), **told)
+        tune.tune(
+            splits, base, tmp_path, trials=1, patches=64, progress=lambda *event: notes.append(event[-1]), **options
+        )
     assert notes[-1] == "trial 0: pruned: layer conv2 is dead"
     assert [path.name for path in tmp_path.iterdir()] == [study.JOURNAL]
 

@@ -39,7 +39,7 @@ PLACEHOLDERS = {
     "B": "the newer model",
     "IMAGE": "an image file of 96 x 96 px",
     "SLIDE": "a slide file, or a folder of DICOM files of one slide",
-    "FOLDER": "a folder with many of them",
+    "FOLDER": "a folder with many images or slides",
     "DIR": "a folder; for `doctor`, `selftest` and `golden` a folder with one model, such as one written by `embed`",
     "OUT": "the folder to write",
     "RESULTS.json": "a results file written by `bench`",
@@ -121,7 +121,7 @@ def _fact(fact: str) -> str:
 
 
 def _edge_help(name: str) -> str:
-    """What ``python -m histoedge.edge NAME --help`` prints."""
+    """Return what ``python -m histoedge.edge NAME --help`` prints."""
     text = io.StringIO()
     columns = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(WIDTH)

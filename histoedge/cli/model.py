@@ -190,7 +190,7 @@ def embed_command(model: Path, into: Path, as_json: bool) -> None:
     nargs=2,
     type=PATH,
     metavar="A.json B.json",
-    help="Results of `bench` for A and for B; may be one file.",
+    help="Results of `bench` for A and for B, or the same file twice.",
 )
 @json_option
 def diff_command(a: Path, b: Path, results: tuple[Path, Path] | None, as_json: bool) -> None:

@@ -159,7 +159,7 @@ class Diff:
         ]
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines below the tables; the last one states what is needed."""
+        """Yield the lines below the tables; the last line states what is needed."""
         changed = list(dict.fromkeys(row.group for row in self.rows if row.changed))
         same = [group for group in GROUPS if group not in changed]
         if same:

@@ -51,7 +51,7 @@ def run(
         source: folder of a data set, or ``synthetic``.
         out: folder of the run.
         train_config: training settings.
-        network: network to train; default: the one that ``train_config`` names.
+        network: network to train; default: the network that ``train_config`` names.
         teacher: folder of a run on the same data, whose network is the teacher of a distillation.
         compress_config: compression settings, see ``config.compress_settings``.
         plan: benchmark settings.

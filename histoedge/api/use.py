@@ -60,7 +60,7 @@ def explain(
 
     Returns:
         A row for each image with the path of its picture, the evidence, the path of the contact sheet, and the
-        temperature of the probabilities: the manifest's, or for weights the one that export writes into it.
+        temperature of the probabilities: the manifest's, or for weights the value that export writes into it.
     """
     from histoedge import data as sources
     from histoedge import prediction

@@ -173,7 +173,7 @@ def _judged(gate: Gate, row: Measurement) -> Judgement:
 def _against_baseline(
     gate: Gate, row: Measurement, new: Results, old: Measurement | None, baseline: Results
 ) -> Judgement:
-    """Judge a gate on one of ``BASELINE``."""
+    """Judge a gate on one of the columns ``BASELINE``."""
     cell = compare.cell_name(row)
 
     def without_value(outcome: Outcome, reason: str) -> Judgement:
@@ -196,7 +196,7 @@ def _against_baseline(
 
 
 def _judged_interval(gate: Gate, cell: str, interval: Interval) -> Judgement:
-    """Judge by both bounds: a condition on one side of a number is satisfied between them if it is at both."""
+    """Judge by both bounds: a one-sided condition that holds at both bounds holds between them too."""
     bounds = [gate.satisfied_by(interval.lo), gate.satisfied_by(interval.hi)]
     outcome: Outcome = "passed" if all(bounds) else "undecided" if any(bounds) else "failed"
     reason = None

@@ -177,7 +177,7 @@ class Cell:
     def time(self, patches_npy: Path, *, n: int, batch: int = 1, start: int = 0, warmup: int = 0) -> Times:
         """Time ``n`` calls of ``batch`` patches or fields each after ``warmup`` untimed calls.
 
-        ``start`` is the first batch of the file to use; after the last batch the first one follows.
+        ``start`` is the first batch of the file to use; the first batch follows the last.
 
         Raises:
             CellFailed: see ``ask``.
@@ -195,7 +195,7 @@ class Cell:
         self.kill()
 
     def kill(self) -> None:
-        """Kill the child and release its pipes and files; has no effect on an ended child but the release."""
+        """Kill the child and release its pipes and files; of an ended child, only release them."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()

@@ -44,7 +44,7 @@ def strided(content: bytes, step: int) -> bytes | None:
 
 
 def _parts(content: bytes, span: _Span, wanted: int) -> Iterator[_Span]:
-    """Where the fields of this number lie in a message, those that are strings, bytes or messages.
+    """Yield start and end of the fields with the number ``wanted`` in a message (strings, bytes or messages).
 
     Raises:
         IndexError, ValueError: the message is damaged.
@@ -74,7 +74,7 @@ def _first(content: bytes, span: _Span, wanted: int) -> bytes:
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """The number that starts there, and where what follows it does."""
+    """Return the number encoded at ``at``, and the position after it."""
     value = 0
     for place in range(_VARINT_BYTES):
         byte = content[at + place]

@@ -69,7 +69,7 @@ class Model:
 
 
 class GradientNetwork(Protocol):
-    """A network opened from a weights file, see ``lab.gradcam.GradCam``; ``temperature`` is the one export writes."""
+    """A network opened from a weights file, see ``lab.gradcam.GradCam``; ``temperature`` as export writes it."""
 
     @property
     def temperature(self) -> float:

@@ -15,7 +15,7 @@ from histoedge.progress import Progress, silent
 class Explained:
     """The result of ``explain``: ``images`` are rows of ``Explanation.as_json`` with the path of their ``picture``.
 
-    ``temperature`` is the one of all probabilities in the rows and pictures.
+    ``temperature`` is that of all probabilities in the rows and pictures.
     """
 
     images: tuple[dict[str, Any], ...]

@@ -1,4 +1,4 @@
-"""Networks by name: the built-in ones with their budgets, and the one that a settings file defines."""
+"""Networks by name: the built-in networks with their budgets, and the network that a settings file defines."""
 
 import dataclasses
 import re

@@ -21,7 +21,7 @@ from histoedge.lab.architecture import Network
 
 OPSET, IR_VERSION = 17, 8
 DEFAULT_TARGET = "1.15"  # the oldest ONNX Runtime wheel for Python 3.11
-# Newest opset and IR version that each release of ONNX Runtime reads (its "versioning" page), up to the ones used here.
+# Newest opset and IR version that each release of ONNX Runtime reads (its "versioning" page), up to those used here.
 _READS = {(1, 7): (13, 7), (1, 8): (14, 7), (1, 9): (15, 8), (1, 10): (15, 8), (1, 11): (16, 8), (1, 12): (17, 8)}
 
 

@@ -45,7 +45,7 @@ def train(
         splits: ``train`` and ``valid``.
         config: training settings.
         out: folder of the run.
-        network: network to train; default: the one that ``config`` names.
+        network: network to train; default: the network that ``config`` names.
         teacher: another run, whose fp32 network is the teacher of a distillation.
         device: device of Keras.
         patches_on: where to store the training patches; no effect on the weights.

@@ -33,7 +33,7 @@ class Headline:
 
     @property
     def clearly_best(self) -> bool:
-        """Whether no other network's AUC interval overlaps this one."""
+        """Whether no other network's AUC interval overlaps that of this cell."""
         return self.rivals == 0
 
 
@@ -82,7 +82,7 @@ def _certainly_loses(row: Measurement) -> bool:
 
 
 def _proof_of_wrong_answers(row: Measurement, files: Iterable[Measurement]) -> Measurement | None:
-    """Return the cell that shows that the answers of this one are wrong; None if they are not.
+    """Return the cell that shows that the answers of this cell are wrong; None if they are not.
 
     Either the same recipe in another format or on another runtime, which should have nearly the same answers, has an
     AUC that is higher by ``MATERIAL_AUC`` with separate intervals. Or this cell lost more than half of another cell's

@@ -210,7 +210,7 @@ def _pareto(
     tooltip: Callable[[Measurement], str],
     note: str,
 ) -> Figure:
-    """Plot the AUC of rows with an AUC against another figure, and the line through the best ones."""
+    """Plot the AUC of rows with an AUC against another figure, and the line through the best rows."""
     x = _log_scale([value for row in rows for value in (x_of(row).lo, x_of(row).hi)])
     areas = [area for row in rows for area in (_auc(row).lo, _auc(row).hi)]
     margin = max(0.04 * (max(areas) - min(areas)), 1e-4)

@@ -125,7 +125,7 @@ class Verdict:
 
 
 def write_verdict(verdict: Verdict, path: Path) -> str | None:
-    """Write a passing verdict, or remove the file of an earlier one; return the reason if that is not possible."""
+    """Write a passing verdict, or remove the file of an earlier verdict; return the reason if that is not possible."""
     try:
         if verdict.passed:
             files.write_json(path, verdict.as_json())

@@ -17,7 +17,7 @@ from .mistakes import MISTAKES, Suspect
 FORMAT = 1  # of the diagnosis' JSON
 PRINT_ROUNDING = 1e-4  # largest change when a logit is printed with few digits
 HALF_PRECISION = 2e-2  # the tolerance of float16 files
-TIE = 0.25  # rms in units of the tolerance: mistakes this close to the best one are named too
+TIE = 0.25  # rms in units of the tolerance: mistakes this close to the best are named too
 LEAST_EXPLAINED = 0.8  # chance explains less
 REFINED = 6  # best candidates of the coarse search, refined further
 MIN_PATCHES = 8  # with fewer, chance explains too much

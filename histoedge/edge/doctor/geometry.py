@@ -87,7 +87,7 @@ def _area(distance: np.ndarray) -> np.ndarray:
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:
-    """Keys's kernel (1981) with a = -0.5, the one that Pillow uses."""
+    """Return Keys's kernel (1981) with a = -0.5, as in Pillow."""
     distance = np.abs(distance)
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2

@@ -58,8 +58,8 @@ def _replace(path: Path, content: bytes) -> None:
 def read_logits(path: Path, count: int) -> np.ndarray:
     """Return the logits float64 (count,) of a CSV file: one per row, in the order of the patches.
 
-    A first line without a number is the header. With several columns, the column ``logit`` is read, or the last one if
-    there is none; a column ``patch`` or ``index`` (``3`` or ``03.ppm``) sets the order of the rows. Columns are
+    A first line without a number is the header. With several columns, the column ``logit`` is read, or without it
+    the last column; a column ``patch`` or ``index`` (``3`` or ``03.ppm``) sets the order of the rows. Columns are
     separated by commas, semicolons or tabs.
 
     Raises:

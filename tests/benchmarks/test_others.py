@@ -1,4 +1,4 @@
-"""benchmarks/peers: other networks are what their papers say, and their files answer as the networks do."""
+"""benchmarks/peers: other networks match their papers, and their files return the logits of the networks."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

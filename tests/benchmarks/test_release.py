@@ -1,4 +1,4 @@
-"""A released folder holds the measured files, a card with their figures, and answers by itself."""
+"""A released folder contains the measured files and a card with their figures, and its models run."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def release(run: Path, results: Path, into: Path) -> subprocess.CompletedProcess
     )
 
 
-def test_a_release_predicts_benches_and_tells_its_figures(finished_run: Path, tmp_path: Path) -> None:
+def test_a_release_predicts_benches_and_has_a_card_with_its_figures(finished_run: Path, tmp_path: Path) -> None:
     into = tmp_path / "exported" / "edge"
     made = release(finished_run, finished_run / "bench.json", into)
     assert made.returncode == 0, made.stderr

@@ -7,7 +7,7 @@ from types import ModuleType
 Script = Callable[[str], ModuleType]
 
 
-def test_writes_are_told_from_reads_and_failures_in_a_trace(script: Script, tmp_path: Path) -> None:
+def test_writes_are_distinguished_from_reads_and_failures_in_a_trace(script: Script, tmp_path: Path) -> None:
     calls = (
         '7 openat(AT_FDCWD, "/usr/lib/libm.so.6", O_RDONLY|O_CLOEXEC) = 3',
         f'7 openat(AT_FDCWD, "{tmp_path}/out/a.csv", O_WRONLY|O_CREAT, 0666) = 4',

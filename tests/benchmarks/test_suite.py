@@ -77,7 +77,7 @@ def test_the_suite_measures_into_the_folder_of_the_machine(script: Script, mean_
     assert "### multi-stream: 8 patches of 96 x 96 px per call" in text
 
 
-def test_threads_stand_side_by_side_and_what_is_missing_is_told_once(
+def test_threads_are_side_by_side_and_missing_cells_are_listed_once(
     script: Script, measurement: Callable[..., Measurement]
 ) -> None:
     rows = [

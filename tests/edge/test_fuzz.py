@@ -209,7 +209,7 @@ def test_eight_threads_with_patches_and_fields_get_the_same_logits_as_one(
     assert (memory[1] > 1e6).all()
 
 
-def test_growing_memory_or_another_answer_does_not_hold(mean_red: Path, script: Callable[[str], ModuleType]) -> None:
+def test_growing_memory_or_another_answer_fails(mean_red: Path, script: Callable[[str], ModuleType]) -> None:
     threads = script("threads")
     runner = edge.load(mean_red, runtime="onnxruntime")
     seconds = np.linspace(0, 60, 61)

@@ -40,7 +40,7 @@ def test_the_same_seed_and_epoch_draw_the_same(patches: np.ndarray) -> None:
     assert np.abs(first - later).max() > 10
 
 
-def test_flips_give_one_of_the_eight_orientations(patches: np.ndarray) -> None:
+def test_flips_return_one_of_the_eight_orientations(patches: np.ndarray) -> None:
     seen = set()
     for turned, patch in zip(augmented(patches, flips=True), patches, strict=True):
         ways = [np.rot90(patch, k) for k in range(4)] + [np.rot90(patch, k)[:, ::-1] for k in range(4)]

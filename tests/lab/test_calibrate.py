@@ -47,7 +47,7 @@ def test_the_probability_at_the_threshold_decides_as_was_measured() -> None:
             assert (~called)[labels == 0].mean() == point.specificity
 
 
-def test_separated_classes_keep_thresholds_that_tell_them_apart() -> None:
+def test_separated_classes_have_thresholds_that_separate_them() -> None:
     labels = np.repeat([0, 1], 50)
     logits = np.r_[np.linspace(-9, -4, 50), np.linspace(4, 9, 50)].astype(np.float32)
     calibration = calibrate.fit_calibration(labels, logits)
@@ -61,7 +61,7 @@ def test_where_no_score_is_high_enough_nothing_is_positive() -> None:
     assert (point.threshold, point.sensitivity, point.specificity) == (1.0, 0.0, 1.0)
 
 
-def test_what_is_written_can_be_read() -> None:
+def test_a_written_calibration_can_be_read() -> None:
     calibration = calibrate.fit_calibration(LABELS, LOGITS)
     assert calibrate.from_json(json.loads(json.dumps(calibration.as_json()))) == calibration
     with pytest.raises(TypeError):

@@ -1,4 +1,4 @@
-"""What a training leaves to be watched by: the log, the history and its curves, TensorBoard, MLflow."""
+"""Records of a training: the log, the history and its curves, TensorBoard, MLflow."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def watched(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return out, board, done.stderr
 
 
-def test_the_history_holds_what_each_epoch_cost_and_brought(watched) -> None:
+def test_the_history_contains_loss_auc_speed_and_memory_of_each_epoch(watched) -> None:
     rows = json.loads((watched[0] / "history.json").read_text())
     assert [row["epoch"] for row in rows] == [1, 2]
     for row in rows:
@@ -48,7 +48,7 @@ def test_the_history_holds_what_each_epoch_cost_and_brought(watched) -> None:
     assert (watched[0] / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_log_tells_device_placement_and_epochs_with_the_time(watched) -> None:
+def test_the_log_contains_device_placement_and_epochs_with_the_time(watched) -> None:
     lines = (watched[0] / "train.log").read_text().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S", line) for line in lines)
     assert [line.split(" ", 1)[1][:19] for line in lines] == [
@@ -71,7 +71,7 @@ def test_tensorboard_reads_the_figures_of_every_epoch(watched) -> None:
     assert values == pytest.approx([row["valid_auc"] for row in rows])
 
 
-def test_mlflow_holds_settings_and_figures_of_every_epoch(tmp_path: Path) -> None:
+def test_mlflow_contains_settings_and_figures_of_every_epoch(tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     callbacks.to_mlflow(uri, "run", {"epochs": 2})(TRAINED)
@@ -83,7 +83,7 @@ def test_mlflow_holds_settings_and_figures_of_every_epoch(tmp_path: Path) -> Non
     ]
 
 
-def test_what_is_not_installed_is_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, option in (("tensorboard.summary", "tensorboard"), ("mlflow", "mlflow")):
         monkeypatch.setitem(sys.modules, module, None)
         asked = {"tensorboard": None, "mlflow": None, option: tmp_path if option == "tensorboard" else str(tmp_path)}
@@ -91,7 +91,7 @@ def test_what_is_not_installed_is_named_before_any_work(tmp_path: Path, monkeypa
             callbacks.make_callbacks("run", TrainConfig(), **asked)
 
 
-def test_a_training_that_is_stopped_says_so_in_its_log(tmp_path: Path) -> None:
+def test_a_stopped_training_is_recorded_in_its_log(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), callbacks.log_to(tmp_path / "train.log"):
         raise KeyboardInterrupt
     assert (tmp_path / "train.log").read_text().endswith("stopped: KeyboardInterrupt\n")

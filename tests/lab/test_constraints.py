@@ -47,7 +47,7 @@ def test_a_channel_of_few_values_is_left_alone() -> None:
     np.testing.assert_array_equal(constraints.cluster_kernel(kernel), kernel)
 
 
-def test_ties_hold_while_their_values_move() -> None:
+def test_tied_weights_stay_tied_while_their_values_change() -> None:
     arrays = {name: constraints.cluster_kernel(value) for name, value in random_kernels().items()}
     project = constraints.projections(CLUSTER, EDGE, arrays)
     assert set(project) == set(EDGE.convolutions)

@@ -80,7 +80,7 @@ def test_both_formats_of_int8_answer_equally(finished_run: Path) -> None:
         np.testing.assert_array_equal(tflite, onnx_)
 
 
-def test_int8_files_hold_int8_kernels_and_no_relu(finished_run: Path) -> None:
+def test_int8_files_contain_int8_kernels_and_no_relu(finished_run: Path) -> None:
     graph = onnx.load(finished_run / "models" / "int8.onnx").graph
     operators = {node.op_type for node in graph.node}
     assert operators == {"Reshape", "Transpose", "DequantizeLinear", "Conv", "QuantizeLinear"}
@@ -175,7 +175,7 @@ def test_int8_runs_in_integers_from_the_pixels_codes_to_the_last_operator(finish
     assert len(convolutions) == 6
 
 
-def test_litert_tells_what_it_kept_from_xnnpack(finished_run: Path) -> None:
+def test_litert_lists_the_operators_that_xnnpack_does_not_compute(finished_run: Path) -> None:
     int8, fp32 = (edge.operators(finished_run / "models" / f"{recipe}.tflite") for recipe in ("int8", "fp32"))
     assert str(int8[-1]) == "DEQUANTIZE tumour_logit"
     assert all(operator.delegated for operator in int8)

@@ -1,4 +1,4 @@
-"""However patches come to the step, and on however many devices, the same network is trained."""
+"""The same network is trained from any source of patches and on any number of devices."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def on_jax(source: Path, *patches_on: str, devices: int) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_held_and_streamed_patches_give_the_same_bytes(splits, tmp_path: Path) -> None:
+def test_patches_in_memory_and_from_disk_give_the_same_bytes(splits, tmp_path: Path) -> None:
     runs = [tmp_path / on for on in ("device", "disk")]
     for run in runs:
         train.train(splits, SETTINGS, run, network=SMALL, patches_on=run.name)
@@ -98,7 +98,7 @@ def test_held_and_streamed_patches_give_the_same_bytes(splits, tmp_path: Path) -
         assert notice in (run / "train.log").read_text()
 
 
-def test_what_is_held_is_what_the_split_holds(splits) -> None:
+def test_the_stored_patches_are_those_of_the_split(splits) -> None:
     keras = backend.keras()
     layer = feed.patches_layer(keras, splits["train"], devices=backend.use_device("cpu"))
     chosen = np.array([3, 0, 191, 3])
@@ -122,7 +122,9 @@ def test_patches_that_are_cut_off_in_the_middle_of_an_epoch_are_named(tiny_data:
         trainee.epoch(0)
 
 
-def test_on_jax_held_and_streamed_patches_give_the_same_weights_and_four_devices_share_them(tiny_data: Path) -> None:
+def test_on_jax_patches_in_memory_and_from_disk_give_the_same_weights_and_four_devices_share_them(
+    tiny_data: Path,
+) -> None:
     pytest.importorskip("jax")
     held, streamed = on_jax(tiny_data, "device", "disk", devices=1)["trainings"]
     four = on_jax(tiny_data, "device", devices=4)

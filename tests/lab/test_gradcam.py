@@ -50,7 +50,7 @@ def red_cells(tmp_path: Path) -> Path:
     return saved(tmp_path / "fp32.weights.h5", CELLS, arrays)
 
 
-def test_grad_cam_finds_the_cells_that_speak_for_tumour(red_cells: Path) -> None:
+def test_grad_cam_marks_the_cells_that_are_evidence_for_tumour(red_cells: Path) -> None:
     patches = np.zeros((3, 96, 96, 3), np.uint8)
     patches[0, 40:48, 32:40, 0] = 255  # one red cell in the centre
     patches[1, 40:48, 32:40, 0] = 255

@@ -85,7 +85,7 @@ def test_the_head_errs_as_the_logits_of_the_file_do(finished_run: Path) -> None:
     assert head.channels == 1
 
 
-def test_a_run_tells_the_layers_of_its_int8_files_in_order_on_valid_patches(
+def test_the_results_of_a_run_contain_the_layers_of_its_int8_files_in_order_on_valid_patches(
     finished_run: Path, tiny_data: Path
 ) -> None:
     valid = data.load(str(tiny_data), splits=("valid",))["valid"]
@@ -123,7 +123,7 @@ def test_a_range_too_wide_shows_in_the_layers_after_it(with_conv3_range: Callabl
     assert errors[0].layer in ("conv4", "conv5", "head")
 
 
-def test_a_range_too_narrow_makes_its_layer_the_worst_and_the_advised_one(
+def test_a_layer_with_too_narrow_a_range_is_the_worst_and_the_advised_layer(
     with_conv3_range: Callable[[float], Path],
 ) -> None:
     errors = layers.errors_by_layer(with_conv3_range(1 / 20))
@@ -178,7 +178,9 @@ def test_missing_and_other_weights_are_refused(copied: Path) -> None:
         layers.errors_by_layer(model)
 
 
-def test_without_the_lab_it_says_what_to_install(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_lab_the_error_names_the_package_to_install(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(RuntimeUnavailable, match=r"pip install 'histoedge\[lab\]'"):
         layers.errors_by_layer(finished_run / "models" / "int8.onnx")

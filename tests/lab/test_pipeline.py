@@ -1,4 +1,4 @@
-"""The whole main job, small, on real files: what lies there afterwards, and that nothing is done twice."""
+"""The whole job, small, on real files: the files it writes, and that no stage runs twice."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_a_run_leaves_every_file_of_the_design(finished_run: Path) -> None:
     assert not [path for path in finished_run.rglob(".*") if path.is_file()]
 
 
-def test_the_results_hold_a_row_per_file_and_runtime(finished_run: Path) -> None:
+def test_the_results_contain_a_row_per_file_and_runtime(finished_run: Path) -> None:
     results = json.loads((finished_run / "bench.json").read_text())
     assert results["format"] == 1
     rows = results["measurements"]

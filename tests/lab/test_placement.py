@@ -1,4 +1,4 @@
-"""Where the training patches lie, from the memory there is."""
+"""Where the training patches are stored, by the available memory."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def with_memory(monkeypatch: pytest.MonkeyPatch):
     return of
 
 
-def test_patches_that_fit_are_held_and_others_are_read_from_disk(with_memory) -> None:
+def test_patches_that_fit_are_stored_and_others_are_read_from_disk(with_memory) -> None:
     with_memory(24)
     held = placement.choose("auto", split(262_144), NANO, batch=128, devices=CPU)
     assert held.on == "device"
@@ -54,7 +54,7 @@ def test_patches_that_fit_are_held_and_others_are_read_from_disk(with_memory) ->
     assert placement.choose("auto", split(1_000), NANO, batch=128, devices=CPU).on == "device"
 
 
-def test_what_is_asked_for_is_done_or_refused_with_the_figures(with_memory) -> None:
+def test_a_requested_place_is_used_or_refused_with_the_figures(with_memory) -> None:
     with_memory(24)
     assert placement.choose("disk", split(100), NANO, batch=128, devices=CPU).on == "disk"
     with_memory(4)
@@ -65,7 +65,7 @@ def test_what_is_asked_for_is_done_or_refused_with_the_figures(with_memory) -> N
         placement.choose("device", split(262_144), NANO, batch=128, devices=CPU)
 
 
-def test_what_cannot_be_filled_in_its_place_is_read_from_disk(with_memory) -> None:
+def test_patches_that_the_backend_cannot_store_are_read_from_disk(with_memory) -> None:
     with_memory(24)
     gpu = Devices("a GPU", "gpu")
     assert (
@@ -77,7 +77,7 @@ def test_what_cannot_be_filled_in_its_place_is_read_from_disk(with_memory) -> No
 
 
 @pytest.mark.parametrize("asked", ["auto", "device", "disk"])
-def test_memory_that_holds_not_even_a_batch_is_refused(with_memory, asked) -> None:
+def test_memory_below_that_of_one_batch_is_refused(with_memory, asked) -> None:
     with_memory(0.9)
     with pytest.raises(ConfigError, match=r"training nano needs about 1.\d GB .* 0.8 GB is available .* smaller"):
         placement.choose(asked, split(100), NANO, batch=128, devices=CPU)

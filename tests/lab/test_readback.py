@@ -23,7 +23,7 @@ def kernels_of(run: Path, recipe: str, format_: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("recipe", ["fp32", "fp16", "prune50"])
-def test_float_files_hold_the_kernels_of_the_weights(finished_run: Path, recipe: str, format_: str) -> None:
+def test_float_files_contain_the_kernels_of_the_weights(finished_run: Path, recipe: str, format_: str) -> None:
     saved = checkpoint.read(checkpoint.path_of(finished_run, recipe)).folded
     for name, kernel in kernels_of(finished_run, recipe, format_).items():
         expected = saved[f"{name}/kernel"] / (255 if name == "stem" else 1)
@@ -31,7 +31,7 @@ def test_float_files_hold_the_kernels_of_the_weights(finished_run: Path, recipe:
 
 
 @pytest.mark.parametrize("recipe", ["int8", "prune50_int8", "int8ptq", "2of4_int8", "cluster16_int8", "slim50_int8"])
-def test_both_formats_hold_the_same_codes_and_the_manifest_says_what_they_can_do(
+def test_both_formats_contain_the_same_codes_and_the_manifest_lists_layers_that_may_saturate(
     all_recipes_run: Path, recipe: str
 ) -> None:
     """Some hundred patches do not decide which grid is kept: either is right if the manifest tells."""
@@ -48,7 +48,7 @@ def test_both_formats_hold_the_same_codes_and_the_manifest_says_what_they_can_do
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_files_hold_what_their_names_promise(all_recipes_run: Path, format_: str) -> None:
+def test_files_satisfy_the_constraint_in_their_names(all_recipes_run: Path, format_: str) -> None:
     for recipe in ("prune50", "prune50_int8", "2of4_int8", "cluster16_int8"):
         codes = kernels_of(all_recipes_run, recipe, format_)
         constraints.check_kernels(Recipe.parse(recipe), EDGE, codes, where=recipe)
@@ -57,7 +57,7 @@ def test_files_hold_what_their_names_promise(all_recipes_run: Path, format_: str
         assert manifest.zeros > 0.45 or recipe == "cluster16_int8"
 
 
-def test_what_is_promised_is_to_be_seen_in_every_kernel_of_the_raw_file(all_recipes_run: Path) -> None:
+def test_the_constraint_is_visible_in_every_kernel_of_the_raw_file(all_recipes_run: Path) -> None:
     for name in ("2of4_int8", "cluster16_int8"):
         graph = onnx.load(all_recipes_run / "models" / f"{name}.onnx").graph
         kernels = [onnx.numpy_helper.to_array(value) for value in graph.initializer if len(value.dims) == 4]

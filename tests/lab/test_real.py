@@ -45,7 +45,7 @@ def cells(run: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["model"], row["runtime"]): row for row in rows}
 
 
-def test_real_patches_hold_both_classes_and_no_patch_twice_across_splits() -> None:
+def test_real_patches_contain_both_classes_and_no_patch_twice_across_splits() -> None:
     splits = data.load(DATA)
     digests = [set(split.digests) for split in splits.values()]
     assert not digests[0] & digests[1]

@@ -1,4 +1,4 @@
-"""What depends on changed weights: made again, exported again, or reported as derived from earlier weights."""
+"""Files that depend on changed weights: computed again, exported again, or reported as outdated."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def weights(run: Path) -> dict[str, bytes]:
     return {recipe.name: checkpoint.path_of(run, recipe.name).read_bytes() for recipe in checkpoint.recipes_in(run)}
 
 
-def test_compress_renews_what_was_made_from_the_old_weights_and_names_old_files(
+def test_compress_renews_weights_derived_from_the_old_weights_and_names_old_files(
     run_copy: Path, tiny_data: Path, changed: Path, invoke: Callable[..., Any]
 ) -> None:
     before = weights(run_copy)
@@ -94,7 +94,7 @@ def test_a_run_resumes_a_stopped_compression_and_leaves_no_file_of_earlier_weigh
     assert compress.compress_all(run_copy, [], splits, settings) == ()
 
 
-def test_export_writes_what_there_is_and_tells_what_is_not_compressed_yet(
+def test_export_writes_existing_recipes_and_lists_those_not_compressed_yet(
     run_copy: Path, invoke: Callable[..., Any]
 ) -> None:
     for path in run_copy.glob("*.weights.h5"):

@@ -78,7 +78,7 @@ def test_export_stores_saturated_logits_only_where_they_may_occur(safe: Path, fi
     assert golden.saturated.shape == golden.logits.shape
 
 
-def test_a_cpu_without_vnni_gives_these_logits(
+def test_a_cpu_without_vnni_returns_these_logits(
     finer: Path, tmp_path: Path, without_vnni: tuple[str, ...], sign: Callable[..., Path]
 ) -> None:
     """Asked for no exact sums: the manifest of a copy hides that it may saturate."""

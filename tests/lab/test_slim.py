@@ -22,7 +22,7 @@ def test_a_slim_network_has_smaller_numbers_and_nothing_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(catalogue.NETWORKS))
-def test_channels_that_say_nothing_go_first_and_cost_nothing(name: str) -> None:
+def test_channels_without_information_are_removed_first_without_loss(name: str) -> None:
     """With every other channel silent (gamma = beta = 0), half of the channels answer like all of them."""
     network = catalogue.get_network(name)
     keras = backend.keras()
@@ -41,7 +41,7 @@ def test_channels_that_say_nothing_go_first_and_cost_nothing(name: str) -> None:
     np.testing.assert_allclose(small.predict_on_batch(PIXELS), expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_the_ranking_weighs_what_is_read() -> None:
+def test_the_ranking_weighs_the_inputs_of_the_next_layer() -> None:
     network = catalogue.get_network("edge")
     keras = backend.keras()
     keras.utils.set_random_seed(3)

@@ -61,7 +61,7 @@ def test_the_plain_network_answers_as_its_symmetric_form(model: Any, pixels: np.
     np.testing.assert_allclose(np.asarray(plain(pixels)), np.asarray(model(pixels)), atol=1e-5)
 
 
-def test_the_first_block_gives_back_the_shared_weights(model: Any) -> None:
+def test_the_first_block_contains_the_shared_weights(model: Any) -> None:
     arrays = weights.get_weights(model)
     back = symmetry.first_block(SMALL, symmetry.expand(SMALL, arrays))
     assert back.keys() == arrays.keys()
@@ -89,6 +89,6 @@ def changed(row: int, **values: Any) -> Network:
         (changed(0, kernel=5), "layer stem: .* leaves 3 of 96 px unused"),
     ],
 )
-def test_a_row_that_cannot_hold_the_orientations_is_named(network: Network, complaint: str) -> None:
+def test_a_row_that_cannot_have_the_orientations_is_named(network: Network, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         symmetry.build(backend.keras(), network)

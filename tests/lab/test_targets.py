@@ -65,7 +65,7 @@ def exported(run: Path, folder: Path, largest_code: int) -> Path:
 
 
 @pytest.mark.parametrize(("largest_code", "words"), [(63, "sums: proved to fit"), (127, "sums: may overflow 16 bits")])
-def test_verify_says_whether_every_cpu_answers_alike(
+def test_verify_states_whether_every_cpu_returns_the_same_logits(
     finished_run: Path, tmp_path: Path, largest_code: int, words: str
 ) -> None:
     model = exported(finished_run, tmp_path, largest_code)

@@ -102,7 +102,7 @@ def test_an_operator_that_does_not_run_in_integers_is_refused_by_name(operator: 
 
 
 @pytest.mark.parametrize("cut", [0, 2])
-def test_an_operator_that_reads_or_gives_floats_is_refused_by_name(cut: int) -> None:
+def test_an_operator_with_a_float_input_or_output_is_refused_by_name(cut: int) -> None:
     graph = quantised_chain("MaxPool", kernel_shape=[2, 2])
     graph.node[cut].op_type = "Cast"
     graph.node[cut].input[:] = graph.node[cut].input[:1]

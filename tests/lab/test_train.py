@@ -105,7 +105,7 @@ def test_a_teacher_makes_up_its_share_of_the_target() -> None:
     assert float(loss(np.array([[1.0]]), np.array([[student, taught]]))) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_teacher_changes_what_is_learnt_and_belongs_to_the_run(
+def test_a_teacher_changes_the_weights_and_belongs_to_the_run(
     splits: dict[str, Any], teacher: Path, tmp_path: Path
 ) -> None:
     settings = TrainConfig(epochs=1, seed=5)

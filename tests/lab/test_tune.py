@@ -1,4 +1,4 @@
-"""A real search with Optuna, small: what it leaves, that it goes on, what it refuses."""
+"""A real, small search with Optuna: its files, its resuming, its refusals."""
 
 import json
 import os
@@ -179,7 +179,7 @@ def test_another_search_space_is_refused(tmp_path: Path) -> None:
         study.open_study(tmp_path, {"search": {"space": {"batch": (32,)}}})
 
 
-def test_what_is_no_study_is_one_line(tiny_data: Path, settings: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_readable_study_is_one_line(tiny_data: Path, settings: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     assert "not a study of histoedge" in search(tiny_data, tmp_path, settings).stderr
     (tmp_path / study.JOURNAL).write_text("mine\ntoo\n")

@@ -75,7 +75,7 @@ def test_predict_leaves_no_table_when_an_image_is_wrong(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]
 
 
-def test_info_tells_the_manifest_and_the_verdict(finished_run: Path, invoke: Callable[..., Any]) -> None:
+def test_info_prints_the_manifest_and_the_verdict(finished_run: Path, invoke: Callable[..., Any]) -> None:
     result = invoke("info", finished_run / "models" / "int8.onnx", "--json")
     document = json.loads(result.stdout)
     assert document["verified"] is True

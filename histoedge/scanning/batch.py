@@ -177,11 +177,15 @@ def _earlier_summary(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | N
         raise ConfigError(f"{path}: not the summary of a scan ({error}); {remedy}") from error
     if before == inputs:
         return dict(earlier)
-    for key, what in (("model", "another model"), ("slide", "another slide, or of an earlier version of this slide")):
-        if before.get(key) != inputs[key]:
-            raise ConfigError(
-                f"{folder}: contains the map of {what}: {before.get(key)}, expected {inputs[key]}; {remedy}"
-            )
+    if before.get("model") != inputs["model"]:
+        raise ConfigError(
+            f"{folder}: contains the map of another model (SHA-256 {str(before.get('model'))[:12]}, "
+            f"expected {inputs['model'][:12]}); {remedy}"
+        )
+    if before.get("slide") != inputs["slide"]:
+        raise ConfigError(
+            f"{folder}: contains the map of another slide, or of an earlier version of this slide; {remedy}"
+        )
     raise ConfigError(
         f"{folder}: contains a map with other settings: {_settings_text(before)}, expected {_settings_text(inputs)}; "
         f"{remedy}"

@@ -244,7 +244,7 @@ def test_the_output_of_another_model_or_other_settings_is_not_overwritten(
     assert scan(path, "--model", mean_red, "--out", out).exit_code == 0
     before = (out / "slide" / batch.MAP).read_bytes()
     for options, message in (
-        (("--model", mean_red_int8), "contains the map of another model"),
+        (("--model", mean_red_int8), "contains the map of another model (SHA-256 "),
         (("--model", mean_red, "--um-per-px", "0.9"), "contains a map with other settings"),
     ):
         result = scan(path, *options, "--out", out)

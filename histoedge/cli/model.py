@@ -255,8 +255,19 @@ def info_command(model: Path, as_json: bool) -> None:
             for line in _operating_points(manifest.operating_points):
                 click.echo(f"{key:20} {line}")
             continue
-        nested = isinstance(value, dict)
-        click.echo(f"{key:20} {', '.join(f'{name} {item}' for name, item in value.items()) if nested else value}")
+        click.echo(f"{key:20} {_value_text(value)}")
+
+
+def _value_text(value: object) -> str:
+    """Return a value of a manifest in words: ``yes``, ``none``, ``mean 1.5, p01 1``."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        items = ((name, f"({_value_text(item)})" if isinstance(item, dict) else item) for name, item in value.items())
+        return ", ".join(f"{name} {item}" for name, item in items) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def _operating_points(points: Sequence[OperatingPoint]) -> Iterable[str]:

@@ -138,7 +138,10 @@ def test_info_shows_operating_points_readably(mean_red_calibrated: Path, mean_re
         "operating_points     specificity 0.95: probability 0.7000 or above; on valid sensitivity 0.5000 "
         "[0.4000, 0.6000] of 100, specificity 0.9500 [0.9000, 0.9800] of 200"
     ]
-    assert "operating_points     none\n" in invoke("info", mean_red).stdout
+    text = invoke("info", mean_red).stdout
+    assert "operating_points     none\n" in text
+    assert "verified             no\n" in text
+    assert "may_saturate         none\n" in text
 
 
 def test_an_image_of_another_size_is_named(mean_red: Path, tmp_path: Path) -> None:

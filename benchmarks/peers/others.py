@@ -17,7 +17,7 @@ import quantisers
 from histoedge.cell import SOURCE
 from histoedge.edge.errors import ModelError
 from histoedge.edge.patches import PATCH_PX
-from histoedge.lab import backend, catalogue, checkpoint, to_onnx, to_tflite, weights
+from histoedge.lab import backend, catalogue, checkpoint, onnx_passes, to_onnx, to_tflite, weights
 
 CALIBRATION_PATCHES = 128  # of those of int8ptq: the ranges of untrained networks need no more
 RESNET18 = ((64, 1), (128, 2), (256, 2), (512, 2))
@@ -148,7 +148,7 @@ def _floats(model: Any) -> bytes:
 def _onnx(tflite: bytes) -> bytes:
     """Convert with tf2onnx and the same passes as histoedge's files: ONNX Runtime then fuses the integer parts."""
     model = to_onnx._from_tflite(tflite, to_onnx.OPSET)
-    for clean in to_onnx.PASSES:
+    for clean in onnx_passes.PASSES:
         clean(model.graph)
     model = to_onnx.canonicalise(model, ir_version=to_onnx.IR_VERSION)
     onnx.checker.check_model(model, full_check=True)

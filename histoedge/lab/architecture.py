@@ -1,31 +1,21 @@
-"""Network architectures as data: a list of layers, with the derived stride, receptive field, parameters and MACs."""
+"""Network architectures as data: layers that read earlier layers, and the derived stride, parameters and MACs."""
 
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from histoedge.config import meaning, setting
 from histoedge.edge.errors import ModelError
 from histoedge.edge.patches import LABEL_PX, PATCH_PX
+from histoedge.lab import graph
+from histoedge.lab.graph import KERNELS, Node, Row
 
-Kind = Literal["conv", "maxpool", "head"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """One layer of a network."""
-
-    kind: Kind = dataclasses.field(
-        metadata=meaning("conv: convolution, batch norm, ReLU; maxpool; head: last convolution, no batch norm or ReLU")
-    )
-    channels: int = setting(0, "output channels, a multiple of 4; 1 for the head, 0 for a maxpool")
-    kernel: int = setting(1, "side of the kernel or of the pooling window", unit="px of its input")
-    stride: int = setting(1, "stride; 32 must be a multiple of the product of all strides", unit="px of its input")
-    bias: bool = setting(False, "add a bias to the convolution before batch norm")
-    dropout: float = setting(0.0, "dropout rate after the layer, training only")
+LARGEST_PATCH_PX = 512
+_FIRST_FIELDS = ("kind", "channels", "kernel", "stride", "bias", "dropout")  # of the first version: always in as_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,42 +25,75 @@ class Network:
     name: str = dataclasses.field(metadata=meaning("name; nano, edge and accurate have a budget of MACs and file size"))
     rows: tuple[Row, ...] = dataclasses.field(metadata=meaning("layers, a list of tables; the last is the head"))
     symmetric: bool = setting(False, "equivariant training: the same output for all eight orientations of a patch")
+    patch_px: int = setting(PATCH_PX, "side of a patch, for which the network has one output", unit="px")
 
     def __post_init__(self) -> None:
+        where = f"network {self.name}:"
         if not self.rows or self.rows[-1].kind != "head" or self.rows[-1].channels != 1:
-            raise ModelError(f"network {self.name}: the last row must be a head with 1 channel")
-        if self.rows[0].kind != "conv" or any(row.kind == "head" for row in self.rows[:-1]):
-            raise ModelError(f"network {self.name}: the first row must be a conv, and only the last row a head")
-        if any(row.kind == "conv" and (row.channels < 4 or row.channels % 4) for row in self.rows):
-            raise ModelError(f"network {self.name}: channel counts must be multiples of 4")
-        if any(not 0 <= row.dropout < 1 for row in self.rows):
-            raise ModelError(f"network {self.name}: dropout must be at least 0 and below 1")
-        if any(min(row.kernel, row.stride) < 1 or max(row.kernel, row.stride) > PATCH_PX for row in self.rows):
-            raise ModelError(f"network {self.name}: kernels and strides must be in 1..{PATCH_PX}")
-        if LABEL_PX % self.stride_px:
-            raise ModelError(f"network {self.name}: the total stride {self.stride_px} must divide {LABEL_PX}")
-        if (side := self.output_px(PATCH_PX)) != 1:
-            raise ModelError(f"network {self.name}: a {PATCH_PX} px patch gives {side} x {side} outputs, expected one")
+            raise ModelError(f"{where} the last row must be a head with 1 channel")
+        if self.rows[0].kind not in ("conv", "depthwise") or any(row.kind == "head" for row in self.rows[:-1]):
+            raise ModelError(f"{where} the first row must be a conv or depthwise, and only the last row a head")
+        if not 32 <= self.patch_px <= LARGEST_PATCH_PX:
+            raise ModelError(f"{where} patch_px is {self.patch_px}, expected 32 to {LARGEST_PATCH_PX}")
+        try:
+            nodes = self.nodes
+        except ModelError as error:
+            raise ModelError(f"{where} {error}") from None
+        read = {name for node in nodes for name in node.inputs}
+        if unread := [node.name for node in nodes[:-1] if node.name not in read]:
+            raise ModelError(f"{where} no layer reads {unread[0]}")
+        if self.dense and LABEL_PX % self.stride_px:
+            raise ModelError(f"{where} the total stride {self.stride_px} must divide {LABEL_PX}")
+        if (side := nodes[-1].out_px) != 1:
+            raise ModelError(
+                f"{where} a {self.patch_px} px patch gives {side} x {side} outputs, expected one; "
+                f"change the kernel of the head to cover its input of {nodes[-1].in_px} px"
+            )
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The rows with names, inputs, shapes and receptive fields, see ``graph.nodes``."""
+        return graph.nodes(self.rows, self.patch_px)
+
+    def from_output(self) -> list[Node]:
+        """Return the nodes in the order of ``graph.from_output``."""
+        nodes = {node.name: node for node in self.nodes}
+        order = graph.from_output({name: node.inputs for name, node in nodes.items()}, self.nodes[-1].name)
+        return [nodes[name] for name in order]
 
     @property
     def layers(self) -> tuple[tuple[str, Row], ...]:
         """The rows with their layer names: ``stem``, ``conv2`` ..., ``pool3`` ..., ``head``."""
-        names = []
-        for number, row in enumerate(self.rows, start=1):
-            names.append({"conv": f"conv{number}", "maxpool": f"pool{number}", "head": "head"}[row.kind])
-        names[0] = "stem"
-        return tuple(zip(names, self.rows, strict=True))
+        return tuple((node.name, node.row) for node in self.nodes)
+
+    @property
+    def dense(self) -> bool:
+        """Whether a field has the same values as its patches: no layer pads its input."""
+        return all(row.padding == "valid" for row in self.rows)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a chain of valid convolutions, ReLU and max-pools, which the optimisation toolkit quantises."""
+        return self.dense and all(
+            row.kind in ("conv", "maxpool", "head")
+            and row.dilation == 1
+            and row.activated_by == ("relu" if row.kind == "conv" else "none")
+            and node.inputs == (previous,)
+            for node, row, previous in zip(
+                self.nodes, self.rows, [graph.PIXELS, *(node.name for node in self.nodes)], strict=False
+            )
+        )
 
     @property
     def convolutions(self) -> tuple[str, ...]:
         """Names of the layers with a kernel, in order."""
-        return tuple(name for name, row in self.layers if row.kind != "maxpool")
+        return tuple(node.name for node in self.nodes if node.row.kind in KERNELS)
 
     @property
     def prunable(self) -> tuple[str, ...]:
-        """Names of the layers that pruning changes: all convolutions except the stem and those with one channel."""
-        channels = {name: row.channels for name, row in self.layers}
-        return tuple(name for name in self.convolutions if name != "stem" and channels[name] > 1)
+        """Names of the layers that pruning changes: all but the first, depthwise ones, and those with one channel."""
+        _, *others = (node for node in self.nodes if node.row.kind in KERNELS)
+        return tuple(node.name for node in others if node.channels > 1 and node.row.kind != "depthwise")
 
     @property
     def prunable_2of4(self) -> tuple[str, ...]:
@@ -80,19 +103,23 @@ class Network:
     @property
     def stride_px(self) -> int:
         """Distance of neighbouring outputs in px."""
-        return math.prod(row.stride for row in self.rows)
+        return self.nodes[-1].field.step
 
     @property
     def receptive_field_px(self) -> int:
-        """Side of the receptive field of one output in px."""
-        return receptive_field(self.rows)[0]
+        """Side of the receptive field of one output in px, at most a patch."""
+        return min(self.nodes[-1].field.side, self.patch_px)
 
     def output_px(self, field_px: int) -> int:
         """Return the side of the output for a square input of this side; 0 if the input is too small."""
-        size = field_px
-        for row in self.rows:
-            size = (size - row.kernel) // row.stride + 1
-        return max(size, 0)
+        return max(self._sides(field_px)[self.nodes[-1].name], 0)
+
+    def _sides(self, field_px: int) -> dict[str, int]:
+        """Return the side of each layer's output for a square input of this side."""
+        sides = {graph.PIXELS: field_px}
+        for node in self.nodes:
+            sides[node.name] = node.row.output_px(sides[node.inputs[0]])
+        return sides
 
     @property
     def params(self) -> int:
@@ -111,35 +138,25 @@ class Network:
 
     @property
     def kernel_shapes(self) -> dict[str, tuple[int, int, int, int]]:
-        """Kernel shapes (height, width, in, out) by layer."""
-        shapes, channels = {}, 3
-        for name, row in self.layers:
-            if row.kind != "maxpool":
-                shapes[name] = (row.kernel, row.kernel, channels, row.channels)
-                channels = row.channels
-        return shapes
+        """Kernel shapes (height, width, in, out) by layer; ``in`` is 1 for depthwise kernels."""
+        return {node.name: node.kernel_shape for node in self.nodes if node.row.kind in KERNELS}
 
-    def macs(self, field_px: int = PATCH_PX) -> int:
-        """Return the number of multiply-accumulates for one square input of this side."""
-        total, size = 0, field_px
-        for name, row in self.layers:
-            size = (size - row.kernel) // row.stride + 1
-            if row.kind != "maxpool":
-                total += size * size * math.prod(self.kernel_shapes[name])
-        return total
+    def macs(self, field_px: int | None = None) -> int:
+        """Return the number of multiply-accumulates for one square input of this side; default: a patch."""
+        sides = self._sides(field_px or self.patch_px)
+        return sum(sides[name] ** 2 * math.prod(shape) for name, shape in self.kernel_shapes.items())
 
     def as_json(self) -> dict[str, Any]:
-        """Return the network as a JSON document."""
-        return dataclasses.asdict(self)
-
-
-def receptive_field(rows: Sequence[Row]) -> tuple[int, int]:
-    """Return the side of one output's receptive field and the distance of neighbouring outputs, both in px."""
-    side, step = 1, 1
-    for row in rows:
-        side += (row.kernel - 1) * step
-        step *= row.stride
-    return side, step
+        """Return the network as a JSON document; fields that a later version added are left out at their defaults."""
+        document = dataclasses.asdict(self)
+        defaults = {field.name: field.default for field in dataclasses.fields(Row)}
+        document["rows"] = tuple(
+            {key: value for key, value in row.items() if key in _FIRST_FIELDS or value != defaults[key]}
+            for row in document["rows"]
+        )
+        if self.patch_px == PATCH_PX:
+            del document["patch_px"]
+        return document
 
 
 def from_json(document: Mapping[str, Any], *, where: Path) -> Network:
@@ -153,8 +170,10 @@ def from_json(document: Mapping[str, Any], *, where: Path) -> Network:
         ModelError: not a network description.
     """
     try:
-        rows = tuple(Row(**row) for row in document["rows"])
-        return Network(document["name"], rows, bool(document.get("symmetric", False)))
+        rows = tuple(Row(**{**row, "inputs": tuple(row.get("inputs", ()))}) for row in document["rows"])
+        return Network(
+            document["name"], rows, bool(document.get("symmetric", False)), int(document.get("patch_px", PATCH_PX))
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{where}: not a network description ({error!r})") from error
 

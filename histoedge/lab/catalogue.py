@@ -9,7 +9,9 @@ from typing import Any, get_args
 from histoedge import config, files
 from histoedge.config import TrainConfig, unknown_name
 from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.lab.architecture import Kind, Network, Row
+from histoedge.edge.patches import PATCH_PX
+from histoedge.lab.architecture import Network
+from histoedge.lab.graph import Kind, Row
 
 
 def _conv(channels: int, kernel: int = 3, stride: int = 1, **rest: Any) -> Row:
@@ -106,22 +108,29 @@ def read_network(file: Path) -> Network | None:
     if table is None:
         return None
     where = f"{file}: [network]"
+    keys = tuple(field.name for field in dataclasses.fields(Network))
     for key in table:
-        if key not in ("name", "rows", "symmetric"):
-            raise ConfigError(f"{where} {unknown_name('key', key, ('name', 'rows', 'symmetric'))}")
+        if key not in keys:
+            raise ConfigError(f"{where} {unknown_name('key', key, keys)}")
     name, rows, symmetric = table.get("name"), table.get("rows"), table.get("symmetric", False)
+    patch_px = table.get("patch_px", PATCH_PX)
     if not isinstance(symmetric, bool):
         raise ConfigError(f"{where} symmetric must be true or false, got {symmetric!r}")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ConfigError(f"{where} name must consist of letters, digits, '_', '.' and '-', got {name!r}")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ConfigError(f'{where} rows must be a list like [{{kind="conv", channels=24}}], got {rows!r}')
+    typed = []
     for number, row in enumerate(rows, start=1):
-        config.typed_values(Row, row, where=f"{where} row {number}:")
+        typed.append(config.typed_values(Row, row, where=f"{where} row {number}:"))
         if row.get("kind") not in get_args(Kind):
             raise ConfigError(f"{where} row {number}: {unknown_name('kind', row.get('kind', ''), get_args(Kind))}")
+    if type(patch_px) is not int:
+        raise ConfigError(f"{where} patch_px must be a number of pixels, got {patch_px!r}")
+    if any(row.get("kind") == "conv" and row.get("channels", 0) % 4 for row in typed):
+        raise ConfigError(f"{file}: network {name}: channel counts must be multiples of 4")
     try:
-        return Network(name, tuple(Row(**row) for row in rows), symmetric)
+        return Network(name, tuple(Row(**row) for row in typed), symmetric, patch_px)
     except ModelError as error:
         raise ConfigError(f"{file}: {error}") from error
 

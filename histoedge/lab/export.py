@@ -20,6 +20,7 @@ from histoedge.edge.errors import ModelError
 from histoedge.edge.manifest import FORMATS
 from histoedge.edge.patches import LABEL_PX, PATCH_PX
 from histoedge.lab import appearance, checkpoint, constraints, readback, saturate, to_onnx, to_tflite
+from histoedge.lab.architecture import Network
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.weights import Arrays
 from histoedge.version import __version__
@@ -87,7 +88,7 @@ def export(
             )
         kernels = readback.read_kernels(content, name, saved.network)
         constraints.check_kernels(recipe, saved.network, kernels, where=model.name)
-        may_saturate = readback.may_saturate(kernels) if recipe.precision == "int8" else []
+        may_saturate = _may_saturate(saved.network, kernels) if recipe.precision == "int8" else []
         golden_bytes = _npz(_with_saturated_logits(golden, content) if may_saturate and name == "onnx" else golden)
         manifest = _manifest(
             saved,
@@ -166,6 +167,11 @@ def _golden(tflite: bytes) -> Arrays:
     patches, labels = synthetic.golden(GOLDEN_PATCHES)
     logits = litert.open_litert(tflite).predict(patches).reshape(len(patches))
     return {"patches": patches, "labels": labels, "logits": logits}
+
+
+def _may_saturate(network: Network, kernels: Arrays) -> list[str]:
+    depthwise = {node.name for node in network.nodes if node.row.kind == "depthwise"}
+    return readback.may_saturate({name: kernel for name, kernel in kernels.items() if name not in depthwise})
 
 
 def _with_saturated_logits(golden: Arrays, onnx: bytes) -> Arrays:

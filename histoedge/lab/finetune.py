@@ -16,7 +16,6 @@ import numpy as np
 from histoedge import metrics
 from histoedge.config import CompressConfig, Recipe, TrainConfig
 from histoedge.data import Split
-from histoedge.edge.patches import PATCH_PX
 from histoedge.lab import augment, backend, batches, calibrate, constraints, quantise, slim, symmetry, train, weights
 from histoedge.lab.architecture import Network
 from histoedge.lab.backend import Devices
@@ -97,7 +96,7 @@ def simulate(network: Network, arrays: Arrays, recipe: Recipe) -> Callable[[np.n
         tf = backend.tensorflow()
         return tf.function(  # type: ignore[no-any-return]
             lambda pixels: quantise.simulate(network, arrays, pixels),
-            input_signature=[tf.TensorSpec((None, PATCH_PX, PATCH_PX, 3), tf.float32)],
+            input_signature=[tf.TensorSpec((None, network.patch_px, network.patch_px, 3), tf.float32)],
         )
     model = weights.build(backend.tf_keras(), network, folded=True)
     weights.set_weights(model, arrays, where=recipe.name)
@@ -254,6 +253,8 @@ def _quantised_weights(job: CompressJob, largest_code: int) -> Arrays:
     weights.set_weights(folded, job.parent.folded, where=recipe.name)
     arrays = quantise.calibrate(folded, network, job.calibration_pixels())
     arrays[quantise.KERNEL_CODES] = np.array([-largest_code, largest_code])
+    if not network.plain:
+        return _train_simulation(job, arrays)
     model = quantise.wrap(folded, network, largest_code=largest_code)
     quantise.set_ranges(model, network, arrays)
     steps = config.quantise_steps if recipe.trained else 0
@@ -266,3 +267,44 @@ def _quantised_weights(job: CompressJob, largest_code: int) -> Arrays:
         quantise.project_kernels(model, projections)
         job.progress(recipe.name, step + 1, steps, f"loss {loss:.4f}")
     return quantise.quantised_weights(model, network, arrays)
+
+
+def _train_simulation(job: CompressJob, ranges: Arrays) -> Arrays:
+    """Train the simulated integer network itself, for networks that the toolkit does not quantise as they are exported.
+
+    The toolkit quantises chains of convolutions, ReLU and max-pools as they are exported; for other layers it has
+    ranges and fusions of its own, or none. Loss, optimiser, schedule and data are the same; gradients pass the rounding
+    unchanged (Bengio et al. 2013).
+    """
+    tf, recipe, config, network = backend.tensorflow(), job.recipe, job.config, job.parent.network
+    source, steps = job.parent.folded, config.quantise_steps if job.recipe.trained else 0
+    largest_code = int(ranges[quantise.KERNEL_CODES][1])
+    names = [f"{name}/{kind}" for name in network.convolutions for kind in ("kernel", "bias")]
+    variables = {name: tf.Variable(source[name]) for name in names}
+    projections = constraints.projections(recipe, network, source)
+    keras = backend.tf_keras()
+    schedule = keras.optimizers.schedules.CosineDecay(config.quantise_learning_rate, max(steps, 1))
+    optimizer = keras.optimizers.Adam(schedule)
+    optimizer.build(list(variables.values()))
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def step(pixels: Any, logits: Any, bounds: dict[str, Any]) -> Any:
+        with tf.GradientTape() as tape:
+            answers = quantise.simulate(network, {**ranges, **variables, **bounds}, pixels)
+            loss = tf.reduce_mean(tf.square(answers - logits))
+        optimizer.apply_gradients(zip(tape.gradient(loss, list(variables.values())), variables.values(), strict=True))
+        return loss
+
+    for number, (pixels, _labels, logits) in enumerate(_FineTuningData(job, job.parent).steps(steps)):
+        kernels = {name: variables[f"{name}/kernel"].numpy() for name in network.convolutions}
+        bounds = {
+            f"{name}/bounds": tf.constant(quantise.kernel_range(kernel, largest_code=largest_code))
+            for name, kernel in kernels.items()
+        }
+        loss = step(tf.constant(pixels), tf.constant(logits), bounds)
+        for name, project in projections.items():
+            variables[f"{name}/kernel"].assign(project(variables[f"{name}/kernel"].numpy()))
+        job.progress(recipe.name, number + 1, steps, f"loss {float(loss):.4f}")
+    return {name: value for name, value in ranges.items() if name.endswith("/range")} | {
+        name: variable.numpy() for name, variable in variables.items()
+    }

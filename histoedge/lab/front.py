@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from histoedge import files
-from histoedge.lab.architecture import Row
+from histoedge.lab.graph import Row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,10 @@ import numpy as np
 
 from histoedge import edge
 from histoedge.edge.errors import ModelError
-from histoedge.edge.patches import LABEL_PX, PATCH_PX
-from histoedge.lab import architecture, backend, checkpoint
+from histoedge.edge.patches import LABEL_PX
+from histoedge.lab import backend, checkpoint
 from histoedge.lab import weights as keras_weights
+from histoedge.lab.graph import Field
 
 
 class GradCam:
@@ -31,35 +32,35 @@ class GradCam:
         self._tf, keras = backend.tensorflow(), backend.tf_keras()
         model = keras_weights.build(keras, saved.network, folded=True)
         keras_weights.set_weights(model, saved.folded, where=str(weights))
-        sides = {
-            name: (number, model.get_layer(name).output.shape[1])
-            for number, (name, row) in enumerate(saved.network.layers, start=1)
-            if row.kind == "conv" and model.get_layer(name).output.shape[1] > 1
-        }
-        if not sides:
+        spread = [
+            node for node in saved.network.nodes[:-1] if node.out_px > 1 and node.row.kind not in ("maxpool", "avgpool")
+        ]
+        if not spread:
             raise ModelError(
                 f"{weights}: Grad-CAM is not possible: no convolution of {saved.network.name} has more than one "
                 "output position"
             )
-        self.layer, (rows, side) = list(sides.items())[-1]
+        last = spread[-1]
+        self.layer = keras_weights.output_layer(model, last)
+        self._label_px = LABEL_PX
         self.temperature = saved.calibration.temperature
-        self._positions = nearest_positions(*architecture.receptive_field(saved.network.rows[:rows]), side)
+        self._positions = nearest_positions(last.field, last.out_px, saved.network.patch_px)
         self._model = keras.Model(model.input, [model.get_layer(self.layer).output, model.output])
 
     @property
     def uniform_share(self) -> float:
-        """Share of a uniform map in the central 32 x 32 px: more than 1/9 if the map is 0 at the border."""
-        first = (PATCH_PX - LABEL_PX) // 2
+        """Share of a uniform map in the labelled centre: more than 1/9 if the map is 0 at the border."""
         within = self._positions >= 0
-        return float((within[first : first + LABEL_PX].sum() / within.sum()) ** 2)
+        first = (len(within) - self._label_px) // 2
+        return float((within[first : first + self._label_px].sum() / within.sum()) ** 2)
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
-        """Return logits float32 (N, 1, 1, 1) of uint8 (N, 96, 96, 3) pixels."""
+        """Return logits float32 (N, 1, 1, 1) of uint8 (N, side, side, 3) pixels."""
         _, logits = self._model(self._pixels(patches), training=False)
         return np.asarray(logits)
 
     def maps(self, patches: np.ndarray) -> np.ndarray:
-        """Return Grad-CAM maps, float32 (N, 96, 96), not negative, of uint8 (N, 96, 96, 3) pixels.
+        """Return Grad-CAM maps, float32 (N, side, side), not negative, of uint8 (N, side, side, 3) pixels.
 
         The weight of a channel is its mean gradient over all positions; the map is the positive part of the weighted
         sum. Each pixel has the value of the position with the nearest receptive field centre, or 0 if this is more
@@ -75,16 +76,17 @@ class GradCam:
         return np.asarray(small[:, self._positions][:, :, self._positions] * np.outer(within, within))
 
     def _pixels(self, patches: np.ndarray) -> np.ndarray:
-        return edge.check_patches(patches).astype(np.float32) / np.float32(255)
+        return edge.check_patches(patches, patch_px=len(self._positions)).astype(np.float32) / np.float32(255)
 
 
-def nearest_positions(field: int, step: int, side: int) -> np.ndarray:
-    """Return the nearest position of each pixel along one side, int (96,); -1 if none is within half a step.
+def nearest_positions(field: Field, side: int, patch_px: int) -> np.ndarray:
+    """Return the nearest position of each pixel along one side, int (patch_px,); -1 if none is within half a step.
 
     Args:
-        field: side of the receptive field in px; position i covers px from i x ``step`` on.
-        step: distance of neighbouring positions in px.
+        field: receptive field of the positions.
         side: number of positions.
+        patch_px: side of the patch.
     """
-    nearest = np.floor((np.arange(PATCH_PX) + 0.5 - (field - step) / 2) / step).astype(int)
+    offsets = np.arange(patch_px) + 0.5 - field.first - (field.side - field.step) / 2
+    nearest = np.floor(offsets / field.step).astype(int)
     return np.where((nearest >= 0) & (nearest < side), nearest, -1)

@@ -6,7 +6,7 @@ integer network, because no file has a single layer in float. ``python -m histoe
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from histoedge.data import Split, evenly_spaced
 from histoedge.edge import Manifest
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
-from histoedge.edge.errors import ConfigError, ModelError, RuntimeUnavailable
+from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.edge.manifest import FORMATS
-from histoedge.lab import backend, checkpoint, quantise
-from histoedge.lab.architecture import Network, Row
+from histoedge.lab import backend, checkpoint, graph, layer_codes, quantise, weights
+from histoedge.lab.architecture import Network
 from histoedge.lab.checkpoint import Checkpoint
+from histoedge.lab.graph import Node
 
 SAMPLE_PATCHES = 256
 CHUNK_PATCHES = 16  # about 100 MB for all activations of the widest network
@@ -91,10 +92,10 @@ def errors_in_order(model: Path, patches: np.ndarray | None = None) -> tuple[Lay
     saved = _read_weights(model, manifest)
     checked = edge.check_patches(goldens.read_golden(model, manifest).patches if patches is None else patches)
     tf = backend.tensorflow()
-    opened = _open(content, manifest.format, saved.network)
+    opened = layer_codes.open_codes(content, manifest.format, saved.network)
     twin = _open_twin(model, manifest, saved.network)
     simulation = _Simulation(tf, saved)
-    sums = {name: _Sums(*quantum) for name, quantum in opened.quanta.items()}
+    sums = {name: _Sums(*opened.quanta[name]) for name in saved.network.convolutions}
     squares: dict[str | None, list[float]] = {}
     for start in range(0, len(checked), CHUNK_PATCHES):
         chunk = checked[start : start + CHUNK_PATCHES]
@@ -135,6 +136,17 @@ def advice(errors: Sequence[LayerError]) -> str:
 def sample(split: Split) -> np.ndarray:
     """Return at most 256 evenly spaced patches of a split, uint8 (N, 96, 96, 3)."""
     return split.patches[evenly_spaced(len(split.labels), SAMPLE_PATCHES)]
+
+
+def _open_twin(model: Path, manifest: Manifest, network: Network) -> layer_codes.Opened | None:
+    (other_format,) = set(FORMATS) - {manifest.format}
+    path = model.with_suffix(f".{other_format}")
+    if not path.is_file():
+        return None
+    twin_manifest = manifests.read(path)
+    if twin_manifest.parents["weights"] != manifest.parents["weights"]:
+        return None
+    return layer_codes.open_codes(manifests.checked_bytes(path, twin_manifest), other_format, network)
 
 
 def _read_weights(model: Path, manifest: Manifest) -> Checkpoint:
@@ -180,158 +192,44 @@ class _Sums:
 class _Simulation:
     def __init__(self, tf: Any, saved: Checkpoint) -> None:
         self.tf, self.network, self.arrays = tf, saved.network, saved.folded
-        largest_code = int(self.arrays[quantise.KERNEL_CODES][1])
-        self.rounded = {
-            name: quantise.rounded(self.arrays[f"{name}/kernel"], largest_code=largest_code)
-            for name in self.network.convolutions
-        }
 
     def activations(self, patches: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the float32 (N, h, w, channels) outputs of all convolutions after ReLU, not rounded or clipped."""
+        """Return the float32 (N, h, w, channels) outputs of all convolutions, activated, not rounded or clipped."""
         outputs = {}
         with self.tf.device("CPU:0"):  # a GPU may compute convolutions in TF32
-            tensor = self._pixels(patches)
-            for name, row in self.network.layers:
-                tensor = self._float(name, row, tensor)
-                if row.kind != "maxpool":
-                    outputs[name] = tensor.numpy()
+            tensors = {graph.PIXELS: self._pixels(patches)}
+            for node in self.network.nodes:
+                tensors[node.name] = self._float(node, tensors)
+                if node.row.kind in graph.KERNELS:
+                    outputs[node.name] = tensors[node.name].numpy()
         return outputs
 
     def logits(self, patches: np.ndarray) -> dict[str | None, np.ndarray]:
         """Return logits float32 (N, h, w, 1): of the integer network (None), and with one layer in float (its name)."""
+        last_reader = {name: node.name for node in self.network.nodes for name in node.inputs}
         with self.tf.device("CPU:0"):
             # the input needs no rounding: its codes are the raw pixels
-            tensors: dict[str | None, Any] = {None: self._pixels(patches)}
-            for name, row in self.network.layers:
-                if row.kind == "maxpool":
-                    tensors = {key: self._float(name, row, tensor) for key, tensor in tensors.items()}
-                    continue
-                in_float = self._float(name, row, tensors[None])
-                tensors = {key: self._integer(name, row, tensor) for key, tensor in tensors.items()}
-                tensors[name] = in_float
-            return {key: tensor.numpy() for key, tensor in tensors.items()}
+            variants: dict[str | None, dict[str, Any]] = {None: {graph.PIXELS: self._pixels(patches)}}
+            for node in self.network.nodes:
+                in_float = self._float(node, variants[None]) if node.row.kind in graph.KERNELS else None
+                for tensors in variants.values():
+                    tensors[node.name] = quantise.simulate_node(node, self.arrays, tensors)
+                if in_float is not None:
+                    variants[node.name] = {**variants[None], node.name: in_float}
+                for name in [name for name, reader in last_reader.items() if reader == node.name]:
+                    for tensors in variants.values():
+                        del tensors[name]
+            return {key: tensors[node.name].numpy() for key, tensors in variants.items()}
 
     def _pixels(self, patches: np.ndarray) -> Any:
         return self.tf.constant(patches.astype(np.float32) / np.float32(255))
 
-    def _float(self, name: str, row: Row, tensor: Any) -> Any:
-        if row.kind == "maxpool":
-            return self.tf.nn.max_pool2d(tensor, row.kernel, row.stride, "VALID")
-        return self._convolve(name, row, tensor, self.arrays[f"{name}/kernel"])
-
-    def _integer(self, name: str, row: Row, tensor: Any) -> Any:
-        low, high = self.arrays[f"{name}/range"]
-        activation = self._convolve(name, row, tensor, self.rounded[name])
-        return self.tf.quantization.fake_quant_with_min_max_vars(activation, low, high)
-
-    def _convolve(self, name: str, row: Row, tensor: Any, kernel: Any) -> Any:
-        sums = self.tf.nn.conv2d(tensor, kernel, row.stride, "VALID") + self.arrays[f"{name}/bias"]
-        return sums if row.kind == "head" else self.tf.nn.relu(sums)
-
-
-# ---- activations from the files, as codes 0 .. 255 with channels last for both formats ---------------------------
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """An opened integer file: (quantum, zero point) by layer, and a function from patches to codes by layer."""
-
-    quanta: Mapping[str, tuple[float, int]]
-    codes: Callable[[np.ndarray], dict[str, np.ndarray]]
-
-
-def _open(content: bytes, format_: str, network: Network) -> _Opened:
-    runtime, opener = _OPENERS[format_]
-    if not edge.RUNTIMES[runtime].installed():
-        raise RuntimeUnavailable(
-            f"{format_} files require {runtime}, which is not installed: pip install 'histoedge[lab]'"
-        )
-    return opener(content, network.convolutions)
-
-
-def _open_twin(model: Path, manifest: Manifest, network: Network) -> _Opened | None:
-    (other_format,) = set(FORMATS) - {manifest.format}
-    path = model.with_suffix(f".{other_format}")
-    if not path.is_file():
-        return None
-    twin_manifest = manifests.read(path)
-    if twin_manifest.parents["weights"] != manifest.parents["weights"]:
-        return None
-    return _open(manifests.checked_bytes(path, twin_manifest), other_format, network)
-
-
-def _open_tflite(content: bytes, names: Sequence[str]) -> _Opened:
-    """Open with LiteRT and XNNPACK, as ``edge`` does: LiteRT's own kernels round differently, by up to 3 codes."""
-    from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.interpreter import Interpreter
-
-    model = schema.Model.GetRootAs(content, 0)
-    graph = model.Subgraphs(0)
-    operators = [graph.Operators(number) for number in range(graph.OperatorsLength())]
-    outputs = [
-        operator.Outputs(0)
-        for operator in operators
-        if model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode() == schema.BuiltinOperator.CONV_2D
-    ]
-    interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
-    tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
-    layers = dict(zip(names, outputs, strict=True))
-    input_index = interpreter.get_input_details()[0]["index"]
-
-    def codes(patches: np.ndarray) -> dict[str, np.ndarray]:
-        interpreter.resize_tensor_input(input_index, patches.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(input_index, patches)
-        interpreter.invoke()
-        return {name: _shift_to_zero(interpreter.get_tensor(index)) for name, index in layers.items()}
-
-    quanta = {}
-    for name, index in layers.items():
-        quantum, zero = tensors[index]["quantization"]
-        quanta[name] = (float(quantum), int(_shift_to_zero(np.asarray(zero, tensors[index]["dtype"]))))
-    return _Opened(quanta, codes)
-
-
-def _open_onnx(content: bytes, names: Sequence[str]) -> _Opened:
-    """Open with ONNX Runtime, which fuses each Conv with its QuantizeLinear although this is now a graph output."""
-    import onnx
-
-    from histoedge.edge import ort  # before onnxruntime, to switch its telemetry off
-
-    import onnxruntime  # isort: skip
-
-    model = onnx.load_from_string(content)
-    constants = {value.name: onnx.numpy_helper.to_array(value) for value in model.graph.initializer}
-    outputs = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
-    quantisers = {node.input[0]: node for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    layers = {name: quantisers[output] for name, output in zip(names, outputs, strict=True)}
-    types = {np.dtype(np.uint8): onnx.TensorProto.UINT8, np.dtype(np.int8): onnx.TensorProto.INT8}
-    quanta = {}
-    for name, node in layers.items():
-        quantum, zero = (constants[value] for value in node.input[1:])
-        quanta[name] = (float(quantum), int(_shift_to_zero(zero)))
-        model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], types[zero.dtype], None))
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(ort.EXACT_SUMS, "1")  # to measure rounding, not the saturation of this CPU
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    patches_name = model.graph.input[0].name
-
-    def codes(patches: np.ndarray) -> dict[str, np.ndarray]:
-        values = session.run([node.output[0] for node in layers.values()], {patches_name: patches})
-        return {name: _shift_to_zero(np.moveaxis(value, 1, -1)) for name, value in zip(layers, values, strict=True)}
-
-    return _Opened(quanta, codes)
-
-
-def _shift_to_zero(codes: np.ndarray) -> np.ndarray:
-    return codes.astype(np.int16) - np.iinfo(codes.dtype).min
-
-
-_OPENERS: dict[str, tuple[str, Callable[[bytes, Sequence[str]], _Opened]]] = {
-    "tflite": ("litert", _open_tflite),
-    "onnx": ("onnxruntime", _open_onnx),
-}
+    def _float(self, node: Node, tensors: Mapping[str, Any]) -> Any:
+        read = [tensors[name] for name in node.inputs]
+        if node.row.kind not in graph.KERNELS:
+            return weights.activate(self.tf.nn, node.row, quantise.combine(self.tf, node, read))
+        sums = quantise.convolve(self.tf, node, read[0], self.arrays[f"{node.name}/kernel"])
+        return weights.activate(self.tf.nn, node.row, sums + self.arrays[f"{node.name}/bias"])
 
 
 def _answer(request: cell.Request) -> dict[str, Any]:
@@ -340,7 +238,7 @@ def _answer(request: cell.Request) -> dict[str, Any]:
         return {}
     model = Path(request["model"])
     errors = errors_in_order(model, np.load(request["patches_npy"], allow_pickle=False))
-    runtime, _ = _OPENERS[model.suffix.removeprefix(".")]
+    runtime, _ = layer_codes.OPENERS[model.suffix.removeprefix(".")]
     return {"runtime": runtime, "layers": [dataclasses.asdict(error) for error in errors]}
 
 

@@ -1,17 +1,16 @@
 """Choose from the free memory whether training patches are stored on the device or read from disk."""
 
+import math
 from dataclasses import dataclass
 
 from histoedge import memory
 from histoedge.config import PatchesOn
 from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
-from histoedge.edge.patches import PATCH_PX
 from histoedge.lab import backend
 from histoedge.lab.architecture import Network
 from histoedge.lab.backend import Devices
 
-PATCH_BYTES = PATCH_PX * PATCH_PX * 3
 FRAMEWORK_BYTES = 1_300_000_000  # Python, TensorFlow 2.21 or JAX 0.10, a compiled step: 1.1 to 1.3 GB measured
 PIXEL_COPIES = 4  # float32 copies of a batch's pixels during a step: 3 measured
 OUTPUT_COPIES = 3  # copies of each layer's output: 2.3 to 2.6 measured
@@ -56,7 +55,7 @@ def choose(requested: PatchesOn, split: Split, network: Network, *, batch: int, 
             message contains the figures.
     """
     free, usable = memory.free(), _usable_bytes()
-    patches, step = split.patches.shape[0] * PATCH_BYTES, step_bytes(network, batch)
+    patches, step = math.prod(split.patches.shape), step_bytes(network, batch)
     host = FRAMEWORK_BYTES + (0 if devices.kind == "gpu" else step)
     if host > usable:
         raise ConfigError(
@@ -85,13 +84,8 @@ def choose(requested: PatchesOn, split: Split, network: Network, *, batch: int, 
 
 def step_bytes(network: Network, batch: int) -> int:
     """Estimate the memory of one training step of ``batch`` patches, without the framework, in bytes."""
-    floats = PIXEL_COPIES * PATCH_BYTES
-    side, channels = PATCH_PX, 3
-    for _, row in network.layers:
-        side = (side - row.kernel) // row.stride + 1
-        channels = row.channels or channels
-        floats += OUTPUT_COPIES * side * side * channels
-    return 4 * batch * floats
+    outputs = sum(node.out_px**2 * node.channels for node in network.nodes)
+    return 4 * batch * (PIXEL_COPIES * 3 * network.patch_px**2 + OUTPUT_COPIES * outputs)
 
 
 def _usable_bytes() -> int:

@@ -9,19 +9,22 @@ On x86 CPUs without VNNI, kernels for uint8 x int8 add two products in 16 bits a
 -63 .. 63 they cannot: 2 x 255 x 63 fits into 16 bits. These codes are a 7-bit grid; the alternative is -127 .. 127.
 """
 
+import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from histoedge.edge.errors import DataError, ModelError
-from histoedge.lab import backend, stem
+from histoedge.lab import backend, graph, stem, weights
 from histoedge.lab.architecture import Network
+from histoedge.lab.graph import Node
 from histoedge.lab.weights import Arrays
 
 SMALLEST_RANGE = 1e-4  # share of the layer's largest range: a channel of zeros needs a scale, its bias must fit 32 bits
+SIGMOID_RANGE = (0.0, 255 / 256)  # the codes of a sigmoid are fixed in TFLite: scale 1/256
 LARGEST_CODES = (63, 127)  # largest kernel code that cannot saturate, and that of the finer grid
 KERNEL_CODES = "kernels/range"  # key in a checkpoint's arrays: smallest and largest kernel code
 
@@ -38,20 +41,22 @@ def wrap(folded: Any, network: Network, *, largest_code: int) -> Any:
 
 
 def calibrate(folded: Any, network: Network, pixels: Iterable[np.ndarray]) -> Arrays:
-    """Return the activation ranges ``layer/range`` of the input and every convolution, float32 (minimum, maximum).
+    """Return the ranges ``layer/range`` of the input and the layers of ``ranges_of``, float32 (minimum, maximum).
 
     Args:
         folded: a ``tf_keras`` model of the network with batch norm folded in.
         network: the architecture.
-        pixels: batches float32 (n, 96, 96, 3) in 0..1.
+        pixels: batches float32 (n, side, side, 3) in 0..1.
 
     Raises:
         DataError: all pixels have the same colour.
         ModelError: a layer's outputs are all 0 (its range would have no width) or not finite.
     """
     keras = backend.tf_keras()
-    names = network.convolutions
-    probe = keras.Model(folded.input, [folded.get_layer(name).output for name in names])
+    groups = ranges_of(network)
+    nodes = [node for node in network.nodes if node.name in groups]
+    names = [node.name for node in nodes]
+    probe = keras.Model(folded.input, [folded.get_layer(weights.output_layer(folded, node)).output for node in nodes])
     lows, highs = np.full(len(names), np.inf), np.full(len(names), -np.inf)
     colours = []
     for batch in pixels:
@@ -64,9 +69,13 @@ def calibrate(folded: Any, network: Network, pixels: Iterable[np.ndarray]) -> Ar
         colour = np.round(255 * colours[0]).astype(int).tolist()
         raise DataError(f"calibration: every pixel has the colour {colour}; expected patches of tissue")
     ranges = {"input/range": np.array([0.0, 1.0], np.float32)}
-    for name, low, high in zip(names, lows, highs, strict=True):
+    for node in nodes:
+        name = node.name
         # the converter would shift a range without 0
-        low, high = (min(low, 0.0) if name == "head" else 0.0), max(high, 0.0)
+        group = [number for number, other in enumerate(names) if groups[other] == groups[name]]
+        low, high = np.min(lows[group], initial=0.0), np.max(highs[group], initial=0.0)
+        if node.row.activated_by == "sigmoid":
+            low, high = SIGMOID_RANGE
         if not low < high or not np.isfinite([low, high]).all():
             raise ModelError(
                 f"{network.name}: outputs of layer {name} are in {low:g} .. {high:g} on the calibration patches, "
@@ -74,6 +83,20 @@ def calibrate(folded: Any, network: Network, pixels: Iterable[np.ndarray]) -> Ar
             )
         ranges[f"{name}/range"] = np.array([low, high], np.float32)
     return ranges
+
+
+def ranges_of(network: Network) -> dict[str, str]:
+    """Return the layers with a range of their own, each with the name of its group: layers of a group share a range.
+
+    A max-pool passes the codes of its input on, and a concat those of all its inputs: these share one range.
+    """
+    groups: dict[str, str] = {}
+    for node in network.nodes:
+        groups[node.name] = groups[node.inputs[0]] if node.row.kind == "maxpool" else node.name
+        if node.row.kind == "concat":
+            joined = {groups[name] for name in node.inputs}
+            groups = {name: node.name if group in joined else group for name, group in groups.items()}
+    return {node.name: groups[node.name] for node in network.nodes if node.row.kind != "maxpool"}
 
 
 def kernel_range(kernel: np.ndarray, *, largest_code: int) -> np.ndarray:
@@ -121,41 +144,88 @@ def quantised_weights(model: Any, network: Network, arrays: Mapping[str, np.ndar
     return saved
 
 
-def rounded(kernel: np.ndarray, *, largest_code: int) -> Any:
-    """Return the kernel rounded to its codes, a float32 tensor."""
-    bounds = kernel_range(kernel, largest_code=largest_code)
+def rounded(kernel: Any, *, largest_code: int, bounds: Any = None) -> Any:
+    """Return the kernel rounded to its codes, a float32 tensor; ``bounds`` are those of ``kernel_range`` if known."""
+    if bounds is None:
+        bounds = kernel_range(kernel, largest_code=largest_code)
     per_channel = backend.tensorflow().quantization.fake_quant_with_min_max_vars_per_channel
     return per_channel(kernel, -bounds, bounds, narrow_range=True)
 
 
-def simulate(network: Network, arrays: Mapping[str, np.ndarray], pixels: Any, *, packed: bool = False) -> Any:
+def simulate(network: Network, arrays: Mapping[str, Any], pixels: Any, *, packed: bool = False) -> Any:
     """Return the logits of the integer network, simulated in floats with rounding.
 
     Args:
         network: the architecture.
-        arrays: from ``quantised_weights``: ``layer/kernel``, ``layer/bias``, ``layer/range`` and ``KERNEL_CODES``.
+        arrays: from ``quantised_weights``: ``layer/kernel``, ``layer/bias``, ``layer/range`` and ``KERNEL_CODES``. In
+            training, kernels and biases are variables, and ``layer/bounds`` are their current ``kernel_range``.
         pixels: tensor float32 (N, H, W, 3) in 0..1.
         packed: compute the first convolution over blocks of pixels (see ``stem``).
 
     Returns:
         Logits, a float32 tensor (N, h, w, 1).
     """
+    fake_quantise = backend.tensorflow().quantization.fake_quant_with_min_max_vars
+    tensors = {graph.PIXELS: fake_quantise(pixels, *(float(bound) for bound in arrays["input/range"]))}
+    for node in network.nodes:
+        tensors[node.name] = simulate_node(node, arrays, tensors, packed=packed)
+    return tensors[network.nodes[-1].name]
+
+
+def simulate_node(node: Node, arrays: Mapping[str, Any], tensors: Mapping[str, Any], *, packed: bool = False) -> Any:
+    """Return the output of one layer of the integer network; ``tensors`` are the outputs that it reads, by name."""
     tf = backend.tensorflow()
     fake_quantise = tf.quantization.fake_quant_with_min_max_vars
-    tensor = fake_quantise(pixels, *(float(bound) for bound in arrays["input/range"]))
-    for name, row in network.layers:
-        if row.kind == "maxpool":
-            tensor = tf.nn.max_pool2d(tensor, row.kernel, row.stride, "VALID")
-            continue
-        kernel, stride = arrays[f"{name}/kernel"], row.stride
+    largest_code = int(arrays[KERNEL_CODES][1])
+    name, row = node.name, node.row
+    read = [tensors[entry] for entry in node.inputs]
+    if row.kind in graph.KERNELS:
+        kernel, bounds = arrays[f"{name}/kernel"], arrays.get(f"{name}/bounds")
         if packed and name == "stem":
-            tensor, kernel, stride = tf.nn.space_to_depth(tensor, stride), stem.pack(kernel, stride, rows=True), 1
-        kernel = rounded(kernel, largest_code=int(arrays[KERNEL_CODES][1]))
-        tensor = tf.nn.conv2d(tensor, kernel, stride, "VALID") + arrays[f"{name}/bias"]
-        if row.kind == "conv":
-            tensor = tf.nn.relu(tensor)
-        tensor = fake_quantise(tensor, *(float(bound) for bound in arrays[f"{name}/range"]))
-    return tensor
+            packed_kernel = rounded(stem.pack(kernel, row.stride, rows=True), largest_code=largest_code)
+            sums = tf.nn.conv2d(tf.nn.space_to_depth(read[0], row.stride), packed_kernel, 1, "VALID")
+        else:
+            sums = convolve(tf, node, read[0], rounded(kernel, largest_code=largest_code, bounds=bounds))
+        tensor = sums + arrays[f"{name}/bias"]
+    else:
+        tensor = combine(tf, node, read, largest_code=largest_code)
+    if row.kind == "maxpool":  # passes the codes of its input on
+        return tensor
+    if row.activated_by == "swish":
+        tensor = tensor * fake_quantise(tf.nn.sigmoid(tensor), *SIGMOID_RANGE)
+    else:
+        tensor = weights.activate(tf.nn, row, tensor)
+    return fake_quantise(tensor, *(float(bound) for bound in arrays[f"{name}/range"]))
+
+
+def convolve(tf: Any, node: Node, tensor: Any, kernel: Any) -> Any:
+    """Return the convolution of a conv, depthwise or head row without bias; kernel (height, width, in, out)."""
+    row, padding = node.row, node.row.padding.upper()
+    if row.kind != "depthwise":
+        return tf.nn.conv2d(tensor, kernel, row.stride, padding, dilations=row.dilation)
+    shaped = tf.reshape(kernel, (row.kernel, row.kernel, node.channels, 1))
+    strides, dilations = (1, row.stride, row.stride, 1), (row.dilation, row.dilation)
+    return tf.nn.depthwise_conv2d(tensor, shaped, strides, padding, dilations=dilations)
+
+
+def combine(tf: Any, node: Node, read: Sequence[Any], *, largest_code: int | None = None) -> Any:
+    """Return the output of a row without weights, before its activation.
+
+    With ``largest_code``, an average pool is a depthwise convolution with equal integer weights: runtimes round the
+    mean of integers differently, but agree on a convolution.
+    """
+    row = node.row
+    if row.kind == "add":
+        return tf.add_n(list(read)) if len(read) > 2 else read[0] + read[1]
+    if row.kind == "concat":
+        return tf.concat(list(read), axis=-1)
+    if row.kind == "maxpool":
+        return tf.nn.max_pool2d(read[0], row.kernel, row.stride, row.padding.upper())
+    if row.kind == "avgpool" and largest_code is not None:
+        mean = dataclasses.replace(node, row=dataclasses.replace(row, kind="depthwise", activation="none"))
+        equal = np.full(mean.kernel_shape, 1 / row.kernel**2, np.float32)
+        return convolve(tf, mean, read[0], rounded(equal, largest_code=largest_code))
+    return tf.nn.avg_pool2d(read[0], row.kernel, row.stride, "VALID") if row.kind == "avgpool" else read[0]
 
 
 def _variables(layer: Any) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Read the kernels back from an exported file and check them: layers that may saturate, share of zeros."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from histoedge.edge.errors import ModelError
-from histoedge.lab import stem
+from histoedge.lab import graph, stem
 from histoedge.lab.architecture import Network
 from histoedge.lab.weights import Arrays
 
@@ -18,20 +19,24 @@ def read_kernels(content: bytes, format_: str, network: Network) -> Arrays:
     Args:
         content: a ``.tflite`` or ``.onnx`` file of this network.
         format_: ``tflite`` or ``onnx``.
-        network: the architecture, with the layer names in the order of the file's convolutions.
+        network: the architecture.
 
     Raises:
         ModelError: kernels of other shapes than the network's, or a kernel that is not a constant.
     """
     kernels = {"tflite": _from_tflite, "onnx": _from_onnx}[format_](content)
-    shapes = list(network.kernel_shapes.values())
-    if kernels and kernels[0].dtype == np.int8 and stem.packs(network):
+    integer = bool(kernels) and kernels[0].dtype == np.int8
+    kinds = (*graph.KERNELS, "avgpool") if integer else graph.KERNELS  # of integers: a depthwise convolution
+    nodes = [node for node in network.from_output() if node.row.kind in kinds]
+    shapes = [node.kernel_shape for node in nodes]
+    if integer and stem.packs(network):
         rows, stride = format_ == "tflite", network.rows[0].stride
         if kernels[0].shape == stem.pack(np.zeros(shapes[0]), stride, rows=rows).shape:
             kernels[0] = stem.unpack(kernels[0], shapes[0], stride, rows=rows)
     if [kernel.shape for kernel in kernels] != shapes:
         raise ModelError(f"the {format_} file has kernels {[k.shape for k in kernels]}, its network expects {shapes}")
-    return dict(zip(network.convolutions, kernels, strict=True))
+    by_name = {node.name: kernel for node, kernel in zip(nodes, kernels, strict=True)}
+    return {name: by_name[name] for name in network.convolutions}
 
 
 def may_saturate(codes: Mapping[str, np.ndarray]) -> list[str]:
@@ -42,7 +47,8 @@ def may_saturate(codes: Mapping[str, np.ndarray]) -> list[str]:
     this takes the two largest of each output channel. An empty list proves that all CPUs compute the same logits.
 
     Args:
-        codes: int8 kernels (height, width, in, out) by layer.
+        codes: int8 kernels (height, width, in, out) by layer, without depthwise ones: kernels for these add in 32 bits
+            (MLAS's ``ConvSymDepthwise`` and ``qdwconv``).
     """
     layers = []
     for name, kernel in codes.items():
@@ -59,12 +65,32 @@ def zero_share(codes: Mapping[str, np.ndarray]) -> float:
     return float(sum(np.count_nonzero(kernel == 0) for kernel in codes.values()) / sum(k.size for k in codes.values()))
 
 
+def tflite_convolutions(content: bytes) -> list[Any]:
+    """Return the convolutions of a TFLite file, depthwise ones too, in the order of ``Network.from_output``.
+
+    The items are ``Operator`` objects of the schema; ``Inputs(1)`` is the index of the kernel.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    subgraph = model.Subgraphs(0)
+    operators = [subgraph.Operators(number) for number in range(subgraph.OperatorsLength())]
+    producers = {str(operator.Outputs(0)): operator for operator in operators}
+    inputs = {
+        name: tuple(str(operator.Inputs(place)) for place in range(operator.InputsLength()))
+        for name, operator in producers.items()
+    }
+    kinds = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
+    order = [producers[name] for name in graph.from_output(inputs, str(subgraph.Outputs(0)))]
+    return [entry for entry in order if model.OperatorCodes(entry.OpcodeIndex()).BuiltinCode() in kinds]
+
+
 def _from_tflite(content: bytes) -> list[np.ndarray]:
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(content, 0)
-    graph = model.Subgraphs(0)
-    operators = [graph.Operators(number) for number in range(graph.OperatorsLength())]
+    subgraph = model.Subgraphs(0)
+    operators = [subgraph.Operators(number) for number in range(subgraph.OperatorsLength())]
     kinds = [model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode() for operator in operators]
     constants = {  # float16 input of a DEQUANTIZE, by its output tensor
         operator.Outputs(0): operator.Inputs(0)
@@ -77,28 +103,27 @@ def _from_tflite(content: bytes) -> list[np.ndarray]:
         schema.TensorType.FLOAT16: np.float16,
     }
 
-    def constant(index: int) -> np.ndarray:
-        tensor = graph.Tensors(constants.get(index, index))
+    def kernel(operator: Any) -> np.ndarray:
+        index = operator.Inputs(1)
+        tensor = subgraph.Tensors(constants.get(index, index))
         data = model.Buffers(tensor.Buffer()).DataAsNumpy()
         if not isinstance(data, np.ndarray):
             raise ModelError(f"the TFLite file's kernel {tensor.Name()!r} is not a constant")
-        return data.view(types[tensor.Type()]).reshape(tensor.ShapeAsNumpy()).transpose(1, 2, 3, 0)
+        shaped = data.view(types[tensor.Type()]).reshape(tensor.ShapeAsNumpy())
+        depthwise = model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode() != schema.BuiltinOperator.CONV_2D
+        return shaped.transpose((1, 2, 0, 3) if depthwise else (1, 2, 3, 0))
 
-    return [
-        constant(operator.Inputs(1))
-        for operator, kind in zip(operators, kinds, strict=True)
-        if kind == schema.BuiltinOperator.CONV_2D
-    ]
+    return [kernel(operator) for operator in tflite_convolutions(content)]
 
 
 def _from_onnx(content: bytes) -> list[np.ndarray]:
     import onnx
 
-    graph = onnx.load_from_string(content).graph
-    constants = {value.name: onnx.numpy_helper.to_array(value) for value in graph.initializer}
-    producers = {output: node for node in graph.node for output in node.output}
+    nodes = onnx.load_from_string(content).graph
+    constants = {value.name: onnx.numpy_helper.to_array(value) for value in nodes.initializer}
+    producers = {output: node for node in nodes.node for output in node.output}
     kernels = []
-    for node in graph.node:
+    for node in nodes.node:  # in the order of ``graph.from_output``, see ``to_onnx.canonicalise``
         if node.op_type != "Conv":
             continue
         name = node.input[1]

@@ -5,8 +5,8 @@ order kernel row, kernel column, channel, in 16 bits, and clips the sum to -3276
 ``QgemmU8X8KernelAvx2.asm`` and ``ConvSymKernelAvx2.asm``). All other operations are exact, and numpy can emulate them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,26 +43,46 @@ def simulated_logits(content: bytes, patches: np.ndarray, *, saturating: bool = 
     values: dict[str, Any] = {graph.input[0].name: patches, **constants}
     for node in graph.node:
         inputs = [values[name] for name in node.input]
-        attributes = {entry.name: list(entry.ints) for entry in node.attribute}
+        attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
         if node.op_type == "Reshape":
             output: Any = _reshape(inputs[0], inputs[1])
         elif node.op_type == "Transpose":
-            output = inputs[0].transpose(attributes["perm"])
+            output = _transpose(inputs[0], attributes["perm"])
         elif node.op_type == "DequantizeLinear":
             output = _Codes(inputs[0], inputs[1], int(np.max(inputs[2])))  # all zero points of a kernel are 0
         elif node.op_type == "Conv":
-            output = _convolve(*inputs, strides=attributes["strides"], saturating=saturating)
+            output = _convolve(*inputs, attributes=attributes, saturating=saturating)
         elif node.op_type == "QuantizeLinear":
             output = _requantise(*inputs)
         elif node.op_type == "MaxPool":
             output = _max_pool(inputs[0], attributes)
+        elif node.op_type in _IN_FLOATS:
+            output = _IN_FLOATS[node.op_type]([_floats(value) for value in inputs], attributes)
         else:
             raise ModelError(
                 f"int8: operator {node.op_type} of {node.name} is not emulated; expected a file that histoedge exported"
             )
         values[node.output[0]] = output
-    last = values[graph.output[0].name]
-    return np.asarray((last.codes.astype(np.int32) - last.zero) * last.scale, np.float32).reshape(-1)
+    return _floats(values[graph.output[0].name]).reshape(-1)
+
+
+def _floats(value: Any) -> np.ndarray:
+    if isinstance(value, _Codes):
+        value = (value.codes.astype(np.int32) - value.zero) * value.scale
+    return np.asarray(value, np.float32)
+
+
+# Runtimes compute these operators in floats between two codes, or with a table of the same values.
+_IN_FLOATS: dict[str, Callable[[list[np.ndarray], Mapping[str, Any]], np.ndarray]] = {
+    "Add": lambda inputs, _: inputs[0] + inputs[1],
+    "Mul": lambda inputs, _: inputs[0] * inputs[1],
+    "Concat": lambda inputs, attributes: np.concatenate(inputs, axis=attributes["axis"]),
+    "Relu": lambda inputs, _: np.maximum(inputs[0], 0),
+    "Clip": lambda inputs, _: np.clip(*inputs),
+    "Sigmoid": lambda inputs, _: 1 / (1 + np.exp(-inputs[0])),
+    "LeakyRelu": lambda inputs, attributes: np.where(inputs[0] < 0, inputs[0] * attributes["alpha"], inputs[0]),
+    "HardSwish": lambda inputs, _: inputs[0] * np.clip(inputs[0] + 3, 0, 6) / 6,
+}
 
 
 def pairwise_sums(rows: np.ndarray, columns: np.ndarray, *, saturating: bool) -> np.ndarray:
@@ -78,33 +98,65 @@ def pairwise_sums(rows: np.ndarray, columns: np.ndarray, *, saturating: bool) ->
 
 
 def _convolve(
-    pixels: _Codes, kernel: _Codes, bias: _Codes | None = None, *, strides: list[int], saturating: bool
+    pixels: _Codes,
+    kernel: _Codes,
+    bias: _Codes | None = None,
+    *,
+    attributes: Mapping[str, Any],
+    saturating: bool,
 ) -> _Codes:
-    """Return the sums int32 (N, C, h, w) of a valid convolution with bias, and the scale per channel."""
-    channels, _, height, width = kernel.codes.shape
-    windows = np.lib.stride_tricks.sliding_window_view(pixels.codes, (height, width), axis=(2, 3))
-    windows = windows[:, :, :: strides[0], :: strides[1]]  # (N, in, h, w, height, width)
+    """Return the sums int32 (N, C, h, w) of a convolution with bias, and the scale per channel."""
+    channels, inputs, height, width = kernel.codes.shape
+    group, (down, right) = attributes.get("group", 1), attributes["strides"]
+    step_down, step_right = attributes.get("dilations", (1, 1))
+    padded = _pad(pixels.codes, attributes.get("pads"), pixels.zero)
+    reach = (height - 1) * step_down + 1, (width - 1) * step_right + 1
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
+    windows = windows[:, :, ::down, ::right, ::step_down, ::step_right]  # (N, in, h, w, height, width)
     count, _, rows, columns = windows.shape[:4]
-    flat = windows.transpose(0, 2, 3, 4, 5, 1).reshape(count * rows * columns, -1)
-    weights = kernel.codes.transpose(2, 3, 1, 0).reshape(-1, channels)
-    total = pairwise_sums(flat, weights, saturating=saturating) - pixels.zero * weights.sum(axis=0, dtype=np.int32)
+    totals = []
+    for part in range(group):
+        own = windows[:, part * inputs : (part + 1) * inputs]
+        flat = own.transpose(0, 2, 3, 4, 5, 1).reshape(count * rows * columns, -1)
+        own_kernel = kernel.codes[part * channels // group : (part + 1) * channels // group]
+        weights = own_kernel.transpose(2, 3, 1, 0).reshape(flat.shape[1], -1)
+        sums = pairwise_sums(flat, weights, saturating=saturating and group == 1)  # depthwise kernels add in 32 bits
+        totals.append(sums - pixels.zero * weights.sum(axis=0, dtype=np.int32))
+    total = np.concatenate(totals, axis=1)
     if bias is not None:
         total += bias.codes
     return _Codes(total.reshape(count, rows, columns, channels).transpose(0, 3, 1, 2), pixels.scale * kernel.scale)
 
 
-def _requantise(total: _Codes, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
-    """Return the codes of sums: scaled in float32, rounded to even, clipped to the range of the type."""
+def _pad(codes: np.ndarray, pads: Sequence[int] | None, value: int) -> np.ndarray:
+    """Pad (N, C, H, W) with a code; ``pads`` as in ONNX: top, left, bottom, right."""
+    if not pads or not any(pads):
+        return codes
+    top, left, bottom, right = pads
+    return np.pad(codes, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=value)
+
+
+def _requantise(total: _Codes | np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
+    """Return the codes of sums or floats: scaled in float32, rounded to even, clipped to the range of the type."""
+    if not isinstance(total, _Codes):
+        total = _Codes(total, np.ones(1, np.float32))
     multiplier = np.reshape(total.scale / scale, (-1, 1, 1)).astype(np.float32)
     limits = np.iinfo(zero.dtype)
     codes = np.rint((total.codes.astype(np.float32) - total.zero) * multiplier) + int(zero)
     return np.asarray(np.clip(codes, limits.min, limits.max), zero.dtype)
 
 
-def _max_pool(pixels: _Codes, attributes: Mapping[str, list[int]]) -> _Codes:
-    windows = np.lib.stride_tricks.sliding_window_view(pixels.codes, attributes["kernel_shape"], axis=(2, 3))
+def _max_pool(pixels: _Codes, attributes: Mapping[str, Any]) -> _Codes:
+    padded = _pad(pixels.codes, attributes.get("pads"), np.iinfo(pixels.codes.dtype).min)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, attributes["kernel_shape"], axis=(2, 3))
     down, right = attributes["strides"]
     return _Codes(windows[:, :, ::down, ::right].max(axis=(4, 5)), pixels.scale, pixels.zero)
+
+
+def _transpose(tensor: Any, order: Sequence[int]) -> Any:
+    if isinstance(tensor, _Codes):
+        return replace(tensor, codes=tensor.codes.transpose(order))
+    return tensor.transpose(order)
 
 
 def _reshape(tensor: np.ndarray, shape: np.ndarray) -> np.ndarray:

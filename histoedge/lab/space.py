@@ -8,8 +8,9 @@ from histoedge import config
 from histoedge.config import TrainConfig
 from histoedge.edge.errors import ConfigError
 from histoedge.edge.patches import PATCH_PX
-from histoedge.lab.architecture import Network, Row
+from histoedge.lab.architecture import Network
 from histoedge.lab.catalogue import BUDGETS
+from histoedge.lab.graph import Row
 
 SPACE: dict[str, Any] = {
     "learning_rate": (3e-4, 1e-2),

@@ -14,8 +14,9 @@ from histoedge.lab.architecture import Network
 
 
 def packs(network: Network) -> bool:
-    """Return whether the network's first convolution has a stride above 1, the condition for packing."""
-    return network.rows[0].stride > 1
+    """Return whether the network's first convolution can be packed: it has a stride above 1 and pads nothing."""
+    name, row = network.layers[0]
+    return name == "stem" and row.stride > 1 and row.padding == "valid" and row.dilation == 1
 
 
 def pack(kernel: np.ndarray, stride: int, *, rows: bool) -> np.ndarray:

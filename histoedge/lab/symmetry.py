@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from histoedge.edge.errors import ConfigError
-from histoedge.edge.patches import PATCH_PX
 from histoedge.lab import weights as keras_weights
-from histoedge.lab.architecture import Network, Row
+from histoedge.lab.architecture import Network
+from histoedge.lab.graph import Row
 from histoedge.lab.weights import Arrays
 
 ORIENTATIONS = 8
@@ -75,7 +75,7 @@ def check_network(network: Network) -> None:
     Raises:
         ConfigError: a row does not fit; the message states the layer and the reason.
     """
-    size = PATCH_PX
+    size = network.patch_px
     for name, row in network.layers:
         where = f"network {network.name}, layer {name}: symmetric training"
         if (size - row.kernel) % row.stride:

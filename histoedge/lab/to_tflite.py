@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from histoedge.config import Precision
-from histoedge.edge.patches import PATCH_PX
 from histoedge.lab import backend, quantise, stem, weights
 from histoedge.lab.architecture import Network
 
@@ -19,7 +18,7 @@ def convert(
     arrays: Mapping[str, np.ndarray],
     *,
     precision: Precision,
-    field_px: int | None = PATCH_PX,
+    field_px: int | None = 0,
     packed: bool = True,
 ) -> bytes:
     """Return the bytes of the TFLite file; the same input gives the same bytes.
@@ -28,11 +27,12 @@ def convert(
         network: the architecture.
         arrays: ``layer/kernel`` and ``layer/bias``, folded; for int8 also ``layer/range``.
         precision: ``fp32``, ``int8``, or ``fp16``: weights stored as 16-bit floats, arithmetic in 32-bit floats.
-        field_px: side of the input; None for a variable side, only for conversion to ONNX: an interpreter cannot
-            allocate it.
+        field_px: side of the input; 0 for the network's patch; None for a variable side, only for conversion to ONNX:
+            an interpreter cannot allocate it.
         packed: for int8, compute a first convolution with a stride over blocks of pixels (see ``stem``).
     """
     backend.tf_keras().backend.clear_session()  # resets the counters in layer names
+    field_px = network.patch_px if field_px == 0 else field_px
     if precision == "int8":
         return _integers(network, arrays, field_px=field_px, packed=packed and stem.packs(network))
     tf = backend.tensorflow()
@@ -113,10 +113,11 @@ def _with_raw_input(content: bytes) -> bytes:
 
 
 def _on_raw_pixels(network: Network, arrays: Mapping[str, np.ndarray], *, field_px: int | None) -> Any:
-    """Return the folded network on uint8 pixels, with the division by 255 in the stem's kernel."""
+    """Return the folded network on uint8 pixels, with the division by 255 in the first kernel."""
     keras, tf = backend.tf_keras(), backend.tensorflow()
     folded = weights.build(keras, network, folded=True, field_px=field_px)
-    scaled = {**arrays, "stem/kernel": (arrays["stem/kernel"] / np.float32(255)).astype(np.float32)}
+    first = f"{network.convolutions[0]}/kernel"
+    scaled = {**arrays, first: (arrays[first] / np.float32(255)).astype(np.float32)}
     weights.set_weights(folded, scaled, where=network.name)
     patches = keras.Input((field_px, field_px, 3), dtype="uint8", name=INPUT)
     return keras.Model(patches, folded(tf.cast(patches, tf.float32)), name=OUTPUT)

@@ -9,10 +9,10 @@ from histoedge.config import (
     setting_rows,
     typed_values,
 )
-from histoedge.lab import architecture
+from histoedge.lab import architecture, graph
 
 
-@pytest.mark.parametrize("kind", [TrainConfig, CompressConfig, BenchPlan, architecture.Network, architecture.Row])
+@pytest.mark.parametrize("kind", [TrainConfig, CompressConfig, BenchPlan, architecture.Network, graph.Row])
 def test_every_setting_has_a_meaning(kind: type) -> None:
     rows = setting_rows(kind, table="table")
     assert [row["key"] for row in rows] == [field.name for field in dataclasses.fields(kind)]

@@ -15,7 +15,8 @@ from histoedge import data
 from histoedge.config import TrainConfig
 from histoedge.edge.errors import DataError
 from histoedge.lab import backend, feed, train
-from histoedge.lab.architecture import Network, Row
+from histoedge.lab.architecture import Network
+from histoedge.lab.graph import Row
 from histoedge.lab.trainee import Trainee, TrainingJob
 
 pytestmark = pytest.mark.lab
@@ -32,7 +33,8 @@ import jax
 from histoedge import data
 from histoedge.config import TrainConfig
 from histoedge.lab import backend
-from histoedge.lab.architecture import Network, Row
+from histoedge.lab.architecture import Network
+from histoedge.lab.graph import Row
 from histoedge.lab.trainee import Trainee, TrainingJob
 
 network = Network(

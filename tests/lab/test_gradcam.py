@@ -15,10 +15,11 @@ from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
 from histoedge.explanation import centre_share
 from histoedge.lab import catalogue, checkpoint
-from histoedge.lab.architecture import Network, Row
+from histoedge.lab.architecture import Network
 from histoedge.lab.calibrate import Calibration
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.gradcam import GradCam, nearest_positions
+from histoedge.lab.graph import Row
 from histoedge.lab.reference import KerasRunner
 from histoedge.lab.weights import Arrays
 

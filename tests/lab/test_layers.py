@@ -20,7 +20,8 @@ from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, ModelError, RuntimeUnavailable
 from histoedge.lab import backend, calibrate, checkpoint, export, finetune, layers, quantise
 from histoedge.lab import weights as keras_weights
-from histoedge.lab.architecture import Network, Row
+from histoedge.lab.architecture import Network
+from histoedge.lab.graph import Row
 
 pytestmark = pytest.mark.lab
 

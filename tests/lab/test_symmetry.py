@@ -5,7 +5,8 @@ import pytest
 
 from histoedge.edge.errors import ConfigError
 from histoedge.lab import backend, symmetry, weights
-from histoedge.lab.architecture import Network, Row
+from histoedge.lab.architecture import Network
+from histoedge.lab.graph import Row
 
 pytestmark = pytest.mark.lab
 

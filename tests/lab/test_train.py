@@ -13,7 +13,8 @@ from histoedge.config import CompressConfig, Recipe, TrainConfig
 from histoedge.data import hdf5
 from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.lab import backend, batches, checkpoint, compress, finetune, train, trainee
-from histoedge.lab.architecture import Network, Row
+from histoedge.lab.architecture import Network
+from histoedge.lab.graph import Row
 
 pytestmark = pytest.mark.lab
 

@@ -1,0 +1,225 @@
+"""Passes over the graph of an ONNX file: each changes it in place and skips patterns that it does not recognise."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from histoedge.edge.errors import ModelError
+from histoedge.lab import stem
+from histoedge.lab.architecture import Network
+from histoedge.lab.graph import KERNELS, from_output
+
+CLIP_TOLERANCE = 1e-6  # a range of 0..6 ends at 6.0000003 after rounding of its scale to float32
+
+
+def absorb_clipping(graph: onnx.GraphProto) -> None:
+    """Remove a Relu or Clip if its only consumer quantises to a range within its bounds: the quantisation also clips.
+
+    Others stay; ``check_integer_only`` then fails.
+    """
+    for clip in [node for node in graph.node if node.op_type in ("Relu", "Clip")]:
+        consumers = _consumers(graph, clip.output[0])
+        if len(consumers) != 1 or consumers[0].op_type != "QuantizeLinear":
+            continue
+        scale, zero_point = (_constant(graph, name) for name in consumers[0].input[1:3])
+        if scale is None or zero_point is None or scale.size != 1:
+            continue
+        codes = np.iinfo(zero_point.dtype)
+        lowest, highest = (float(scale) * (code - int(zero_point)) for code in (codes.min, codes.max))
+        low, high = _bounds(graph, clip)
+        if low <= lowest + CLIP_TOLERANCE * abs(lowest) and highest <= high + CLIP_TOLERANCE * abs(high):
+            consumers[0].input[0] = clip.input[0]
+            graph.node.remove(clip)
+
+
+def _bounds(graph: onnx.GraphProto, clip: onnx.NodeProto) -> tuple[float, float]:
+    """Return the output range of a Relu or Clip; the empty range (inf, -inf) if a bound is not constant."""
+    if clip.op_type == "Relu":
+        return 0.0, np.inf
+    bounds = []
+    for position, missing, unknown in ((1, -np.inf, np.inf), (2, np.inf, -np.inf)):
+        if len(clip.input) <= position or not clip.input[position]:
+            bounds.append(missing)
+        else:
+            value = _constant(graph, clip.input[position])
+            bounds.append(unknown if value is None else float(value))
+    return bounds[0], bounds[1]
+
+
+def activations_to_uint8(graph: onnx.GraphProto) -> None:
+    """Convert int8 activations to uint8: add 128 to codes and zero points; weights stay int8.
+
+    ONNX Runtime's x86 kernels are uint8 x int8; it does not fuse int8 activations.
+    """
+    for node in graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 3:
+            continue
+        zero_point = _constant(graph, node.input[2])
+        if _constant(graph, node.input[0]) is None and zero_point is not None and zero_point.dtype == np.int8:
+            shifted = (zero_point.astype(np.int16) + 128).astype(np.uint8)
+            node.input[2] = _add_constant(graph, f"{node.output[0]}_zero_point", shifted)
+
+
+def drop_requantisation(graph: onnx.GraphProto) -> None:
+    """Drop DequantizeLinear followed by QuantizeLinear with the same scale and zero point."""
+    producers = {output: node for node in graph.node for output in node.output}
+    for quantize in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
+        dequantize = producers.get(quantize.input[0])
+        if dequantize is None or dequantize.op_type != "DequantizeLinear":
+            continue
+        pairs = zip(dequantize.input[1:3], quantize.input[1:3], strict=True)
+        constants = [(_constant(graph, first), _constant(graph, second)) for first, second in pairs]
+        if all(a is not None and b is not None and a.dtype == b.dtype and np.array_equal(a, b) for a, b in constants):
+            for consumer in _consumers(graph, quantize.output[0]):
+                consumer.input[:] = [
+                    dequantize.input[0] if name == quantize.output[0] else name for name in consumer.input
+                ]
+            graph.node.remove(quantize)
+            if not _consumers(graph, dequantize.output[0]):
+                graph.node.remove(dequantize)
+
+
+def transpose_at_the_end(graph: onnx.GraphProto) -> None:
+    """Move the channel of the logit last with a Transpose, which supports any batch, instead of Reshape and Squeeze.
+
+    tf2onnx uses a Reshape for batch 1 and a Squeeze, with the dequantisation before, between or after them. For some
+    values of its name counter it drops the Squeeze, and the output has the wrong rank. All of this is replaced by the
+    Transpose followed by the dequantisation.
+    """
+    producers = {output: node for node in graph.node for output in node.output}
+    result = source = graph.output[0].name
+    tail: list[onnx.NodeProto] = []
+    while producers[source].op_type in ("Reshape", "Squeeze", "DequantizeLinear"):
+        tail.append(producers[source])
+        source = tail[-1].input[0]
+    if all(node.op_type == "DequantizeLinear" for node in tail):
+        return
+    for node in tail:
+        graph.node.remove(node)
+    dequantise = [node for node in tail if node.op_type == "DequantizeLinear"]
+    transposed = f"{result}_channel_last" if dequantise else result
+    graph.node.append(helper.make_node("Transpose", [source], [transposed], perm=[0, 2, 3, 1]))
+    for node in dequantise:  # at most one, for the logit
+        graph.node.append(helper.make_node("DequantizeLinear", [transposed, *node.input[1:]], [result]))
+
+
+PASSES: tuple[Callable[[onnx.GraphProto], None], ...] = (
+    absorb_clipping,
+    activations_to_uint8,
+    drop_requantisation,
+    transpose_at_the_end,
+)
+
+
+def pack_stem(graph: onnx.GraphProto) -> None:
+    """Change a first convolution with a stride to read blocks of columns (see ``stem``): a free Reshape of the pixels.
+
+    The convolution must read the transposed and dequantised input and have int8 weights; others stay.
+    """
+    producers = {output: node for node in graph.node for output in node.output}
+    convolution = next((node for node in graph.node if node.op_type == "Conv"), None)
+    if convolution is None or any(name not in producers for name in convolution.input[:2]):
+        return
+    transpose = producers.get(producers[convolution.input[0]].input[0])
+    weights = producers[convolution.input[1]]
+    kernel = _constant(graph, weights.input[0])
+    strides = next((list(entry.ints) for entry in convolution.attribute if entry.name == "strides"), [1, 1])
+    source = graph.input[0].name
+    if transpose is None or transpose.op_type != "Transpose" or transpose.input[0] != source:
+        return
+    if kernel is None or kernel.dtype != np.int8 or min(strides) != max(strides) or strides[0] == 1:
+        return
+    stride = strides[0]
+    packed = stem.pack(kernel.transpose(2, 3, 1, 0), stride, rows=False).transpose(3, 2, 0, 1)
+    weights.input[0] = _add_constant(graph, f"{weights.output[0]}_packed", np.ascontiguousarray(packed))
+    for entry in convolution.attribute:
+        if entry.name == "strides":
+            entry.ints[:] = [stride, 1]
+        if entry.name == "kernel_shape":
+            entry.ints[:] = packed.shape[2:]
+    shape = _add_constant(graph, f"{source}_in_columns", np.array([0, 0, -1, stride * kernel.shape[1]], np.int64))
+    transpose.input[0] = f"{source}_columns"
+    graph.node.insert(0, helper.make_node("Reshape", [source, shape], [transpose.input[0]]))
+
+
+def state_pads(graph: onnx.GraphProto, network: Network) -> None:
+    """Replace ``auto_pad`` by the pads for a patch, which is the only input of a network with padding."""
+    order = network.from_output()
+    convolutions = iter([node for node in order if node.row.kind in KERNELS or node.row.kind == "avgpool"])
+    pools = iter([node for node in order if node.row.kind == "maxpool"])
+    for operator in _in_order(graph):
+        if operator.op_type not in ("Conv", "MaxPool", "AveragePool"):
+            continue
+        node = next(pools if operator.op_type == "MaxPool" else convolutions)
+        before, after = node.row.padding_px(node.in_px)
+        kept = [entry for entry in operator.attribute if entry.name not in ("auto_pad", "pads")]
+        del operator.attribute[:]
+        operator.attribute.extend([*kept, helper.make_attribute("pads", [before, before, after, after])])
+
+
+MOVES = ("Transpose", "Reshape")
+IN_INTEGERS = ("Conv", "MaxPool", "Add", "Mul", "Concat", "Sigmoid", "LeakyRelu", "HardSwish", *MOVES)
+"""Operators that stand between DequantizeLinear and QuantizeLinear; ``runtimes`` lists which run in integers."""
+
+
+def check_integer_only(graph: onnx.GraphProto) -> None:
+    """Check that all operators have quantised inputs and outputs: runtimes then compute in integers.
+
+    Raises:
+        ModelError: an operator without integer support, or with a float input or output; the message states it.
+    """
+    producers = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        if node.op_type not in IN_INTEGERS:
+            raise ModelError(
+                f"int8: operator {node.op_type} (layer {node.name or node.output[0]}) has no integer support; "
+                "replace the layer, or export as fp32"
+            )
+        quantised = [producers[name].op_type == "DequantizeLinear" for name in node.input if name in producers]
+        read = [consumer.op_type == "QuantizeLinear" for consumer in _consumers(graph, node.output[0])]
+        if node.op_type not in MOVES and not (quantised and all(quantised) and read and all(read)):
+            raise ModelError(
+                f"int8: operator {node.op_type} (layer {node.name or node.output[0]}) has a float input or output; "
+                "its activation requires a range of its own from calibration"
+            )
+
+
+def store_half_precision(graph: onnx.GraphProto) -> None:
+    """Store float32 kernels and biases as float16 with a Cast, which runtimes compute once when they load the file."""
+    for node in [node for node in graph.node if node.op_type == "Conv"]:
+        for position in range(1, len(node.input)):
+            value = _constant(graph, node.input[position])
+            if value is None or value.dtype != np.float32:
+                raise ModelError(f"float16: {node.name or node.op_type} has no float32 constant at input {position}")
+            half = _add_constant(graph, f"{node.output[0]}_half{position}", value.astype(np.float16))
+            cast = helper.make_node("Cast", [half], [f"{half}_cast"], to=TensorProto.FLOAT)
+            graph.node.insert(list(graph.node).index(node), cast)
+            node.input[position] = cast.output[0]
+
+
+def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return the nodes in the order of ``Network.from_output``."""
+    producers = {node.output[0]: node for node in graph.node}
+    order = from_output({name: tuple(node.input) for name, node in producers.items()}, graph.output[0].name)
+    return [producers[name] for name in order]
+
+
+def _consumers(graph: onnx.GraphProto, value: str) -> list[onnx.NodeProto]:
+    return [node for node in graph.node if value in node.input]
+
+
+def _constant(graph: onnx.GraphProto, name: str) -> Any:
+    for initializer in graph.initializer:
+        if initializer.name == name:
+            return numpy_helper.to_array(initializer)
+    return None
+
+
+def _add_constant(graph: onnx.GraphProto, name: str, value: np.ndarray) -> str:
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return name

@@ -11,7 +11,7 @@ from histoedge.edge.errors import ModelError
 Kind = Literal["conv", "depthwise", "maxpool", "avgpool", "add", "concat", "activation", "head"]
 KERNELS = ("conv", "depthwise", "head")  # kinds with weights
 MERGES = ("add", "concat")
-ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "sigmoid", "swish", "hard_swish")
+ACTIVATIONS = ("none", "relu", "relu6", "sigmoid", "swish", "hard_swish")
 FUSED = ("none", "relu", "relu6")  # activations that integer kernels apply to their sums
 PADDINGS = ("valid", "same")
 PIXELS = "pixels"  # name of the network's input
@@ -36,7 +36,6 @@ class Row:
     name: str = setting("", "name of the layer; empty: the kind and the number of the row")
     inputs: tuple[str, ...] = setting((), "names of the layers that it reads; empty: the row before")
     activation: str = setting("", f"one of {', '.join(ACTIVATIONS)}; empty: relu for conv and depthwise, else none")
-    slope: float = setting(0.3, "slope of a leaky_relu below 0")
     norm: bool = setting(True, "batch norm after a conv or depthwise convolution")
     padding: str = setting("valid", "valid, or same: zeros around the input, after which only whole patches are exact")
     dilation: int = setting(1, "distance of neighbouring weights of the kernel", unit="px of its input")
@@ -76,6 +75,8 @@ class Row:
             return f"a {self.kind} has no activation; add a row of kind 'activation'"
         if self.kind == "avgpool" and self.padding == "same":
             return "an avgpool has no padding: its border would be the mean of fewer pixels"
+        if self.kind == "depthwise" and self.dilation > 1:
+            return "a depthwise convolution has no dilation; use a larger kernel with zeros"
         if not 0 <= self.dropout < 1:
             return "dropout must be at least 0 and below 1"
         if min(self.kernel, self.stride, self.dilation) < 1 or max(self.kernel, self.stride) > largest:

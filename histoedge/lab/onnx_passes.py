@@ -9,8 +9,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from histoedge.edge.errors import ModelError
 from histoedge.lab import stem
-from histoedge.lab.architecture import Network
-from histoedge.lab.graph import KERNELS, from_output
 
 CLIP_TOLERANCE = 1e-6  # a range of 0..6 ends at 6.0000003 after rounding of its scale to float32
 
@@ -106,10 +104,35 @@ def transpose_at_the_end(graph: onnx.GraphProto) -> None:
         graph.node.append(helper.make_node("DequantizeLinear", [transposed, *node.input[1:]], [result]))
 
 
+def drop_reshapes(graph: onnx.GraphProto) -> None:
+    """Drop Reshapes of one position, (N, C, 1, 1), to the same shape: left from pairs of transpositions."""
+    producers = {output: node for node in graph.node for output in node.output}
+    for reshape in [node for node in graph.node if node.op_type == "Reshape"]:
+        shape, source = _constant(graph, reshape.input[1]), reshape.input[0]
+        while source in producers and producers[source].op_type in ("QuantizeLinear", "DequantizeLinear", "Add"):
+            source = producers[source].input[0]
+        if shape is None or source not in producers or producers[source].op_type != "Conv":
+            continue
+        kernel = producers[source].input[1]
+        while kernel in producers:
+            kernel = producers[kernel].input[0]
+        value = _constant(graph, kernel)
+        if value is not None and shape.tolist()[1:] == [len(value), 1, 1] and _consumers(graph, reshape.output[0]):
+            for consumer in _consumers(graph, reshape.output[0]):
+                consumer.input[:] = [source_of(name, reshape) for name in consumer.input]
+            graph.node.remove(reshape)
+
+
+def source_of(name: str, dropped: onnx.NodeProto) -> str:
+    """Return the name that a consumer reads after the node is dropped."""
+    return str(dropped.input[0] if name == dropped.output[0] else name)
+
+
 PASSES: tuple[Callable[[onnx.GraphProto], None], ...] = (
     absorb_clipping,
     activations_to_uint8,
     drop_requantisation,
+    drop_reshapes,
     transpose_at_the_end,
 )
 
@@ -145,24 +168,9 @@ def pack_stem(graph: onnx.GraphProto) -> None:
     graph.node.insert(0, helper.make_node("Reshape", [source, shape], [transpose.input[0]]))
 
 
-def state_pads(graph: onnx.GraphProto, network: Network) -> None:
-    """Replace ``auto_pad`` by the pads for a patch, which is the only input of a network with padding."""
-    order = network.from_output()
-    convolutions = iter([node for node in order if node.row.kind in KERNELS or node.row.kind == "avgpool"])
-    pools = iter([node for node in order if node.row.kind == "maxpool"])
-    for operator in _in_order(graph):
-        if operator.op_type not in ("Conv", "MaxPool", "AveragePool"):
-            continue
-        node = next(pools if operator.op_type == "MaxPool" else convolutions)
-        before, after = node.row.padding_px(node.in_px)
-        kept = [entry for entry in operator.attribute if entry.name not in ("auto_pad", "pads")]
-        del operator.attribute[:]
-        operator.attribute.extend([*kept, helper.make_attribute("pads", [before, before, after, after])])
-
-
-MOVES = ("Transpose", "Reshape")
-IN_INTEGERS = ("Conv", "MaxPool", "Add", "Mul", "Concat", "Sigmoid", "LeakyRelu", "HardSwish", *MOVES)
-"""Operators that stand between DequantizeLinear and QuantizeLinear; ``runtimes`` lists which run in integers."""
+MOVES = ("Transpose", "Reshape", "Concat")  # of codes
+IN_INTEGERS = ("Conv", "MaxPool", "Add", "Mul", "Sigmoid", "HardSwish", "Relu", "Clip", *MOVES)
+"""Operators that stand between DequantizeLinear and QuantizeLinear; a runtime may compute some of them in floats."""
 
 
 def check_integer_only(graph: onnx.GraphProto) -> None:
@@ -200,13 +208,6 @@ def store_half_precision(graph: onnx.GraphProto) -> None:
             cast = helper.make_node("Cast", [half], [f"{half}_cast"], to=TensorProto.FLOAT)
             graph.node.insert(list(graph.node).index(node), cast)
             node.input[position] = cast.output[0]
-
-
-def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return the nodes in the order of ``Network.from_output``."""
-    producers = {node.output[0]: node for node in graph.node}
-    order = from_output({name: tuple(node.input) for name, node in producers.items()}, graph.output[0].name)
-    return [producers[name] for name in order]
 
 
 def _consumers(graph: onnx.GraphProto, value: str) -> list[onnx.NodeProto]:

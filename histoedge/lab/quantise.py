@@ -204,8 +204,7 @@ def convolve(tf: Any, node: Node, tensor: Any, kernel: Any) -> Any:
     if row.kind != "depthwise":
         return tf.nn.conv2d(tensor, kernel, row.stride, padding, dilations=row.dilation)
     shaped = tf.reshape(kernel, (row.kernel, row.kernel, node.channels, 1))
-    strides, dilations = (1, row.stride, row.stride, 1), (row.dilation, row.dilation)
-    return tf.nn.depthwise_conv2d(tensor, shaped, strides, padding, dilations=dilations)
+    return tf.nn.depthwise_conv2d(tensor, shaped, (1, row.stride, row.stride, 1), padding)
 
 
 def combine(tf: Any, node: Node, read: Sequence[Any], *, largest_code: int | None = None) -> Any:

@@ -54,6 +54,8 @@ def simulated_logits(content: bytes, patches: np.ndarray, *, saturating: bool = 
             output = _convolve(*inputs, attributes=attributes, saturating=saturating)
         elif node.op_type == "QuantizeLinear":
             output = _requantise(*inputs)
+        elif node.op_type == "Concat":  # of codes
+            output = np.concatenate(inputs, axis=attributes["axis"])
         elif node.op_type == "MaxPool":
             output = _max_pool(inputs[0], attributes)
         elif node.op_type in _IN_FLOATS:
@@ -76,11 +78,9 @@ def _floats(value: Any) -> np.ndarray:
 _IN_FLOATS: dict[str, Callable[[list[np.ndarray], Mapping[str, Any]], np.ndarray]] = {
     "Add": lambda inputs, _: inputs[0] + inputs[1],
     "Mul": lambda inputs, _: inputs[0] * inputs[1],
-    "Concat": lambda inputs, attributes: np.concatenate(inputs, axis=attributes["axis"]),
     "Relu": lambda inputs, _: np.maximum(inputs[0], 0),
     "Clip": lambda inputs, _: np.clip(*inputs),
     "Sigmoid": lambda inputs, _: 1 / (1 + np.exp(-inputs[0])),
-    "LeakyRelu": lambda inputs, attributes: np.where(inputs[0] < 0, inputs[0] * attributes["alpha"], inputs[0]),
     "HardSwish": lambda inputs, _: inputs[0] * np.clip(inputs[0] + 3, 0, 6) / 6,
 }
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from histoedge.config import Precision
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import backend, onnx_passes, to_tflite
+from histoedge.lab import backend, onnx_passes, stem, to_tflite
 from histoedge.lab.architecture import Network
 
 OPSET, IR_VERSION = 17, 8
@@ -60,13 +60,11 @@ def convert(
         packed: see ``to_tflite.convert``.
     """
     opset, ir_version = opset_and_ir_version(target_ort)
-    # not the TFLite file that is exported: with a fixed field, its Reshapes would fail on other sizes
-    model = _from_tflite(to_tflite.convert(network, arrays, precision=precision, field_px=None), opset)
+    # not the TFLite file that is exported: with a fixed shape, its Reshapes would fail on other batches or sizes
+    model = _from_tflite(to_tflite.convert(network, arrays, precision=precision, for_onnx=True), opset)
     for clean in onnx_passes.PASSES:
         clean(model.graph)
-    if not network.dense:
-        onnx_passes.state_pads(model.graph, network)
-    if packed and precision == "int8":
+    if packed and precision == "int8" and stem.packs(network):
         onnx_passes.pack_stem(model.graph)
     if precision == "fp16":
         onnx_passes.store_half_precision(model.graph)

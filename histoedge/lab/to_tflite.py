@@ -12,13 +12,15 @@ from histoedge.lab.architecture import Network
 
 INPUT, OUTPUT = "patches", "tumour_logit"
 
+Shape = tuple[int | None, int | None, int | None, int]  # of the input; None for a variable side
+
 
 def convert(
     network: Network,
     arrays: Mapping[str, np.ndarray],
     *,
     precision: Precision,
-    field_px: int | None = 0,
+    for_onnx: bool = False,
     packed: bool = True,
 ) -> bytes:
     """Return the bytes of the TFLite file; the same input gives the same bytes.
@@ -27,32 +29,34 @@ def convert(
         network: the architecture.
         arrays: ``layer/kernel`` and ``layer/bias``, folded; for int8 also ``layer/range``.
         precision: ``fp32``, ``int8``, or ``fp16``: weights stored as 16-bit floats, arithmetic in 32-bit floats.
-        field_px: side of the input; 0 for the network's patch; None for a variable side, only for conversion to ONNX:
-            an interpreter cannot allocate it.
+        for_onnx: write the file that is converted to ONNX, with a variable batch or, for dense networks, variable
+            sides: an interpreter cannot allocate these.
         packed: for int8, compute a first convolution with a stride over blocks of pixels (see ``stem``).
     """
     backend.tf_keras().backend.clear_session()  # resets the counters in layer names
-    field_px = network.patch_px if field_px == 0 else field_px
+    shape: Shape = (1, network.patch_px, network.patch_px, 3)
+    if for_onnx:
+        shape = (1, None, None, 3) if network.dense else (None, *shape[1:])
     if precision == "int8":
-        return _integers(network, arrays, field_px=field_px, packed=packed and stem.packs(network))
+        return _integers(network, arrays, shape, packed=packed and stem.packs(network))
     tf = backend.tensorflow()
-    model = _on_raw_pixels(network, arrays, field_px=field_px)
-    converter = _converter(lambda patches: model(patches, training=False), tf.uint8, field_px, model)
+    model = _on_raw_pixels(network, arrays, shape)
+    converter = _converter(lambda patches: model(patches, training=False), tf.uint8, shape, model)
     if precision == "fp16":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
     return _convert(converter)
 
 
-def _integers(network: Network, arrays: Mapping[str, np.ndarray], *, field_px: int | None, packed: bool) -> bytes:
-    """Return the integer file: the deployed one, or with ``field_px=None`` the plain layout for conversion to ONNX."""
+def _integers(network: Network, arrays: Mapping[str, np.ndarray], shape: Shape, *, packed: bool) -> bytes:
+    """Return the integer file: the deployed one, or with a variable shape the plain layout for conversion to ONNX."""
     tf = backend.tensorflow()
-    deployed = field_px is not None
+    deployed = None not in shape
 
     def answer(pixels: Any) -> Any:
         return quantise.simulate(network, arrays, pixels, packed=packed and deployed)
 
-    converter = _converter(answer, tf.float32, field_px, tf.Module())
+    converter = _converter(answer, tf.float32, shape, tf.Module())
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if deployed:
         return _with_raw_input(_convert(converter))
@@ -61,9 +65,9 @@ def _integers(network: Network, arrays: Mapping[str, np.ndarray], *, field_px: i
     return _convert(converter)
 
 
-def _converter(answer: Callable[[Any], Any], dtype: Any, field_px: int | None, owner: Any) -> Any:
+def _converter(answer: Callable[[Any], Any], dtype: Any, shape: Shape, owner: Any) -> Any:
     tf = backend.tensorflow()
-    spec = tf.TensorSpec((1, field_px, field_px, 3), dtype, name=INPUT)
+    spec = tf.TensorSpec(shape, dtype, name=INPUT)
     concrete = tf.function(lambda patches: {OUTPUT: answer(patches)}).get_concrete_function(spec)
     return tf.lite.TFLiteConverter.from_concrete_functions([concrete], owner)
 
@@ -112,12 +116,12 @@ def _with_raw_input(content: bytes) -> bytes:
     return bytes(builder.Output())
 
 
-def _on_raw_pixels(network: Network, arrays: Mapping[str, np.ndarray], *, field_px: int | None) -> Any:
+def _on_raw_pixels(network: Network, arrays: Mapping[str, np.ndarray], shape: Shape) -> Any:
     """Return the folded network on uint8 pixels, with the division by 255 in the first kernel."""
     keras, tf = backend.tf_keras(), backend.tensorflow()
-    folded = weights.build(keras, network, folded=True, field_px=field_px)
+    folded = weights.build(keras, network, folded=True, field_px=shape[1])
     first = f"{network.convolutions[0]}/kernel"
     scaled = {**arrays, first: (arrays[first] / np.float32(255)).astype(np.float32)}
     weights.set_weights(folded, scaled, where=network.name)
-    patches = keras.Input((field_px, field_px, 3), dtype="uint8", name=INPUT)
+    patches = keras.Input(shape[1:], dtype="uint8", name=INPUT)
     return keras.Model(patches, folded(tf.cast(patches, tf.float32)), name=OUTPUT)

@@ -101,8 +101,6 @@ def output_layer(model: Any, node: Node) -> str:
 def activate(nn: Any, row: Row, tensor: Any) -> Any:
     """Return the tensor after the row's activation; ``nn`` is ``keras.ops`` or ``tensorflow.nn``."""
     kind = row.activated_by
-    if kind == "leaky_relu":
-        return nn.leaky_relu(tensor, row.slope)
     if kind == "swish":  # Ramachandran et al. 2017
         return tensor * nn.sigmoid(tensor)
     if kind == "hard_swish":  # Howard et al. 2019

@@ -191,20 +191,7 @@ def read_arrays(path: Path, *, limit_bytes: int = LARGEST_ARRAYS_BYTES) -> tuple
         if described.dtype != np.uint8 or described.ndim != 1 or described.nbytes > files.LARGEST_JSON_BYTES:
             raise ModelError(f"{path}: {_ATTRIBUTES} is {described.dtype} {described.shape}; not a histoedge file")
         text = read_dataset(described, where=path, error=ModelError).tobytes()
-        names: list[str] = []
-        with _translated(path, ModelError):
-            if isinstance(file.get("arrays", getlink=True), h5py.HardLink):
-                _collect(file["arrays"], "arrays", names, path)
-        free_bytes = limit_bytes
-        arrays: dict[str, np.ndarray] = {}
-        for name in names:
-            data = dataset(file, name, where=path, error=ModelError)
-            if data.dtype.kind not in "fiu":
-                raise ModelError(f"{path}: {name}: dtype {data.dtype}, expected numbers")
-            free_bytes -= int(data.nbytes)
-            if free_bytes < 0:
-                raise ModelError(f"{path}: arrays of more than {limit_bytes} bytes; not a histoedge file")
-            arrays[name.removeprefix("arrays/")] = read_dataset(data, where=path, error=ModelError)
+        arrays = read_group(file, "arrays", where=path, limit_bytes=limit_bytes)
     try:
         attributes = json.loads(text)
     except ValueError as cause:
@@ -214,9 +201,52 @@ def read_arrays(path: Path, *, limit_bytes: int = LARGEST_ARRAYS_BYTES) -> tuple
     return arrays, attributes
 
 
+def read_group(
+    file: h5py.File, group: str, *, where: Path, limit_bytes: int = LARGEST_ARRAYS_BYTES
+) -> dict[str, np.ndarray]:
+    """Return the numeric arrays below a group by their path from it; an empty dict without such a group.
+
+    Raises:
+        ModelError: a link, too many or too deep arrays, arrays that are not numeric, or above ``limit_bytes``.
+    """
+    names: list[str] = []
+    with _translated(where, ModelError):
+        if isinstance(file.get(group, getlink=True), h5py.HardLink):
+            _collect(file[group], group, names, where)
+    free_bytes = limit_bytes
+    arrays: dict[str, np.ndarray] = {}
+    for name in names:
+        data = dataset(file, name, where=where, error=ModelError)
+        if data.dtype.kind not in "fiu":
+            raise ModelError(f"{where}: {name}: dtype {data.dtype}, expected numbers")
+        free_bytes -= int(data.nbytes)
+        if free_bytes < 0:
+            raise ModelError(f"{where}: arrays of more than {limit_bytes} bytes; not a file of weights")
+        arrays[name.removeprefix(f"{group}/")] = read_dataset(data, where=where, error=ModelError)
+    return arrays
+
+
+def read_attribute(file: h5py.File, name: str, *, where: Path) -> str | None:
+    """Return a text attribute of the file; None without it.
+
+    Raises:
+        ModelError: not a text, or longer than ``files.LARGEST_JSON_BYTES``.
+    """
+    with _translated(where, ModelError):
+        if name not in file.attrs:
+            return None
+        if file.attrs.get_id(name).get_storage_size() > files.LARGEST_JSON_BYTES:
+            raise ModelError(f"{where}: attribute {name} is too long")
+        value = file.attrs[name]
+        value = value.decode() if isinstance(value, bytes) else value
+    if not isinstance(value, str) or len(value) > files.LARGEST_JSON_BYTES:
+        raise ModelError(f"{where}: attribute {name} is not a text of at most {files.LARGEST_JSON_BYTES} bytes")
+    return value
+
+
 def _collect(group: Any, prefix: str, names: list[str], where: Path) -> None:
     if not isinstance(group, h5py.Group) or prefix.count("/") > DEEPEST_GROUP:
-        raise ModelError(f"{where}: {prefix} is not a group of arrays, or too deep; not a histoedge file")
+        raise ModelError(f"{where}: {prefix} is not a group of arrays, or too deep; not a file of weights")
     for name in sorted(group):
         place = f"{prefix}/{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -226,7 +256,7 @@ def _collect(group: Any, prefix: str, names: list[str], where: Path) -> None:
         else:
             names.append(place)
         if len(names) > MOST_ARRAYS:
-            raise ModelError(f"{where}: more than {MOST_ARRAYS} arrays; not a histoedge file")
+            raise ModelError(f"{where}: more than {MOST_ARRAYS} arrays; not a file of weights")
 
 
 def _check_storage(data: h5py.Dataset, name: str, where: Path, error: type[HistoedgeError]) -> None:

@@ -88,14 +88,19 @@ def calibrate(folded: Any, network: Network, pixels: Iterable[np.ndarray]) -> Ar
 def ranges_of(network: Network) -> dict[str, str]:
     """Return the layers with a range of their own, each with the name of its group: layers of a group share a range.
 
-    A max-pool passes the codes of its input on, and a concat those of all its inputs: these share one range.
+    A max-pool passes the codes of its input on, and a concat those of its inputs, which therefore share its range. The
+    exception are inputs that end with a ReLU, next to others: a range that starts below 0 would not apply it.
     """
     groups: dict[str, str] = {}
+    positive: dict[str, bool] = {}
     for node in network.nodes:
-        groups[node.name] = groups[node.inputs[0]] if node.row.kind == "maxpool" else node.name
+        name, read = node.name, [entry for entry in node.inputs if entry != graph.PIXELS]
+        groups[name] = groups[read[0]] if node.row.kind == "maxpool" else name
+        passes = node.row.kind in ("maxpool", "avgpool", "concat")
+        positive[name] = all(positive[entry] for entry in read) if passes else node.row.activated_by != "none"
         if node.row.kind == "concat":
-            joined = {groups[name] for name in node.inputs}
-            groups = {name: node.name if group in joined else group for name, group in groups.items()}
+            joined = {groups[entry] for entry in read if positive[entry] == positive[name]}
+            groups = {entry: name if group in joined else group for entry, group in groups.items()}
     return {node.name: groups[node.name] for node in network.nodes if node.row.kind != "maxpool"}
 
 

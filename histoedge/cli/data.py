@@ -54,6 +54,7 @@ def check_command(source: str, picture: Path | None, no_cache: bool, as_json: bo
     if as_json:
         print_json(report.as_json())
     else:
+        click.echo(report.summary())
         print_rows(report.rows())
         for note in report.notes:
             click.echo(note)

@@ -10,14 +10,20 @@ import numpy as np
 
 from histoedge.data.geometry import PATCHCAMELYON, Geometry
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import PATCH_PX
 
 SPLITS = ("train", "valid", "test")
-CHUNK_PATCHES = 512  # 14 MB
+CHUNK_PATCHES = 512  # 14 MB with 96 px
 
 
 def evenly_spaced(count: int, most: int) -> np.ndarray:
     """Return at most ``most`` of the indices 0 to ``count`` - 1, ascending and evenly spaced, with both ends."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
+def chunk_patches(patch_px: int) -> int:
+    """Return how many patches of this size are about as large as ``CHUNK_PATCHES`` of 96 px."""
+    return max(1, min(CHUNK_PATCHES, CHUNK_PATCHES * PATCH_PX**2 // patch_px**2))
 
 
 class Patches(Protocol):

@@ -29,7 +29,7 @@ def test_an_lzw_tiff_and_a_jpeg_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "description"),
-    [("RGBA", "RGB with transparency"), ("L", "grey levels"), ("P", "a palette"), ("CMYK", "colour mode CMYK")],
+    [("L", "grey levels"), ("LA", "grey levels"), ("1", "two colours"), ("CMYK", "CMYK"), ("F", "32 bits per pixel")],
 )
 def test_other_colour_modes_are_errors(tmp_path: Path, mode: str, description: str) -> None:
     Image.fromarray(PATCH).convert(mode).save(tmp_path / "a.tif")

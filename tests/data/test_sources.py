@@ -52,7 +52,7 @@ def test_an_invalid_split_is_an_error(x: np.ndarray, y: np.ndarray, message: str
 def test_the_error_for_a_missing_data_set_states_the_layouts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder; give a folder with a data set, or the word synthe"):
         data.load(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="no data set in this folder; expected camelyonpatch_level_2_split_"):
+    with pytest.raises(DataError, match="no data set in this folder; expected one of: camelyonpatch_level_2_split_"):
         data.load(str(tmp_path))
     (tmp_path / "patches.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match="patches.zip: a file, expected a folder; give a folder"):
@@ -74,8 +74,8 @@ def test_has_is_false_for_a_split_without_files(pcam_files: Callable[..., Path])
 
 def test_data_imports_no_framework_and_no_plotting() -> None:
     code = (
-        "import sys, histoedge.data.pcam, histoedge.data.kaggle, histoedge.data.synthetic, histoedge.data.check, "
-        "histoedge.data.picture; print([name for name in ('tensorflow', 'keras', 'click', 'matplotlib', 'rich') "
+        "import sys, histoedge.data.sources, histoedge.data.synthetic, histoedge.data.check, histoedge.data.picture; "
+        "histoedge.data.sources.layouts(); print([name for name in ('tensorflow', 'keras', 'click', 'matplotlib', 'rich', 'pyarrow') "
         "if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,180 @@
+"""NumPy's ``.npz``: one file with ``x_train``, ``y_train`` and so on, or a file per split with ``patches``, ``labels``.
+
+The names of MedMNIST (``train_images``, ``train_labels``) are read too. Nothing is unpickled; sizes are checked with
+the headers before memory is allocated.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from histoedge.data import image, partition, pcam
+from histoedge.data.description import Description
+from histoedge.data.listing import Container, Listing
+from histoedge.data.split import chunk_patches
+from histoedge.edge.errors import DataError
+
+PATCHES, LABELS = ("patches", "images", "x"), ("labels", "y")
+LONGEST_HEADER = 1 << 14
+LARGEST_LABEL_BYTES = 1 << 10
+# raised by zipfile and numpy for archives with flipped bytes
+_FAULTS = (OSError, ValueError, EOFError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+class _Array(NamedTuple):
+    """An array in an archive: its file, its name there, and what its header says."""
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def found(folder: Path) -> bool:
+    """Return whether an ``.npz`` file is in the folder."""
+    return any(not path.name.startswith(".") for path in folder.glob("*.npz"))
+
+
+def read(folder: Path, _: Description) -> Listing:
+    """List the patches of all arrays, in the order of their files and names.
+
+    Raises:
+        DataError: no pair of arrays with patches and labels, an array of another kind, shape or order, or a
+            truncated file.
+    """
+    files = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
+    containers, ids, labels, splits = [], [], [], []
+    for file in files:
+        split = partition.NAMES.get(file.stem.lower())
+        if split is None and len(files) > 1:
+            raise DataError(f"{file}: one of {len(files)} .npz files, expected train.npz, valid.npz or test.npz")
+        arrays = _headers(file)
+        pairs = _pairs(arrays, split)
+        if not pairs:
+            raise DataError(
+                f"{file}: no patches and labels, expected x_train and y_train; its arrays: {_shown(arrays)}"
+            )
+        for part, patches, truth in pairs:
+            containers.append(_container(patches))
+            labels += _labels(truth, patches)
+            splits += [part] * patches.shape[0]
+            ids += [f"{part or file.stem}-{row:06d}" for row in range(patches.shape[0])]
+    official = None if None in splits else [name for name in splits if name is not None]
+    return Listing(tuple(containers), ids, labels, files[0] if len(files) == 1 else folder, official)
+
+
+def _shown(arrays: dict[str, _Array]) -> str:
+    return ", ".join(arrays)[:80] or "none"
+
+
+def _pairs(arrays: dict[str, _Array], split: str | None) -> list[tuple[str | None, _Array, _Array]]:
+    """Return split, patches and labels of each pair of arrays; names do not depend on case."""
+    by_name = {name.lower(): array for name, array in arrays.items()}
+    if split is None:
+        pairs = [
+            (part, by_name.get(patches), by_name.get(labels))
+            for name, part in partition.NAMES.items()
+            for first, second in [(first, second) for first in PATCHES for second in LABELS]
+            for patches, labels in ((f"{first}_{name}", f"{second}_{name}"), (f"{name}_{first}", f"{name}_{second}"))
+        ]
+        official = [(part, patches, labels) for part, patches, labels in pairs if patches and labels]
+        if official:
+            return official  # type: ignore[return-value]
+    patches = next((by_name[name] for name in PATCHES if name in by_name), None)
+    labels = next((by_name[name] for name in LABELS if name in by_name), None)
+    return [(split, patches, labels)] if patches and labels else []
+
+
+@contextmanager
+def _translated(file: Path, name: str = "") -> Iterator[None]:
+    try:
+        yield
+    except _FAULTS as cause:
+        reason = " ".join(str(cause).split())[:80]
+        raise DataError(f"{file}: {f'{name} ' if name else ''}cannot be read ({reason}); copy it again") from cause
+
+
+@contextmanager
+def _member(file: Path, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], bool, np.dtype[Any], int]]:
+    """Yield an array's stream behind its header, its shape, order and type, and the bytes behind the header."""
+    with zipfile.ZipFile(file) as archive:
+        info = archive.getinfo(f"{name}.npy")
+        with archive.open(info) as stream:
+            version = np.lib.format.read_magic(stream)
+            if version == (1, 0):
+                header = np.lib.format.read_array_header_1_0(stream, max_header_size=LONGEST_HEADER)
+            else:
+                header = np.lib.format.read_array_header_2_0(stream, max_header_size=LONGEST_HEADER)
+            yield stream, *header, info.file_size - stream.tell()
+
+
+def _headers(file: Path) -> dict[str, _Array]:
+    """Return the arrays of an archive by name, after checking each header."""
+    with _translated(file):
+        with zipfile.ZipFile(file) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        arrays = {}
+        for name in names[: 8 * len(partition.NAMES)]:
+            with _member(file, name) as (_, shape, fortran, dtype, size):
+                if dtype.hasobject:
+                    raise DataError(f"{file}: {name} has Python objects, which are never loaded; store numbers or text")
+                if fortran and len(shape) > 1:
+                    raise DataError(f"{file}: {name} is in Fortran order; store numpy.ascontiguousarray of it")
+                if size != int(np.prod(shape, dtype=object)) * dtype.itemsize:
+                    raise DataError(f"{file}: {name} claims shape {shape} of {dtype} but has {size} bytes")
+                arrays[name] = _Array(file, name, shape, dtype)
+    return arrays
+
+
+def _container(array: _Array) -> Container:
+    shape = array.shape
+    if array.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
+        expected = "expected uint8 (N, side, side, 3), RGB"
+        raise DataError(f"{array.file}: {array.name} is {array.dtype} {shape}, {expected}")
+    if not 0 < shape[0] <= pcam.MOST_PATCHES:
+        raise DataError(f"{array.file}: {array.name} has {shape[0]} patches, expected 1 to {pcam.MOST_PATCHES}")
+    if not 0 < shape[1] <= image.LARGEST_RESAMPLED_PX:
+        expected = f"expected at most {image.LARGEST_RESAMPLED_PX}"
+        raise DataError(f"{array.file}: {array.name} has patches of {shape[1]} px, {expected}")
+    return Container(array.file, array.name, shape[0], shape[1], partial(_blocks, array))
+
+
+def _blocks(array: _Array, form: image.Form) -> Iterator[np.ndarray]:
+    count, side = array.shape[:2]
+    if side != form.patch_px and not form.resample:
+        raise DataError(
+            f"{array.file}: {array.name} has patches of {side} px, expected {form.patch_px}; "
+            "resample = true in DATA/data.toml resamples them"
+        )
+    chunk = chunk_patches(side)
+    with _translated(array.file, array.name), _member(array.file, array.name) as (stream, *_):
+        for start in range(0, count, chunk):
+            rows = min(chunk, count - start)
+            content = stream.read(rows * side * side * 3)
+            if len(content) < rows * side * side * 3:
+                raise DataError(f"{array.file}: {array.name} ends before patch {start + rows}; copy it again")
+            pixels = np.frombuffer(content, np.uint8).reshape(rows, side, side, 3)
+            yield (
+                pixels if side == form.patch_px else np.stack([image.resampled(each, form.patch_px) for each in pixels])
+            )
+
+
+def _labels(array: _Array, patches: _Array) -> list[str]:
+    """Return the labels as text."""
+    count = patches.shape[0]
+    if array.shape not in ((count,), (count, 1)):
+        expected = f"expected ({count},), one label per patch of {patches.name}"
+        raise DataError(f"{array.file}: {array.name} has shape {array.shape}, {expected}")
+    if array.dtype.kind not in "iubU" or array.dtype.itemsize > LARGEST_LABEL_BYTES:
+        raise DataError(f"{array.file}: {array.name} is {array.dtype}, expected whole numbers or text")
+    with _translated(array.file, array.name), _member(array.file, array.name) as (stream, *_):
+        content = stream.read(count * array.dtype.itemsize)
+        values = np.frombuffer(content, array.dtype)
+    values = values.astype(np.uint8) if array.dtype.kind == "b" else values
+    return [str(value) for value in values.tolist()]

@@ -41,7 +41,7 @@ def synth_command(out: Path, patches: int, seed: int, as_json: bool) -> None:
 @no_cache_option
 @json_option
 def check_command(source: str, picture: Path | None, no_cache: bool, as_json: bool) -> None:
-    """Check DATA: number of patches, positives, duplicates within and between splits, content hashes."""
+    """Check DATA: layout, number of patches, positives, duplicates within and between splits, content hashes."""
     from histoedge import progress
     from histoedge.data import check as checks
 

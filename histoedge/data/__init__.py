@@ -1,4 +1,4 @@
-"""Patches and labels from PatchCamelyon's files, the Kaggle competition's folder, or a generator.
+"""Patches and labels from a folder in one of several layouts, or from a generator.
 
 Patches are read when they are indexed; a data set may be larger than memory.
 """

@@ -15,10 +15,8 @@ NEGATIVE = frozenset({"0", "false", "no", "neg", "negative", "normal", "benign",
 MOST_SHOWN = 12
 
 
-def binary(
-    labels: Sequence[str], description: Description, *, where: Path
-) -> tuple[np.ndarray, tuple[str, str], tuple[str, ...]]:
-    """Return labels as uint8 (N,) of 0 and 1, the names of the two classes, and the labels that are positive.
+def binary(labels: Sequence[str], description: Description, *, where: Path) -> tuple[np.ndarray, tuple[str, str]]:
+    """Return labels as uint8 (N,) of 0 and 1, and the names of the two classes.
 
     ``positive`` of the description says which labels are positive. Without it there must be two labels, and either one
     of them has a clear meaning, or ``classes`` of the description are these two labels.
@@ -49,7 +47,7 @@ def binary(
         raise DataError(f"{where}: only positive labels ({shown}); a data set needs both classes")
     one = frozenset(positive)
     truth = np.fromiter((label in one for label in labels), np.uint8, len(labels))
-    return truth, names(negative, list(positive), description), tuple(positive)
+    return truth, names(negative, list(positive), description)
 
 
 def _positive(found: list[str], classes: tuple[str, ...]) -> tuple[str, ...]:

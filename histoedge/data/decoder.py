@@ -152,11 +152,11 @@ def serve_images() -> None:
 def decode(block: Block) -> Decoded:
     """Decode a block in this process."""
     digests: list[bytes] = []
-    form = block.form
     file = None if block.into is None else os.open(block.into, os.O_WRONLY)
     try:
         for number, name in enumerate(block.names):
-            pixels = image.read_patch(block.folder / name, patch_px=form.patch_px, resample=form.resample).tobytes()
+            path = block.folder / name
+            pixels = image.patch_of_data(path, block.form, where=str(path)).tobytes()
             digests.append(hashlib.sha1(pixels).digest())
             if file is not None:
                 try:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -47,33 +46,23 @@ class Form:
 FORM = Form()  # of PatchCamelyon
 
 
-def read_patch(path: Path, *, patch_px: int = PATCH_PX, resample: bool = False) -> np.ndarray:
+def read_patch(path: Path, *, patch_px: int = PATCH_PX) -> np.ndarray:
     """Return the patch as uint8 (patch_px, patch_px, 3) RGB.
 
-    An opaque alpha channel is dropped, an opaque RGB palette is looked up, and the orientation in EXIF is applied. With
-    ``resample``, a square image of another size is resampled to ``patch_px``, antialiased.
+    An opaque alpha channel is dropped, an opaque RGB palette is looked up, and the orientation in EXIF is applied.
 
     Raises:
         DataError: missing, too large, truncated, not an image, several images, another size, or not 8-bit opaque RGB.
     """
-    try:
-        size = path.stat().st_size
-        if size <= LARGEST_FILE_BYTES:
-            with open(path, "rb") as file:
-                return _patch(file, str(path), Form(patch_px, resample))
-        raise DataError(f"{path}: {size} bytes, {_expected(patch_px)}, of at most {LARGEST_FILE_BYTES} bytes")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such image") from None
-    except OSError as cause:
-        raise _undecodable(str(path), cause) from cause
+    return _patch(path, str(path), Form(patch_px), "")
 
 
-def decode_patch(content: bytes, *, where: str, form: Form) -> np.ndarray:
-    """Return the patch in the bytes of an image file, as ``read_patch`` does; ``where`` names it in errors."""
-    if len(content) > LARGEST_FILE_BYTES:
-        expected = f"{_expected(form.patch_px)}, of at most {LARGEST_FILE_BYTES} bytes"
-        raise DataError(f"{where}: {len(content)} bytes, {expected}")
-    return _patch(io.BytesIO(content), where, form)
+def patch_of_data(source: Path | bytes, form: Form, *, where: str) -> np.ndarray:
+    """Return a patch of a data set in this form, from an image file or the bytes of one; ``where`` names it in errors.
+
+    With ``form.resample``, a square image of another size is resampled, antialiased. Else as ``read_patch``.
+    """
+    return _patch(source, where, form, "; resample = true in DATA/data.toml resamples it")
 
 
 def side_px(source: Path | bytes, *, where: str) -> int:
@@ -82,11 +71,8 @@ def side_px(source: Path | bytes, *, where: str) -> int:
     Raises:
         DataError: not a readable image, or not square.
     """
-    try:
-        with _opened(io.BytesIO(source) if isinstance(source, bytes) else source, where, "expected an image") as image:
-            width, height = image.size
-    except OSError as cause:
-        raise _undecodable(where, cause) from cause
+    with _opened(source, where, "expected an image") as image:
+        width, height = image.size
     if width != height:
         raise DataError(f"{where}: {width} x {height} px, expected a square image; cut the patches square first")
     return int(width)
@@ -102,23 +88,29 @@ def _expected(patch_px: int) -> str:
 
 
 @contextmanager
-def _opened(source: Path | IO[bytes], where: str, expected: str) -> Iterator[ImageFile.ImageFile]:
+def _opened(source: Path | bytes, where: str, expected: str) -> Iterator[ImageFile.ImageFile]:
     try:
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        if size > LARGEST_FILE_BYTES:
+            raise DataError(f"{where}: {size} bytes, {expected}, of at most {LARGEST_FILE_BYTES} bytes")
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
         # Pillow warns about unknown tags and large images; large images are refused by their header
-        with _quiet(), Image.open(source, formats=_FORMATS) as image:
+        with _quiet(), Image.open(file, formats=_FORMATS) as image:
             yield image
     except UnidentifiedImageError:
         raise DataError(f"{where}: not a TIFF, PNG or JPEG image, {expected}") from None
     except FileNotFoundError:
         raise DataError(f"{where}: no such image") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as cause:
-        raise _undecodable(where, cause) from cause
+        reason = " ".join(str(cause).split())[:80]
+        raise DataError(f"{where}: cannot be decoded ({reason}); copy it again") from cause
 
 
-def _patch(file: IO[bytes], where: str, form: Form) -> np.ndarray:
+def _patch(source: Path | bytes, where: str, form: Form, advice: str) -> np.ndarray:
+    """Return the patch; ``advice`` ends the error for another size."""
     expected = _expected(form.patch_px)
-    with _opened(file, where, expected) as image:
-        _check_size(image.size, where, form)
+    with _opened(source, where, expected) as image:
+        _check_size(image.size, where, form, advice)
         # Pillow opens 16 bits per channel as RGB too and drops the lower 8
         if any(";16" in str(tile[3]) for tile in image.tile):
             raise DataError(f"{where}: 16 bits per channel, {expected}; convert it first")
@@ -147,18 +139,14 @@ def _as_rgb(image: Image.Image) -> Image.Image | None:
     return None
 
 
-def _check_size(size: tuple[int, int], where: str, form: Form) -> None:
+def _check_size(size: tuple[int, int], where: str, form: Form, advice: str) -> None:
     if size == (form.patch_px, form.patch_px):
         return
     found, expected = f"{where}: {size[0]} x {size[1]} px", _expected(form.patch_px)
     if not form.resample:
-        raise DataError(f"{found}, {expected}; resample = true in DATA/data.toml resamples the images of a data set")
+        raise DataError(f"{found}, {expected}{advice}")
     if size[0] != size[1] or size[0] > LARGEST_RESAMPLED_PX:
         raise DataError(f"{found}, expected a square image of at most {LARGEST_RESAMPLED_PX} px to resample")
-
-
-def _undecodable(where: str, cause: BaseException) -> DataError:
-    return DataError(f"{where}: cannot be decoded ({' '.join(str(cause).split())[:80]}); copy it again")
 
 
 _catchers: list[warnings.catch_warnings] = []  # entered by the first thread that decodes

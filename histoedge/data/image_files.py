@@ -121,9 +121,5 @@ class ImagePatches:
         return read_rows(self, index, self._read)
 
     def _read(self, row: int) -> np.ndarray:
-        return decoded(self.images.folder / self.images.names[row], self.images.form)
-
-
-def decoded(path: Path, form: image.Form) -> np.ndarray:
-    """Return the patch of an image file in this form; raises as ``image.read_patch``."""
-    return image.read_patch(path, patch_px=form.patch_px, resample=form.resample)
+        path = self.images.folder / self.images.names[row]
+        return image.patch_of_data(path, self.images.form, where=str(path))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from histoedge import cpus
-from histoedge.data import cache_folder, decoder, digests, hdf5, image, image_files, pcam
+from histoedge.data import cache_folder, decoder, digests, hdf5, image, pcam
 from histoedge.data.image_files import Images, Key
 from histoedge.data.rows import FileRows, PatchView
 from histoedge.data.split import Patches
@@ -142,7 +142,11 @@ def _contents(images: Images, place: Path) -> _Contents:
     packed = [key for key in images.keys() if key in rows]  # noqa: SIM118
     for key in (packed[number] for number in digests.sample_rows(len(packed))):
         (row, digest), path = rows[key], images.folder / key[0]
-        if not digests.digest_of(patches[row]) == digest == digests.digest_of(image_files.decoded(path, images.form)):
+        if (
+            not digests.digest_of(patches[row])
+            == digest
+            == digests.digest_of(image.patch_of_data(path, images.form, where=str(path)))
+        ):
             return _Contents(fault=f"the pixels of {path.parent.name}/{path.name} differ from the pack")
     return _Contents(rows, used, patches)
 

@@ -18,12 +18,14 @@ from histoedge.progress import Progress, silent
 class Layout:
     """How a data set is stored.
 
-    ``expects`` are its files in words. ``found`` says whether a folder has them, ``read`` lists the patches; None for
-    PatchCamelyon, whose splits are opened one by one. ``centred`` says whether the labels describe the centre of a
-    patch of 96 px; ``official`` whether it may have splits of its own, ``columns`` whether columns can be named.
+    ``files`` names what shows the layout, ``content`` says more in words. ``found`` says whether a folder has them,
+    ``read`` lists the patches; None for PatchCamelyon, whose splits are opened one by one. ``centred`` says whether the
+    labels describe the centre of a patch of 96 px; ``official`` whether it may have splits of its own, ``columns``
+    whether columns can be named.
     """
 
-    expects: str
+    files: str
+    content: str
     found: Callable[[Path], bool]
     read: Callable[[Path, Description], Listing] | None
     centred: bool = False
@@ -46,18 +48,44 @@ def layouts() -> Mapping[str, Layout]:
     from histoedge.data.layouts import class_folders, kaggle, label_table, npz, parquet, wilds
 
     return {
-        "patchcamelyon": Layout(f"{pcam.FILES} files", pcam.found, None, centred=True),
-        "kaggle": Layout(f"{kaggle.LABELS} with train/*.tif", kaggle.found, kaggle.read, centred=True, official=False),
-        "wilds": Layout(f"{wilds.FILE} with {wilds.PATCHES}/*/*.png", wilds.found, wilds.read, centred=True),
-        "parquet": Layout("train-*.parquet with image and label", parquet.found, parquet.read, columns=True),
-        "npz": Layout("an .npz file with x_train and y_train, or train.npz and so on", npz.found, npz.read),
+        "patchcamelyon": Layout(pcam.FILES, "x and y per split, also as .h5.gz", pcam.found, None, centred=True),
+        "kaggle": Layout(
+            f"{kaggle.LABELS} with train/*.tif",
+            "columns id and label, maybe wsi; also PNG and JPEG",
+            kaggle.found,
+            kaggle.read,
+            centred=True,
+            official=False,
+        ),
+        "wilds": Layout(
+            f"{wilds.FILE} with {wilds.PATCHES}/*/*.png", "Camelyon17 of WILDS", wilds.found, wilds.read, centred=True
+        ),
+        "parquet": Layout(
+            "train-*.parquet",
+            "columns image (bytes) and label, maybe slide; validation-* and test-* too, here or in data/",
+            parquet.found,
+            parquet.read,
+            columns=True,
+        ),
+        "npz": Layout(
+            "*.npz",
+            "x_train, y_train and so on, or patches and labels in train.npz, valid.npz and test.npz",
+            npz.found,
+            npz.read,
+        ),
         "csv": Layout(
-            f"{label_table.FILE}, or one other CSV file, with the columns path and label",
+            label_table.FILE,
+            "or one other CSV file: columns path and label, maybe split and slide",
             label_table.found,
             label_table.read,
             columns=True,
         ),
-        "folders": Layout("<class>/*.png, or train/<class>/*.png", class_folders.found, class_folders.read),
+        "folders": Layout(
+            "<class>/*.png",
+            "or train/<class>/*.png with valid and test; also JPEG and TIFF",
+            class_folders.found,
+            class_folders.read,
+        ),
     }
 
 
@@ -123,13 +151,13 @@ def _recognised(folder: Path, description: Description) -> tuple[str, Layout]:
             raise DataError(f"{description.file}: no layout {description.layout!r}; choose from: {', '.join(known)}")
         layout = known[description.layout]
         if not layout.found(folder):
-            raise DataError(f"{folder}: {description.file.name} says {description.layout}; expected {layout.expects}")
+            raise DataError(f"{folder}: {description.file.name} says {description.layout}; expected {layout.files}")
         return description.layout, layout
     found = {name: layout for name, layout in known.items() if layout.found(folder)}
     if len(found) > 1:
         first, second = list(found)[:2]
         raise DataError(
-            f"{folder}: contains both {found[first].expects} and {found[second].expects}; move each data set to its "
+            f"{folder}: contains both {found[first].files} and {found[second].files}; move each data set to its "
             f'own folder, or choose one in {description.file}: layout = "{first}"'
         )
     if found:
@@ -140,7 +168,7 @@ def _recognised(folder: Path, description: Description) -> tuple[str, Layout]:
                 f"{images}: images without labels, which cannot be used for training or evaluation; to predict them: "
                 f"histoedge predict MODEL {images} --csv submission.csv"
             )
-    expected = "; ".join(layout.expects for layout in known.values())
+    expected = ", ".join(layout.files for layout in known.values())
     raise DataError(f"{folder}: no data set in this folder; expected one of: {expected}")
 
 
@@ -184,7 +212,7 @@ def _opened(
     from histoedge.data.rows import PatchView
 
     form = description.form(listing.side_px())
-    labels, names, _ = classes.binary(listing.labels, description, where=listing.where)
+    labels, names = classes.binary(listing.labels, description, where=listing.where)
     geometry = description.geometry(form.patch_px, names, centred=layout.centred)
     places = cache_folder.cache_folders(folder) if cache else ()
     if isinstance(listing.pixels, Images):
@@ -232,7 +260,7 @@ def has(source: str, split: str) -> bool:
     from histoedge.data import pcam
 
     folder = Path(source)
-    if not folder.is_dir():
+    if source == "synthetic" or not folder.is_dir():
         return True
     description = read_description(folder)
     _, layout = _recognised(folder, description)

@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from histoedge.data import partition
+from histoedge.edge.errors import DataError
 
 
 def test_slides_that_share_a_patch_are_one_group() -> None:
@@ -47,3 +51,37 @@ def test_no_patch_changes_its_split() -> None:
         y = (random.random(400) < random.random()).astype(np.uint8)
         groups = (random.zipf(1.3, 400) % 90 if seed % 2 else random.integers(0, 10**6, 400)).tolist()
         np.testing.assert_array_equal(partition.assign(y, groups, seed=seed), reference_assign(y, groups, seed))
+
+
+def divided(official: list[str] | None, slides: list[str] | None = None, count: int = 60) -> tuple:
+    labels = (np.arange(count) % 2).astype(np.uint8)
+    digests = [bytes([row]) for row in range(count)]
+    return partition.divide(labels, official, slides, digests, seed=0, where=Path("DATA"))
+
+
+def test_official_splits_are_not_touched() -> None:
+    official = [("train", "valid", "test")[row // 20] for row in range(60)]
+    parts, drawn = divided(official)
+    assert parts.tolist() == [row // 20 for row in range(60)]
+    assert drawn == ()
+
+
+def test_a_missing_split_is_drawn_from_train_in_whole_slides() -> None:
+    official = ["train" if row < 50 else "valid" for row in range(60)]
+    parts, drawn = divided(official, [f"s{row // 5}" for row in range(60)])
+    assert drawn == ("test",)
+    assert (parts[50:] == 1).all()
+    assert np.bincount(parts).tolist() == [45, 10, 5]
+    assert len(set(parts[:50][parts[:50] == 2])) == 1
+    assert len(set((np.arange(60) // 5)[parts == 2])) == 1
+
+
+def test_without_train_nothing_is_drawn() -> None:
+    parts, drawn = divided(["test"] * 60)
+    assert set(parts.tolist()) == {2}
+    assert drawn == ()
+
+
+def test_a_slide_in_two_official_splits_is_refused() -> None:
+    with pytest.raises(DataError, match="DATA: slide a is in train and in test; give all patches of a slide one split"):
+        divided(["train", "valid", "test"], ["a", "b", "a"], 3)

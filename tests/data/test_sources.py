@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from histoedge import data
-from histoedge.data import Split, evenly_spaced
+from histoedge.data import Split, evenly_spaced, sources
 from histoedge.edge.errors import DataError
 
 X = np.random.default_rng(3).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
@@ -113,3 +113,42 @@ def test_the_content_hash_is_the_one_recorded_in_runs() -> None:
 )
 def test_evenly_spaced_indices(count: int, most: int, indices: list[int]) -> None:
     assert evenly_spaced(count, most).tolist() == indices
+
+
+@pytest.mark.parametrize("side", [64, 224])
+def test_patchcamelyons_files_may_have_patches_of_another_size(
+    pcam_files: Callable[..., Path], make_noise: Callable[..., np.ndarray], side: int
+) -> None:
+    for name in data.SPLITS:
+        folder = pcam_files(name, x=make_noise(6, side=side))
+    (folder / "data.toml").write_text('classes = ["benign", "malignant"]\num_per_px = 0.5\nlabel_px = 20\n')
+    splits = data.load(str(folder))
+    assert {split.geometry for split in splits.values()} == {data.Geometry(side, 20, 0.5, ("benign", "malignant"))}
+    (folder / "data.toml").write_text("patch_px = 96\n")
+    with pytest.raises(DataError, match=rf"patches of {side} px, data.toml says 96; correct patch_px"):
+        data.load(str(folder))
+    (folder / "data.toml").write_text("resample = true\n")
+    with pytest.raises(DataError, match="resample has no meaning in the layout patchcamelyon; remove it"):
+        data.load(str(folder))
+    (folder / "data.toml").unlink()
+    pcam_files("test", x=make_noise(6))
+    with pytest.raises(DataError, match=rf"of different size \(train {side} px, valid {side} px, test 96 px\)"):
+        data.load(str(folder))
+
+
+def test_the_layout_of_data_toml_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "data.toml").write_text('layout = "csv"\n')
+    with pytest.raises(DataError, match=r"data.toml says csv; expected labels.csv"):
+        data.load(str(tmp_path))
+    (tmp_path / "data.toml").write_text('layout = "imagenet"\n')
+    with pytest.raises(
+        DataError, match=r"no layout 'imagenet'; choose from: patchcamelyon, kaggle, wilds, parquet, npz"
+    ):
+        data.load(str(tmp_path))
+
+
+def test_the_refusal_of_an_unknown_folder_names_every_layout(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as raised:
+        data.load(str(tmp_path))
+    for layout in sources.layouts().values():
+        assert layout.files in str(raised.value)

@@ -11,14 +11,11 @@ from histoedge.edge.errors import DataError
 
 
 def found(folder: Path) -> bool:
-    """Return whether a folder of a class with images is in the folder, and at least two folders of classes."""
+    """Return whether folders of classes are in the folder, or in one named by a split."""
     if (folder / label_table.FILE).exists():  # says more than the names of folders
         return False
-    splits = _split_folders(folder)
-    if splits:
-        return any(map(_has_images, (path for name in splits for path in _folders(folder / name))))
     classes = _classes(folder)
-    return len(classes) > 1 and any(map(_has_images, classes))
+    return bool(_split_folders(folder)) or (len(classes) > 1 and any(map(_has_images, classes)))
 
 
 def read(folder: Path, _: Description) -> Listing:

@@ -10,9 +10,9 @@ from histoedge.data.listing import Listing
 from histoedge.edge.errors import DataError
 
 FILE = "labels.csv"
-OTHERS = (kaggle.LABELS, *kaggle.SLIDES, wilds.FILE)  # tables of other layouts
+OTHERS = (kaggle.LABELS, *kaggle.SLIDES)  # tables of other layouts
 COLUMNS = {
-    "path": ("path", "image", "file", "filename"),
+    "path": ("path", "image", "file", "filename", "file_name"),
     "label": ("label",),
     "split": ("split",),
     "slide": ("slide", "wsi"),
@@ -29,8 +29,9 @@ def _file(folder: Path) -> Path | None:
     if (folder / FILE).exists():
         return folder / FILE
     tables = [path for path in folder.glob("*.csv") if not path.name.startswith(".")]
-    others = tables and (tables[0].name in OTHERS or tables[0].name.endswith("_meta.csv"))
-    return tables[0] if len(tables) == 1 and not others else None
+    if len(tables) != 1 or tables[0].name in OTHERS or tables[0].name.endswith("_meta.csv") or wilds.found(folder):
+        return None
+    return tables[0]
 
 
 def read(folder: Path, description: Description) -> Listing:

@@ -21,8 +21,9 @@ from histoedge.data.split import chunk_patches
 from histoedge.edge.errors import DataError
 
 PATCHES, LABELS = ("patches", "images", "x"), ("labels", "y")
+MOST_ARRAYS = 1000
 LONGEST_HEADER = 1 << 14
-LARGEST_LABEL_BYTES = 1 << 10
+LARGEST_LABELS_BYTES = 1 << 28
 # raised by zipfile and numpy for archives with flipped bytes
 _FAULTS = (OSError, ValueError, EOFError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
@@ -105,6 +106,8 @@ def _member(file: Path, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...],
     """Yield an array's stream behind its header, its shape, order and type, and the bytes behind the header."""
     with zipfile.ZipFile(file) as archive:
         info = archive.getinfo(f"{name}.npy")
+        if info.file_size > max(pcam.SMALL_UNPACKED_BYTES, pcam.LARGEST_RATIO * info.compress_size):
+            raise DataError(f"{file}: {name} unpacks to {info.file_size} bytes, too many for patches")
         with archive.open(info) as stream:
             version = np.lib.format.read_magic(stream)
             if version == (1, 0):
@@ -119,8 +122,10 @@ def _headers(file: Path) -> dict[str, _Array]:
     with _translated(file):
         with zipfile.ZipFile(file) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        if len(names) > MOST_ARRAYS:
+            raise DataError(f"{file}: {len(names)} arrays, expected at most {MOST_ARRAYS}")
         arrays = {}
-        for name in names[: 8 * len(partition.NAMES)]:
+        for name in names:
             with _member(file, name) as (_, shape, fortran, dtype, size):
                 if dtype.hasobject:
                     raise DataError(f"{file}: {name} has Python objects, which are never loaded; store numbers or text")
@@ -171,7 +176,7 @@ def _labels(array: _Array, patches: _Array) -> list[str]:
     if array.shape not in ((count,), (count, 1)):
         expected = f"expected ({count},), one label per patch of {patches.name}"
         raise DataError(f"{array.file}: {array.name} has shape {array.shape}, {expected}")
-    if array.dtype.kind not in "iubU" or array.dtype.itemsize > LARGEST_LABEL_BYTES:
+    if array.dtype.kind not in "iubU" or count * array.dtype.itemsize > LARGEST_LABELS_BYTES:
         raise DataError(f"{array.file}: {array.name} is {array.dtype}, expected whole numbers or text")
     with _translated(array.file, array.name), _member(array.file, array.name) as (stream, *_):
         content = stream.read(count * array.dtype.itemsize)

@@ -140,9 +140,7 @@ def _blocks(file: Path, column: str, form: image.Form) -> Iterator[np.ndarray]:
     with _opened(file) as table, ThreadPoolExecutor(cpus.usable()) as pool:
         for contents in _images(file, table, column, rows=ROWS):
             where = [f"{file}: row {start + row}" for row in range(len(contents))]
-            pixels = pool.map(
-                lambda content, place: image.decode_patch(content, where=place, form=form), contents, where
-            )
+            pixels = pool.map(lambda content, place: image.patch_of_data(content, form, where=place), contents, where)
             yield np.stack(list(pixels))
             start += len(contents)
 

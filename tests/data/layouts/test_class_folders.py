@@ -94,6 +94,15 @@ def test_a_class_folder_without_images_is_refused(tmp_path: Path, write_pngs: Wr
         data.load(str(tmp_path))
 
 
+def test_class_folders_with_nothing_in_them_are_refused(tmp_path: Path) -> None:
+    for name in CLASSES:
+        (tmp_path / "train" / name).mkdir(parents=True)
+    with pytest.raises(
+        DataError, match="train/normal: no images in this class folder; add images, or remove the folder"
+    ):
+        data.load(str(tmp_path))
+
+
 def test_two_folders_of_one_split_are_refused(tmp_path: Path, write_pngs: Write, make_noise) -> None:
     official(write_pngs, tmp_path, make_noise(60, side=64), ("train", "valid", "val"))
     with pytest.raises(DataError, match="valid: a second folder for the valid split"):

@@ -200,3 +200,35 @@ def test_the_check_notes_unlabelled_images(kaggle_folder: Folder) -> None:
     (note,) = check.check(str(folder)).notes
     assert note.startswith(f"{folder / 'test'}: 1 images without labels, not used; to predict them: histoedge predict ")
     assert sum(len(split.labels) for split in load(folder).values()) == 60
+
+
+def test_png_and_jpeg_images_are_read(kaggle_folder: Folder) -> None:
+    x, ids = patches(60), [f"patch-{index:02d}" for index in range(60)]
+    folder = kaggle_folder(x, labels(60), ids=ids)
+    plain = load(folder)
+    for path in (folder / "train").iterdir():
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".png"))
+        path.unlink()
+    for name, split in load(folder).items():
+        assert split.content_hash == plain[name].content_hash
+        assert list(split.ids) == list(plain[name].ids)
+    (folder / "train" / "patch-07.png").rename(folder / "train" / "patch-08.jpg")
+    with pytest.raises(DataError, match=r"train/patch-08.jpg: another image has the same id; remove one of them"):
+        load(folder)
+
+
+def test_patches_of_another_size_have_their_label_everywhere(kaggle_folder: Folder) -> None:
+    folder = kaggle_folder(patches(60)[:, :64, :64], labels(60))
+    assert load(folder)["test"].geometry == data.Geometry(64, 64)
+    (folder / "data.toml").write_text("label_px = 32\num_per_px = 0.486\n")
+    assert load(folder)["test"].geometry == data.Geometry(64, 32, 0.486)
+
+
+def test_images_in_train_with_another_table_are_that_tables(kaggle_folder: Folder) -> None:
+    folder = kaggle_folder(patches(60), labels(60), ids=[f"{index:02d}" for index in range(60)])
+    rows = (folder / "train_labels.csv").read_text().splitlines()[1:]
+    (folder / "train_labels.csv").unlink()
+    table = ["path,label", *(f"train/{row.replace(',', '.tif,')}" for row in rows)]
+    (folder / "labels.csv").write_text("\n".join(table))
+    assert check.check(str(folder)).layout == "csv"

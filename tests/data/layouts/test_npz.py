@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from histoedge import data
+from histoedge.data import pcam
 from histoedge.edge.errors import DataError
 
 Y = (np.arange(60) % 2).astype(np.uint8)
@@ -100,6 +101,15 @@ def test_a_header_that_claims_more_than_the_file_has_is_refused(tmp_path: Path) 
         for name, content in contents.items():
             archive.writestr(name, content)
     with pytest.raises(DataError, match=r"all.npz: x claims shape \(4000, 64, 64, 3\) of uint8 but has 49152 bytes"):
+        data.load(str(tmp_path))
+
+
+def test_an_array_that_unpacks_to_far_more_than_it_is_packed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "all.npz", x=np.zeros((60, 64, 64, 3), np.uint8), y=Y)
+    monkeypatch.setattr(pcam, "SMALL_UNPACKED_BYTES", 1 << 16)
+    with pytest.raises(DataError, match=r"all.npz: x unpacks to 737408 bytes, too many for patches"):
         data.load(str(tmp_path))
 
 

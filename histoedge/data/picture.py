@@ -92,7 +92,7 @@ def _patches(figure: Any, split: Split, seed: int) -> None:
     halves = figure.subplots(2, 1)
     patch_px, label_px = split.patch_px, split.geometry.label_px
     pitch = patch_px + GAP_PX
-    where = "" if label_px == patch_px else " in the centre square"
+    where = "" if label_px == patch_px else ", by the centre square"
     for axes, label, title in zip(halves, (0, 1), split.geometry.classes, strict=True):
         chosen = np.sort(random.permutation(np.flatnonzero(split.labels == label))[: rows * columns])
         sheet = np.full((rows * pitch - GAP_PX, columns * pitch - GAP_PX, 3), 255, np.uint8)

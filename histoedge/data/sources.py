@@ -154,6 +154,7 @@ def _recognised(folder: Path, description: Description) -> tuple[str, Layout]:
             raise DataError(f"{folder}: {description.file.name} says {description.layout}; expected {layout.files}")
         return description.layout, layout
     found = {name: layout for name, layout in known.items() if layout.found(folder)}
+    found = {name: layout for name, layout in found.items() if layout.centred} or found  # their names are unmistakable
     if len(found) > 1:
         first, second = list(found)[:2]
         raise DataError(
@@ -191,7 +192,7 @@ def _patchcamelyon(
     if len({split.geometry for split in loaded.values()}) > 1:
         sides = ", ".join(f"{split.name} {split.patch_px} px" for split in loaded.values())
         raise DataError(f"{folder}: the splits have patches of different size ({sides}); expected one size")
-    return DataSet(name, loaded, _assumed(description, layouts()[name], next(iter(loaded.values()))))
+    return DataSet(name, loaded, _assumed(description, layouts()[name], {split.patch_px for split in loaded.values()}))
 
 
 def _opened(
@@ -244,12 +245,12 @@ def _opened(
     notes = list(listing.notes)
     if listing.splits is not None and drawn:
         notes.append(f"{folder}: no {' and no '.join(drawn)} split; drawn from train with seed {seed}")
-    return DataSet(name, loaded, (*notes, *_assumed(description, layout, next(iter(loaded.values())))))
+    return DataSet(name, loaded, (*notes, *_assumed(description, layout, {form.patch_px})))
 
 
-def _assumed(description: Description, layout: Layout, split: Split) -> tuple[str, ...]:
+def _assumed(description: Description, layout: Layout, sides_px: set[int]) -> tuple[str, ...]:
     """Return a note if nothing says how large a pixel is."""
-    if description.um_per_px is not None or (layout.centred and split.patch_px == PATCHCAMELYON.patch_px):
+    if description.um_per_px is not None or (layout.centred and sides_px <= {PATCHCAMELYON.patch_px}):
         return ()
     scale = PATCHCAMELYON.um_per_px
     return (f"um_per_px: assumed {scale}, PatchCamelyon's; say in {description.file} what it is: um_per_px = {scale}",)

@@ -136,6 +136,17 @@ def test_patchcamelyons_files_may_have_patches_of_another_size(
         data.load(str(folder))
 
 
+def test_a_stray_table_or_array_next_to_patchcamelyons_files_is_not_a_data_set(pcam_files: Callable[..., Path]) -> None:
+    folder = pcam_files("test")
+    (folder / "notes.csv").write_text("path,label\n")
+    np.savez(folder / "extra.npz", x=np.zeros(1))
+    assert len(data.load(str(folder), splits=("test",))["test"].labels) == 6
+    (folder / "camelyonpatch_level_2_split_test_x.h5").unlink()
+    (folder / "camelyonpatch_level_2_split_test_y.h5").unlink()
+    with pytest.raises(DataError, match=r"contains both \*.npz and labels.csv; .*data.toml: layout = \"npz\""):
+        data.load(str(folder))
+
+
 def test_the_layout_of_data_toml_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "data.toml").write_text('layout = "csv"\n')
     with pytest.raises(DataError, match=r"data.toml says csv; expected labels.csv"):

@@ -4,6 +4,7 @@ The names of MedMNIST (``train_images``, ``train_labels``) are read too. Nothing
 the headers before memory is allocated.
 """
 
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,13 +20,30 @@ from histoedge.data.description import Description
 from histoedge.data.listing import Container, Listing
 from histoedge.data.split import chunk_patches
 from histoedge.edge.errors import DataError
+from histoedge.edge.golden import NPZ_COMPRESSIONS
 
 PATCHES, LABELS = ("patches", "images", "x"), ("labels", "y")
+MAGIC = b"\x93NUMPY\x01\x00"
+HEADER = re.compile(
+    rb"\{'descr': '([|<>=][a-zA-Z]\d{0,9})', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,12}(?:, \d{1,12}){0,7},?)?)\), \} *\n"
+)
+"""The header that NumPy writes before an array. NumPy's own reader evaluates this text as Python, which is not safe for
+forged files."""
 MOST_ARRAYS = 1000
-LONGEST_HEADER = 1 << 14
 LARGEST_LABELS_BYTES = 1 << 28
 # raised by zipfile and numpy for archives with flipped bytes
-_FAULTS = (OSError, ValueError, EOFError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_FAULTS = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class _Array(NamedTuple):
@@ -108,13 +126,16 @@ def _member(file: Path, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...],
         info = archive.getinfo(f"{name}.npy")
         if info.file_size > max(pcam.SMALL_UNPACKED_BYTES, pcam.LARGEST_RATIO * info.compress_size):
             raise DataError(f"{file}: {name} unpacks to {info.file_size} bytes, too many for patches")
+        if info.compress_type not in NPZ_COMPRESSIONS:
+            raise DataError(f"{file}: {name} has compression type {info.compress_type}, expected stored or deflated")
         with archive.open(info) as stream:
-            version = np.lib.format.read_magic(stream)
-            if version == (1, 0):
-                header = np.lib.format.read_array_header_1_0(stream, max_header_size=LONGEST_HEADER)
-            else:
-                header = np.lib.format.read_array_header_2_0(stream, max_header_size=LONGEST_HEADER)
-            yield stream, *header, info.file_size - stream.tell()
+            start = stream.read(len(MAGIC) + 2)
+            length = int.from_bytes(start[len(MAGIC) :], "little")
+            header = HEADER.fullmatch(stream.read(length)) if start.startswith(MAGIC) else None
+            if header is None:
+                raise DataError(f"{file}: {name} is not an array of one kind of values in NumPy's format")
+            shape = tuple(int(side) for side in re.findall(rb"\d+", header[3]))
+            yield stream, shape, header[2] == b"True", np.dtype(header[1].decode()), info.file_size - stream.tell()
 
 
 def _headers(file: Path) -> dict[str, _Array]:

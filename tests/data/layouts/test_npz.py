@@ -104,6 +104,19 @@ def test_a_header_that_claims_more_than_the_file_has_is_refused(tmp_path: Path) 
         data.load(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "header",
+    [b"(" * 5000, b"{'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (4,), }\n", b"\xff\n", b""],
+)
+def test_a_forged_header_is_refused(tmp_path: Path, header: bytes) -> None:
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with zipfile.ZipFile(tmp_path / "all.npz", "w") as archive:
+        archive.writestr("x.npy", content)
+        archive.writestr("y.npy", content)
+    with pytest.raises(DataError, match=r"all.npz: x is not an array of one kind of values in NumPy's format"):
+        data.load(str(tmp_path))
+
+
 def test_an_array_that_unpacks_to_far_more_than_it_is_packed_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,6 @@ from histoedge.edge.errors import DataError
 COLUMNS = {"image": "image", "label": "label", "slide": "slide"}
 SPLIT = re.compile(rf"({'|'.join(partition.NAMES)})(?=[-_.])", re.IGNORECASE)
 ROWS = 64  # images in memory at a time
-LARGEST_RATIO = 32  # of unpacked to packed bytes; images do not compress
 
 
 def found(folder: Path) -> bool:
@@ -111,7 +110,7 @@ def _container(file: Path, table: Any, columns: dict[str, str]) -> Container:
     if count > pcam.MOST_PATCHES:
         raise DataError(f"{file}: claims {count} patches, expected at most {pcam.MOST_PATCHES}")
     unpacked = sum(table.metadata.row_group(group).total_byte_size for group in range(table.num_row_groups))
-    if unpacked > max(pcam.SMALL_UNPACKED_BYTES, LARGEST_RATIO * file.stat().st_size):
+    if unpacked > max(pcam.SMALL_UNPACKED_BYTES, pcam.LARGEST_RATIO * file.stat().st_size):
         raise DataError(f"{file}: unpacks to {unpacked} bytes, too many for images; download it again")
     side = 0
     if count:

@@ -170,3 +170,14 @@ def test_an_image_in_bytes_is_read_like_a_file(tmp_path: Path) -> None:
         image.patch_of_data(b"text", image.FORM, where="row 7")
     with pytest.raises(DataError, match="row 7: cannot be decoded"):
         image.patch_of_data(content[:5000], image.FORM, where="row 7")
+
+
+def test_a_tiff_whose_next_image_is_damaged_is_an_error(tmp_path: Path) -> None:
+    Image.fromarray(PATCH).save(tmp_path / "a.tif")
+    content = (tmp_path / "a.tif").read_bytes()
+    entries = int.from_bytes(content[8:10], "little")
+    following = slice(10 + 12 * entries, 14 + 12 * entries)  # where the next image is: 0 for none
+    empty = len(content).to_bytes(4, "little")
+    (tmp_path / "a.tif").write_bytes(content[: following.start] + empty + content[following.stop :] + bytes(6))
+    with pytest.raises(DataError, match=r"a.tif: cannot be decoded \(Missing dimensions\); copy it again"):
+        image.read_patch(tmp_path / "a.tif")

@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -46,22 +47,30 @@ def _open(
     container: Container, form: image.Form, places: Sequence[Path], progress: Progress
 ) -> tuple[Patches, tuple[bytes, ...]]:
     name, older = _name(container, form)
-    file = next((place / f"{name}.h5" for place in places if (place / f"{name}.h5").is_file()), None)
-    if file is None:
-        with cache_folder.writable(places, progress=progress) as place:
-            if place is None:
-                return _temporary(container, form, progress)
-            file = place / f"{name}.h5"
-            if not file.is_file():  # not by another process in the meantime
-                for path in place.glob(older):
-                    path.unlink(missing_ok=True)
-                pack.check_room(place, container.count, form)
-                _write(container, form, file, progress)
-    patches = H5Patches(file)
-    if patches.shape != (container.count, form.patch_px, form.patch_px, 3):
-        raise DataError(f"{file}: patches of shape {patches.shape}; remove this file, which is then written again")
-    stored = digests.cached_digests(patches, file, name=name, places=places)
-    return patches, stored or digests.hash_file(patches, file, name=name, places=places, progress=progress)
+    for candidate in places:
+        if (stored := _stored(container, form, candidate, name)) is not None:
+            return stored
+    with cache_folder.writable(places, progress=progress) as place:
+        if place is None:
+            return _temporary(container, form, progress)
+        if (stored := _stored(container, form, place, name)) is not None:  # by another process in the meantime
+            return stored
+        for path in place.glob(older):
+            path.unlink(missing_ok=True)
+        pack.check_room(place, container.count, form)
+        _write(container, form, place / f"{name}.h5", progress)
+    patches = H5Patches(place / f"{name}.h5")
+    return patches, digests.hash_file(patches, patches.path, name=name, places=[place], progress=progress)
+
+
+def _stored(container: Container, form: image.Form, place: Path, name: str) -> tuple[Patches, tuple[bytes, ...]] | None:
+    """Return the patches of an earlier unpacking and their digests; None if they are missing, damaged or unhashed."""
+    with suppress(DataError, OSError):
+        patches = H5Patches(place / f"{name}.h5")
+        if patches.shape == (container.count, form.patch_px, form.patch_px, 3):
+            hashed = digests.cached_digests(patches, patches.path, name=name, places=[place])
+            return None if hashed is None else (patches, hashed)
+    return None
 
 
 def _temporary(container: Container, form: image.Form, progress: Progress) -> tuple[Patches, tuple[bytes, ...]]:

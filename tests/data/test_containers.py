@@ -1,5 +1,6 @@
 """Containers are unpacked once, and a killed unpacking continues."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,23 @@ def test_without_a_writable_place_patches_are_in_a_temporary_file(
     np.testing.assert_array_equal(opened.patches[:], np.concatenate([make_noise(4)] * 2))
     assert len(opened.digests) == 8
     assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["pixels", "end", "digests"])
+def test_a_damaged_file_of_the_cache_is_written_again(tmp_path: Path, make_noise, damage: str) -> None:
+    x, file = make_noise(4), tmp_path / "source"
+    file.touch()
+    container = Container(file, "", 4, 96, lambda form: iter([x]))
+    first = containers.open_containers([container], image.FORM, [tmp_path / "cache"])
+    (hashed,) = (tmp_path / "cache").glob("*.digests.h5")
+    unpacked = hashed.with_name(hashed.name.replace(".digests", ""))
+    if damage == "digests":
+        hashed.unlink()
+    else:
+        content, times = unpacked.read_bytes(), unpacked.stat()
+        unpacked.write_bytes(content[:-100_000] + (bytes(100_000) if damage == "pixels" else b""))
+        os.utime(unpacked, ns=(times.st_atime_ns, times.st_mtime_ns))
+    again = containers.open_containers([container], image.FORM, [tmp_path / "cache"])
+    np.testing.assert_array_equal(again.patches[:], x)
+    assert again.digests == first.digests
+    assert hashed.is_file()

@@ -73,13 +73,7 @@ def read(folder: Path, _: Description) -> Listing:
         split = partition.NAMES.get(file.stem.lower())
         if split is None and len(files) > 1:
             raise DataError(f"{file}: one of {len(files)} .npz files, expected train.npz, valid.npz or test.npz")
-        arrays = _headers(file)
-        pairs = _pairs(arrays, split)
-        if not pairs:
-            raise DataError(
-                f"{file}: no patches and labels, expected x_train and y_train; its arrays: {_shown(arrays)}"
-            )
-        for part, patches, truth in pairs:
+        for part, patches, truth in _pairs(file, _headers(file), split):
             containers.append(_container(patches))
             labels += _labels(truth, patches)
             splits += [part] * patches.shape[0]
@@ -88,26 +82,37 @@ def read(folder: Path, _: Description) -> Listing:
     return Listing(tuple(containers), ids, labels, files[0] if len(files) == 1 else folder, official)
 
 
-def _shown(arrays: dict[str, _Array]) -> str:
-    return ", ".join(arrays)[:80] or "none"
+def _pairs(file: Path, arrays: dict[str, _Array], split: str | None) -> list[tuple[str | None, _Array, _Array]]:
+    """Return split, patches and labels of each pair of arrays; names do not depend on case.
 
-
-def _pairs(arrays: dict[str, _Array], split: str | None) -> list[tuple[str | None, _Array, _Array]]:
-    """Return split, patches and labels of each pair of arrays; names do not depend on case."""
+    Raises:
+        DataError: patches without labels or the reverse, or two arrays for the same.
+    """
     by_name = {name.lower(): array for name, array in arrays.items()}
-    if split is None:
-        pairs = [
-            (part, by_name.get(patches), by_name.get(labels))
-            for name, part in partition.NAMES.items()
-            for first, second in [(first, second) for first in PATCHES for second in LABELS]
-            for patches, labels in ((f"{first}_{name}", f"{second}_{name}"), (f"{name}_{first}", f"{name}_{second}"))
-        ]
-        official = [(part, patches, labels) for part, patches, labels in pairs if patches and labels]
-        if official:
-            return official  # type: ignore[return-value]
-    patches = next((by_name[name] for name in PATCHES if name in by_name), None)
-    labels = next((by_name[name] for name in LABELS if name in by_name), None)
-    return [(split, patches, labels)] if patches and labels else []
+    names = list(dict.fromkeys(partition.NAMES.values())) if split is None else []
+    found: list[tuple[str | None, list[_Array], list[_Array]]]
+    found = [(part, _of_split(by_name, PATCHES, part), _of_split(by_name, LABELS, part)) for part in names]
+    if not any(patches or labels for _, patches, labels in found):
+        first, second = ([by_name[name] for name in kinds if name in by_name] for kinds in (PATCHES, LABELS))
+        found = [(split, first, second)]
+    pairs: list[tuple[str | None, _Array, _Array]] = []
+    for part, patches, labels in found:
+        if len(patches) == len(labels) == 1:
+            pairs.append((part, patches[0], labels[0]))
+        elif patches or labels:
+            shown = ", ".join(array.name for array in patches + labels)
+            raise DataError(f"{file}: {shown}: expected one array of patches and one of labels for {part or 'them'}")
+    if not pairs:
+        shown = ", ".join(arrays)[:80] or "none"
+        raise DataError(f"{file}: no patches and labels, expected x_train and y_train; its arrays: {shown}")
+    return pairs
+
+
+def _of_split(by_name: dict[str, _Array], kinds: tuple[str, ...], part: str) -> list[_Array]:
+    """Return the arrays of a split, such as ``x_valid``, ``val_images`` and so on for patches of valid."""
+    names = [name for name, split in partition.NAMES.items() if split == part]
+    written = [text for kind in kinds for name in names for text in (f"{kind}_{name}", f"{name}_{kind}")]
+    return [by_name[text] for text in written if text in by_name]
 
 
 @contextmanager

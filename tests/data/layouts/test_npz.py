@@ -81,6 +81,11 @@ def test_another_size_needs_resample(tmp_path: Path, patches: np.ndarray) -> Non
         ({"x": np.zeros((4, 64, 64, 3), np.uint8), "y": Y[:4] / 2}, "y is float64, expected whole numbers or text"),
         ({"x": np.array([None] * 4), "y": Y[:4]}, "x has Python objects, which are never loaded"),
         ({"x": np.asfortranarray(np.zeros((4, 64, 64, 3), np.uint8)), "y": Y[:4]}, "x is in Fortran order"),
+        ({"x_train": np.zeros((4, 64, 64, 3), np.uint8)}, "x_train: expected one array of patches and one of labels"),
+        (
+            {name: np.zeros((4, 64, 64, 3), np.uint8) for name in ("x_val", "x_valid", "y_val")},
+            "x_valid, x_val, y_val: expected one array of patches and one of labels for valid",
+        ),
         ({"pixels": np.zeros((4, 64, 64, 3), np.uint8)}, "no patches and labels, expected x_train and y_train; its a"),
     ],
 )

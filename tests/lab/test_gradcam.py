@@ -19,7 +19,7 @@ from histoedge.lab.architecture import Network
 from histoedge.lab.calibrate import Calibration
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.gradcam import GradCam, nearest_positions
-from histoedge.lab.graph import Row
+from histoedge.lab.graph import Field, Row
 from histoedge.lab.reference import KerasRunner
 from histoedge.lab.weights import Arrays
 
@@ -70,10 +70,10 @@ def test_grad_cam_marks_the_cells_that_are_evidence_for_tumour(red_cells: Path) 
 
 
 def test_pixels_belong_to_the_place_centred_nearest() -> None:
-    nearest = nearest_positions(53, 8, 6)  # the last convolution of the network edge
+    nearest = nearest_positions(Field(0, 53, 8), 6, 96)  # the last convolution of the network edge
     assert np.flatnonzero(nearest >= 0).tolist() == list(range(22, 70))
     assert [np.flatnonzero(nearest == place)[0] for place in range(6)] == [22, 30, 38, 46, 54, 62]
-    assert nearest_positions(8, 8, 12).tolist() == [pixel // 8 for pixel in range(96)]
+    assert nearest_positions(Field(0, 8, 8), 12, 96).tolist() == [pixel // 8 for pixel in range(96)]
 
 
 def test_the_convolution_that_stands_for_a_dense_layer_is_passed_over(tmp_path: Path) -> None:

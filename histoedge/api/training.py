@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from histoedge.lab.checkpoint import Checkpoint
     from histoedge.lab.export import Exported
     from histoedge.lab.front import Point
+    from histoedge.lab.importing import Imported
     from histoedge.pipeline import RunOutcome
 
 
@@ -116,6 +117,50 @@ def train(
             device=device,
             patches_on=patches_on,
             epoch_callbacks=epoch_callbacks,
+            progress=progress,
+        )
+
+
+def import_model(
+    model: str,
+    *,
+    out: Place,
+    data: Place,
+    name: str | None = None,
+    pixels: str | None = None,
+    positive: int = 1,
+    trust_code: bool = False,
+    config: Place | None = None,
+    no_cache: bool = False,
+    progress: Progress = silent,
+) -> "Imported":
+    """Import a trained Keras model into the run ``out``, as a network with the same logits on patches of valid.
+
+    Returns:
+        The weights, with their AUC on valid, and the largest difference of a logit.
+
+    Raises:
+        InUse: another process works in ``out``.
+        ModelError: not a Keras model, or layers that cannot be imported; nothing in the file is executed.
+        ConfigError: the values of the pixels are unknown, or ``out`` contains another run.
+    """
+    from histoedge import config as settings
+    from histoedge import data as sources
+    from histoedge import lock
+    from histoedge.lab import importing
+
+    train_config = settings.resolve(settings.TrainConfig, file=as_path(config), options={})
+    with lock.held(Path(out)):
+        splits = sources.load(str(data), splits=("train", "valid"), cache=not no_cache, progress=progress)
+        return importing.import_model(
+            model,
+            Path(out),
+            splits,
+            train_config,
+            name=name,
+            pixels=pixels,
+            positive=positive,
+            trust_code=trust_code,
             progress=progress,
         )
 

@@ -14,7 +14,7 @@ setup: $(VENV)/.installed ## Make the environment (Python 3.11 and make are all 
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tune,openvino,cluster,jax,tensorboard,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tune,openvino,cluster,jax,tensorboard,parquet,dev]'
 	$(BIN)/python -m pip check
 	@touch $@
 

@@ -22,7 +22,7 @@ from targets import resident_bytes
 
 from histoedge import cpus, metrics
 from histoedge.benchmark import environment
-from histoedge.data import decoder, image, pack
+from histoedge.data import decoder, image, image_files, pack
 
 LOADING = """
 import sys, time
@@ -64,7 +64,7 @@ def decode_images(block: tuple[str, list[str]]) -> int:
     return sum(len(image.read_patch(Path(folder) / name)) for name in names)
 
 
-def decoding_s(pool: ProcessPoolExecutor, images: pack.Images) -> float:
+def decoding_s(pool: ProcessPoolExecutor, images: image_files.Images) -> float:
     """Return the seconds that running processes take to decode the images."""
     blocks = [(str(block.folder), list(block.names)) for block in decoder.blocks(images.folder, images.names)]
     started = time.perf_counter()
@@ -72,7 +72,7 @@ def decoding_s(pool: ProcessPoolExecutor, images: pack.Images) -> float:
     return time.perf_counter() - started
 
 
-def packing_s(images: pack.Images, place: Path) -> float:
+def packing_s(images: image_files.Images, place: Path) -> float:
     """Return the seconds to pack the images into a new folder, from starting the processes to the file on disk."""
     started = time.perf_counter()
     pack.open_pack(images, [place])
@@ -85,7 +85,7 @@ def loading_s(data: Path, place: Path, *, cached: bool) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def packing_row(what: str, images: pack.Images, seconds: float | np.ndarray) -> Row:
+def packing_row(what: str, images: image_files.Images, seconds: float | np.ndarray) -> Row:
     """Return the row of one time, or of the median of several."""
     median_s = float(np.median(seconds))
     return {"what": what, "images": len(images), "seconds": median_s, "images_per_s": len(images) / median_s}
@@ -101,7 +101,7 @@ def packing_command() -> None:
     parser.add_argument("--scratch", type=Path, help="folder for the packs")
     arguments = parser.parse_args()
     machine = environment.this_machine()
-    everything = pack.listed(arguments.data / "train", suffix=".tif")
+    everything = image_files.listed(arguments.data / "train", suffix=".tif")
     some = everything.take(range(min(arguments.limit, len(everything))))
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         scratch = Path(folder)

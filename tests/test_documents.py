@@ -16,7 +16,7 @@ from histoedge import __version__, files
 from histoedge.benchmark import results
 from histoedge.cli import main
 from histoedge.config import RECIPES
-from histoedge.data import hdf5, image, pcam, table
+from histoedge.data import description, hdf5, image, pcam, table
 from histoedge.edge import Manifest, golden, manifest
 from histoedge.edge import __main__ as edge_commands
 from histoedge.edge.doctor import handover
@@ -295,6 +295,8 @@ def test_the_limits_in_the_security_page_are_those_of_the_code() -> None:
         "LOGITS.csv": handover.LARGEST_CSV_BYTES,
         "patch image": image.LARGEST_FILE_BYTES,
         "label table": table.LARGEST_FILE_BYTES,
+        "`.npz` and parquet data": pcam.SMALL_UNPACKED_BYTES,
+        "`data.toml`": description.LARGEST_FILE_BYTES,
         "HDF5 patches": hdf5.LARGEST_CHUNK_BYTES,
         "weights": hdf5.LARGEST_ARRAYS_BYTES,
         "`.h5.gz`": pcam.LARGEST_UNPACKED_BYTES,

@@ -37,7 +37,7 @@ def test_the_edge_needs_only_numpy() -> None:
         "import histoedge; [getattr(histoedge, name) for name in histoedge.__all__]",
         "import histoedge.verification, histoedge.benchmark, histoedge.reporting",
         "import histoedge.prediction, histoedge.explanation",
-        "import histoedge.data.kaggle, histoedge.data.pcam, histoedge.metrics",
+        "import histoedge.data.layouts.kaggle, histoedge.data.pcam, histoedge.metrics",
     ],
 )
 def test_nothing_outside_the_lab_loads_tensorflow(code: str) -> None:

@@ -31,7 +31,7 @@ EXIT_CODES = {
 """Exit code of the process, and its meaning."""
 
 PLACEHOLDERS = {
-    "DATA": "a folder with PatchCamelyon's HDF5 files or the Kaggle competition's images, or the word `synthetic`",
+    "DATA": "a folder with patches and labels in one of the layouts of `list layouts`, or the word `synthetic`",
     "RUN": "the folder of a run",
     "MODEL": "an exported `.onnx` or `.tflite` file, with its manifest and golden patches next to it; `explain` also "
     "accepts a `.weights.h5` file",

@@ -41,7 +41,7 @@ def synth_command(out: Path, patches: int, seed: int, as_json: bool) -> None:
 @no_cache_option
 @json_option
 def check_command(source: str, picture: Path | None, no_cache: bool, as_json: bool) -> None:
-    """Check DATA: number of patches, positives, duplicates within and between splits, content hashes."""
+    """Check DATA: layout, number of patches, positives, duplicates within and between splits, content hashes."""
     from histoedge import progress
     from histoedge.data import check as checks
 
@@ -54,6 +54,7 @@ def check_command(source: str, picture: Path | None, no_cache: bool, as_json: bo
     if as_json:
         print_json(report.as_json())
     else:
+        click.echo(report.summary())
         print_rows(report.rows())
         for note in report.notes:
             click.echo(note)

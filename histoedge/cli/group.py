@@ -62,6 +62,6 @@ def _version(ctx: click.Context, _: click.Parameter, requested: bool) -> None:
 def main() -> None:
     """Train, compress, verify and deploy a small CNN that detects metastatic tissue in lymph-node patches.
 
-    DATA is a folder with PatchCamelyon's HDF5 files or the Kaggle competition's images, or the word `synthetic`.
+    DATA is a folder with patches and labels in one of the layouts of `list layouts`, or the word `synthetic`.
     RUN is the folder of a run.
     """

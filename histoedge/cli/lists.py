@@ -1,4 +1,4 @@
-"""The command list: networks, recipes, runtimes, settings."""
+"""The command list: networks, recipes, runtimes, settings, layouts."""
 
 import json
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from histoedge.cli.output import print_rows
 
 
 @main.command("list")
-@click.argument("what", type=click.Choice(["networks", "recipes", "runtimes", "settings"]))
+@click.argument("what", type=click.Choice(["networks", "recipes", "runtimes", "settings", "layouts"]))
 @json_option
 def list_command(what: str, as_json: bool) -> None:
-    """List the available networks, recipes or runtimes, or all keys of a settings file."""
+    """List the available networks, recipes or runtimes, all keys of a settings file, or the layouts of DATA."""
     rows = _LISTS[what]()
     if what == "settings" and not as_json:  # in the notation of the file
         rows = [{**row, "default": None if row["default"] is None else json.dumps(row["default"])} for row in rows]
@@ -52,9 +52,18 @@ def _settings() -> list[dict[str, Any]]:
     return rows + catalogue.network_setting_rows()
 
 
+def _layouts() -> list[dict[str, Any]]:
+    from histoedge.data import sources
+
+    return [
+        {"layout": name, "files": layout.files, "content": layout.content} for name, layout in sources.layouts().items()
+    ]
+
+
 _LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "networks": _networks,
     "recipes": _recipes,
     "runtimes": _runtimes,
     "settings": _settings,
+    "layouts": _layouts,
 }

@@ -1,15 +1,19 @@
 """Check a data set before training: counts, duplicates, leaks between splits, hashes."""
 
 import dataclasses
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from histoedge.data import kaggle, sources
-from histoedge.data.kaggle import SHA1
+from histoedge.data import sources
+from histoedge.data.geometry import Geometry
+from histoedge.data.layouts import kaggle
 from histoedge.data.split import Split
 from histoedge.progress import Progress, silent
+
+SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +41,25 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """The result of ``check``: one report per split, and notes about files that are not used."""
+    """The result of ``check``: layout, geometry, one report per split, and notes about what is assumed or not used."""
 
     source: str
+    layout: str
+    geometry: Geometry
     splits: tuple[SplitReport, ...]
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as a JSON object."""
         return dataclasses.asdict(self)
+
+    def summary(self) -> str:
+        """Return layout and geometry in one line."""
+        geometry = self.geometry
+        negative, positive = geometry.classes
+        label = "whole patch" if geometry.label_px == geometry.patch_px else f"centre {geometry.label_px} px"
+        size = f"{geometry.patch_px} px, label of the {label}, {geometry.um_per_px:g} um per px"
+        return f"layout {self.layout}: patches of {size}, {negative} / {positive}"
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one table row per split; columns without any value are omitted, the hash is shortened."""
@@ -73,19 +87,21 @@ def check(source: str, *, seed: int = 0, cache: bool = True, progress: Progress 
     """Check DATA: every patch is read once, unless its digest is in the cache of DATA.
 
     Args:
-        source: a folder in PatchCamelyon's or the Kaggle layout, or the word ``synthetic``.
-        seed: seed of the split of a Kaggle folder and of synthetic patches.
+        source: a folder in one of ``sources.layouts``, or the word ``synthetic``.
+        seed: seed of the splits that are drawn and of synthetic patches.
         cache: whether the cache of DATA is read and written.
         progress: called with the patches hashed, and after each split.
 
     Raises:
         DataError: not a data set, or a faulty one; the message names the place.
     """
-    splits = list(sources.load(source, seed=seed, cache=cache, progress=progress).values())
+    data_set = sources.open_data_set(source, seed=seed, cache=cache, progress=progress)
+    splits = list(data_set.splits.values())
     for done, split in enumerate(splits, start=1):
         progress("read, splits", done, len(splits), f"{split.name}: {len(split.digests)} patches")
     reports = tuple(_report(split, [other for other in splits if other is not split]) for split in splits)
-    return DataReport(source, reports, _notes(Path(source)))
+    notes = data_set.notes + (_unlabelled(Path(source)) if data_set.layout == "kaggle" else ())
+    return DataReport(source, data_set.layout, splits[0].geometry, reports, notes)
 
 
 def _report(split: Split, others: list[Split]) -> SplitReport:
@@ -109,7 +125,7 @@ def _report(split: Split, others: list[Split]) -> SplitReport:
     )
 
 
-def _notes(folder: Path) -> tuple[str, ...]:
+def _unlabelled(folder: Path) -> tuple[str, ...]:
     unlabelled = kaggle.unlabelled(folder / "test")
     if not unlabelled:
         return ()

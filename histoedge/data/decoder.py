@@ -4,6 +4,7 @@ A decoder process reads one JSON request per line and writes one JSON answer per
 the pipe.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,19 +21,18 @@ from typing import Any
 
 from histoedge.data import image
 from histoedge.edge.errors import DataError
-from histoedge.edge.patches import PATCH_PX
 
-PATCH_BYTES = PATCH_PX * PATCH_PX * 3
 BLOCK = 128  # images per request: less than 0.1 s of work
 FEW_BLOCKS = 2  # decoding so few blocks takes less time than starting a process
 
 
 @dataclass(frozen=True)
 class Block:
-    """Images of ``folder`` to decode; pixels are written to the file ``into``, if given, at the byte ``offsets``."""
+    """Images of ``folder`` to decode to ``form``; pixels are written to ``into``, if given, at the byte ``offsets``."""
 
     folder: Path
     names: Sequence[str]
+    form: image.Form
     into: Path | None = None
     offsets: Sequence[int] = ()
 
@@ -50,12 +50,17 @@ class Decoded:
 
 
 def blocks(
-    folder: Path, names: Sequence[str], *, into: Path | None = None, offsets: Sequence[int] = ()
+    folder: Path,
+    names: Sequence[str],
+    *,
+    form: image.Form = image.FORM,
+    into: Path | None = None,
+    offsets: Sequence[int] = (),
 ) -> Iterator[Block]:
     """Yield the images in blocks."""
     for start in range(0, len(names), BLOCK):
         part = slice(start, start + BLOCK)
-        yield Block(folder, names[part], into, offsets[part])
+        yield Block(folder, names[part], form, into, offsets[part])
 
 
 def decode_all(waiting: Iterable[Block], *, processes: int) -> Generator[tuple[Block, Decoded], None, None]:
@@ -126,7 +131,8 @@ class _Decoders:
 
 def _as_json(block: Block) -> dict[str, Any]:
     into = None if block.into is None else str(block.into)
-    return {"folder": str(block.folder), "names": list(block.names), "into": into, "offsets": list(block.offsets)}
+    form, place = dataclasses.asdict(block.form), {"into": into, "offsets": list(block.offsets)}
+    return {"folder": str(block.folder), "names": list(block.names), "form": form, **place}
 
 
 def serve_images() -> None:
@@ -135,7 +141,8 @@ def serve_images() -> None:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         into = None if request["into"] is None else Path(request["into"])
-        decoded = decode(Block(Path(request["folder"]), request["names"], into, request["offsets"]))
+        form = image.Form(**request["form"])
+        decoded = decode(Block(Path(request["folder"]), request["names"], form, into, request["offsets"]))
         digests = [digest.hex() for digest in decoded.digests]
         answer = {"digests": digests, "error": decoded.error, "full": decoded.full}
         sys.stdout.write(json.dumps(answer) + "\n")
@@ -148,7 +155,8 @@ def decode(block: Block) -> Decoded:
     file = None if block.into is None else os.open(block.into, os.O_WRONLY)
     try:
         for number, name in enumerate(block.names):
-            pixels = image.read_patch(block.folder / name).tobytes()
+            path = block.folder / name
+            pixels = image.patch_of_data(path, block.form, where=str(path)).tobytes()
             digests.append(hashlib.sha1(pixels).digest())
             if file is not None:
                 try:

@@ -12,14 +12,14 @@ import numpy as np
 
 from histoedge import cpus, files
 from histoedge.data import cache_folder, hdf5
-from histoedge.data.split import CHUNK_PATCHES, Patches, evenly_spaced
+from histoedge.data.split import Patches, chunk_patches, evenly_spaced
 from histoedge.edge.errors import ModelError
 from histoedge.progress import Progress, silent
 
 DIGEST_BYTES = 20
 FORMAT = 1
 MANY = 10_000  # patches; hashing them takes about a second
-MOST_THREADS = 8  # each has CHUNK_PATCHES patches in memory
+MOST_THREADS = 8  # each has a chunk of patches in memory
 
 
 def cached_digests(patches: Patches, file: Path, *, name: str, places: Sequence[Path]) -> tuple[bytes, ...] | None:
@@ -66,11 +66,12 @@ def hash_patches(patches: Patches, *, what: str = "hash, patches", progress: Pro
     """
     hashed: list[bytes] = []
     count, threads = len(patches), min(cpus.usable(), MOST_THREADS)
+    chunk = chunk_patches(patches.shape[1])
     waiting: deque[Future[list[bytes]]] = deque()
     progress(what, 0, count, "computes their SHA-1 once" if count > MANY else "")
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, count, CHUNK_PATCHES):
-            waiting.append(pool.submit(_hash_chunk, patches, start))
+        for start in range(0, count, chunk):
+            waiting.append(pool.submit(_hash_chunk, patches, slice(start, start + chunk)))
             if len(waiting) > threads:
                 hashed += waiting.popleft().result()
                 progress(what, len(hashed), count)
@@ -80,8 +81,8 @@ def hash_patches(patches: Patches, *, what: str = "hash, patches", progress: Pro
     return tuple(hashed)
 
 
-def _hash_chunk(patches: Patches, start: int) -> list[bytes]:
-    return [digest_of(patch) for patch in patches[start : start + CHUNK_PATCHES]]
+def _hash_chunk(patches: Patches, rows: slice) -> list[bytes]:
+    return [digest_of(patch) for patch in patches[rows]]
 
 
 def _identity(file: Path) -> dict[str, Any]:
@@ -106,5 +107,5 @@ def as_bytes(digests: np.ndarray) -> tuple[bytes, ...]:
 
 
 def digest_of(patch: np.ndarray) -> bytes:
-    """Return the digest of one patch, uint8 (96, 96, 3)."""
+    """Return the digest of one patch, uint8 (patch_px, patch_px, 3)."""
     return hashlib.sha1(np.ascontiguousarray(patch).data).digest()

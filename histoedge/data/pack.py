@@ -13,18 +13,18 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from histoedge import cpus
 from histoedge.data import cache_folder, decoder, digests, hdf5, image, pcam
-from histoedge.data.decoder import PATCH_BYTES
+from histoedge.data.image_files import Images, Key
 from histoedge.data.rows import FileRows, PatchView
 from histoedge.data.split import Patches
 from histoedge.edge.errors import DataError, ModelError
-from histoedge.edge.patches import PATCH_PX
 from histoedge.files import WriteError
 from histoedge.progress import Progress, silent
 
@@ -35,40 +35,11 @@ INDEX_BYTES = 512  # upper bound of an image's entry in index and journal
 
 
 @dataclass(frozen=True)
-class Images:
-    """Image files of a folder, with their sizes in bytes and modification times in ns."""
-
-    folder: Path
-    names: Sequence[str]
-    sizes: Sequence[int]
-    mtimes_ns: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def keys(self) -> "list[_Key]":
-        """Return the keys that identify packed images."""
-        return list(zip(self.names, self.sizes, self.mtimes_ns, strict=True))
-
-    def take(self, rows: Sequence[int]) -> "Images":
-        """Return the images of ``rows``, in that order."""
-        return Images(
-            self.folder,
-            [self.names[row] for row in rows],
-            [self.sizes[row] for row in rows],
-            [self.mtimes_ns[row] for row in rows],
-        )
-
-
-@dataclass(frozen=True)
 class Pack:
     """The patches of some images, in their order, read from the pack, and their digests."""
 
     patches: Patches
     digests: tuple[bytes, ...]
-
-
-_Key = tuple[str, int, int]  # name, size, modification time
 
 
 @dataclass(frozen=True)
@@ -78,29 +49,10 @@ class _Contents:
     ``fault`` is the reason why the pack is unusable; the other fields are then empty.
     """
 
-    rows: dict[_Key, tuple[int, bytes]] = field(default_factory=dict)
+    rows: dict[Key, tuple[int, bytes]] = field(default_factory=dict)
     used: int = 0
     patches: Patches | None = None
     fault: str = ""
-
-
-def listed(folder: Path, *, suffix: str) -> Images:
-    """Return the images of a folder, sorted by name.
-
-    Raises:
-        DataError: the folder or a file in it cannot be read.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            status = sorted((entry.name, entry.stat()) for entry in entries if entry.name.endswith(suffix))
-    except OSError as cause:
-        raise DataError(f"{cause.filename or folder}: cannot be read ({cause.strerror})") from cause
-    return Images(
-        folder,
-        [name for name, _ in status],
-        [stat.st_size for _, stat in status],
-        [stat.st_mtime_ns for _, stat in status],
-    )
 
 
 def open_pack(images: Images, places: Sequence[Path], *, progress: Progress = silent) -> Pack | None:
@@ -149,7 +101,7 @@ def hash_images(images: Images, *, progress: Progress = silent) -> tuple[bytes, 
     digest_by_name: dict[str, bytes] = {}
     what = f"decode {images.folder.name}, images"
     progress(what, 0, len(images), "to compare their pixels; no cache is written")
-    waiting = decoder.blocks(images.folder, images.names)
+    waiting = decoder.blocks(images.folder, images.names, form=images.form)
     with closing(decoder.decode_all(waiting, processes=cpus.usable())) as decoding:
         for block, decoded in decoding:
             if decoded.error is not None:
@@ -177,8 +129,12 @@ def _contents(images: Images, place: Path) -> _Contents:
         arrays, attributes = hdf5.read_arrays(place / INDEX)
         if attributes.get("format") != FORMAT:
             return _Contents(fault=f"the pack has format {attributes.get('format')}, expected {FORMAT}")
+        if fault := _other_form(attributes, images.form):
+            return _Contents(fault=fault)
         rows, used = _rows(arrays), int(attributes["used"])
         patches = pcam.H5Patches(place / PACK)
+        if patches.shape[1] != images.form.patch_px:
+            raise ValueError(f"patches of {patches.shape[1]} px")
         if rows and (arrays["rows"].min() < 0 or arrays["rows"].max() >= len(patches)):
             raise ValueError(f"row {arrays['rows'].max()} of {len(patches)} rows")
     except (ModelError, DataError, KeyError, ValueError, TypeError) as cause:
@@ -186,12 +142,33 @@ def _contents(images: Images, place: Path) -> _Contents:
     packed = [key for key in images.keys() if key in rows]  # noqa: SIM118
     for key in (packed[number] for number in digests.sample_rows(len(packed))):
         (row, digest), path = rows[key], images.folder / key[0]
-        if not digests.digest_of(patches[row]) == digest == digests.digest_of(image.read_patch(path)):
+        if (
+            not digests.digest_of(patches[row])
+            == digest
+            == digests.digest_of(image.patch_of_data(path, images.form, where=str(path)))
+        ):
             return _Contents(fault=f"the pixels of {path.parent.name}/{path.name} differ from the pack")
     return _Contents(rows, used, patches)
 
 
-def _rows(arrays: dict[str, np.ndarray]) -> dict[_Key, tuple[int, bytes]]:
+def _form_of(stored: dict[str, Any]) -> image.Form:
+    """Return the form in an index or journal; files without it are of PatchCamelyon's."""
+    form = image.FORM
+    return image.Form(stored.get("patch_px", form.patch_px), stored.get("resample", form.resample))
+
+
+def _other_form(attributes: dict[str, Any], form: image.Form) -> str:
+    stored = _form_of(attributes)
+    if stored == form:
+        return ""
+    return f"the pack has {_in_words(stored)}, DATA has {_in_words(form)}"
+
+
+def _in_words(form: image.Form) -> str:
+    return f"{'resampled ' if form.resample else ''}patches of {form.patch_px} px"
+
+
+def _rows(arrays: dict[str, np.ndarray]) -> dict[Key, tuple[int, bytes]]:
     names = os.fsdecode(arrays["names"].tobytes()).split("\0")
     keys = zip(names, arrays["sizes"].tolist(), arrays["mtimes_ns"].tolist(), strict=True)
     places = zip(arrays["rows"].tolist(), digests.as_bytes(arrays["digests"]), strict=True)
@@ -207,22 +184,22 @@ def _pack(images: Images, place: Path, contents: _Contents, progress: Progress) 
         for name in (INDEX, JOURNAL, PACK):
             (place / name).unlink(missing_ok=True)
         contents, rows = _Contents(), {}
-    rows |= _journaled(place, set(keys) - rows.keys(), contents.used, progress)
+    rows |= _journaled(place, set(keys) - rows.keys(), contents.used, images.form, progress)
     missing = [key for key in keys if key not in rows]
-    _check_room(place, len(missing))
+    check_room(place, len(missing), images.form)
     taken = {row for row, _ in rows.values()}
     free = (row for row in itertools.count(contents.used) if row not in taken)
     added = dict(zip((name for name, _, _ in missing), zip(missing, free, strict=False), strict=True))
     what = f"pack {images.folder.name}, images"
     progress(what, len(rows), len(keys), note or f"once, into {place}")
-    offsets = [hdf5.ROWS_AT + row * PATCH_BYTES for _, row in added.values()]
-    waiting = decoder.blocks(images.folder, list(added), into=place / PACK, offsets=offsets)
+    offsets = [hdf5.ROWS_AT + row * images.form.patch_bytes for _, row in added.values()]
+    waiting = decoder.blocks(images.folder, list(added), form=images.form, into=place / PACK, offsets=offsets)
     with (
         _flushed(place / PACK),
         open(place / JOURNAL, "ab", buffering=0) as journal,
         closing(decoder.decode_all(waiting, processes=cpus.usable())) as decoding,
     ):
-        journal.write(b"\n")  # ends a line that a killed process left incomplete
+        _write_whole(journal.fileno(), "\n" + json.dumps(asdict(images.form)))  # ends a line left incomplete
         for block, decoded in decoding:
             done = [(*added[name], digest) for name, digest in zip(block.names, decoded.digests, strict=False)]
             if done:
@@ -231,7 +208,7 @@ def _pack(images: Images, place: Path, contents: _Contents, progress: Progress) 
             progress(what, len(rows), len(keys), note)
             if decoded.error is not None:
                 raise _cannot_grow(place, decoded.error) if decoded.full else DataError(decoded.error)
-    _finish(place, {key: rows[key] for key in keys}, contents.used)
+    _finish(place, {key: rows[key] for key in keys}, contents.used, images.form)
 
 
 @contextmanager
@@ -260,35 +237,44 @@ def _write_whole(file: int, line: str) -> None:
         left = left[os.write(file, left) :]
 
 
-def _journaled(place: Path, wanted: set[_Key], used: int, progress: Progress) -> dict[_Key, tuple[int, bytes]]:
-    """Return the wanted images of an interrupted packing whose pixels are on disk and match their digest."""
+def _journaled(
+    place: Path, wanted: set[Key], used: int, form: image.Form, progress: Progress
+) -> dict[Key, tuple[int, bytes]]:
+    """Return the wanted images of an interrupted packing whose pixels are on disk and match their digest.
+
+    Each packing starts with a line of its form; images of another form are not wanted.
+    """
     if not (place / JOURNAL).is_file() or not (place / PACK).is_file():
         return {}
-    rows: dict[_Key, tuple[int, bytes]] = {}
+    rows: dict[Key, tuple[int, bytes]] = {}
+    stored = image.FORM
     for line in (place / JOURNAL).read_bytes().splitlines():
         try:
-            entries = [
-                ((name, size, mtime), row, bytes.fromhex(digest)) for name, size, mtime, row, digest in json.loads(line)
-            ]
+            values = json.loads(line)
+            if isinstance(values, dict):
+                stored = _form_of(values)
+                continue
+            entries = [((name, size, mtime), row, bytes.fromhex(digest)) for name, size, mtime, row, digest in values]
         except (ValueError, TypeError):
             continue  # an incomplete or empty line
-        rows |= {key: (row, digest) for key, row, digest in entries if key in wanted and row >= used}
-    complete = ((place / PACK).stat().st_size - hdf5.ROWS_AT) // PATCH_BYTES
+        if stored == form:
+            rows |= {key: (row, digest) for key, row, digest in entries if key in wanted and row >= used}
+    complete = ((place / PACK).stat().st_size - hdf5.ROWS_AT) // form.patch_bytes
     rows = {key: entry for key, entry in rows.items() if entry[0] < complete}
     if not rows:
         return {}
-    offsets = hdf5.ROWS_AT + PATCH_BYTES * np.array([row for row, _ in rows.values()])
-    patches = FileRows(place / PACK, offsets, (PATCH_PX, PATCH_PX, 3))
+    offsets = hdf5.ROWS_AT + form.patch_bytes * np.array([row for row, _ in rows.values()])
+    patches = FileRows(place / PACK, offsets, (form.patch_px, form.patch_px, 3))
     on_disk = digests.hash_patches(patches, what="check interrupted pack, images", progress=progress)
     return {key: entry for (key, entry), digest in zip(rows.items(), on_disk, strict=True) if entry[1] == digest}
 
 
-def _finish(place: Path, rows: dict[_Key, tuple[int, bytes]], used: int) -> None:
+def _finish(place: Path, rows: dict[Key, tuple[int, bytes]], used: int, form: image.Form) -> None:
     """Write the header of the pack, then the index: the pack is on disk before the index refers to it."""
     used = max(used, 1 + max(row for row, _ in rows.values()))
-    head = hdf5.rows_header(place, "x", shape=(used, PATCH_PX, PATCH_PX, 3))
+    head = hdf5.rows_header(place, "x", shape=(used, form.patch_px, form.patch_px, 3))
     with open(place / PACK, "r+b") as file:
-        file.truncate(hdf5.ROWS_AT + used * PATCH_BYTES)
+        file.truncate(hdf5.ROWS_AT + used * form.patch_bytes)
         file.write(head)
         file.flush()
         os.fsync(file.fileno())
@@ -300,12 +286,17 @@ def _finish(place: Path, rows: dict[_Key, tuple[int, bytes]], used: int) -> None
         "rows": np.array([row for row, _ in rows.values()], np.int64),
         "digests": digests.as_array([digest for _, digest in rows.values()]),
     }
-    hdf5.write_arrays(place / INDEX, arrays, {"format": FORMAT, "used": used})
+    hdf5.write_arrays(place / INDEX, arrays, {"format": FORMAT, "used": used, **asdict(form)})
     (place / JOURNAL).unlink(missing_ok=True)
 
 
-def _check_room(place: Path, count: int) -> None:
-    needed, free = count * (PATCH_BYTES + INDEX_BYTES), shutil.disk_usage(place).free
+def check_room(place: Path, count: int, form: image.Form) -> None:
+    """Check that the disk has room for the patches of ``count`` images.
+
+    Raises:
+        WriteError: it has not.
+    """
+    needed, free = count * (form.patch_bytes + INDEX_BYTES), shutil.disk_usage(place).free
     if needed > free:
         raise WriteError(
             f"{place}: packing {count} images needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; "

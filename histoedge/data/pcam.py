@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,12 +17,14 @@ import numpy as np
 
 from histoedge import files
 from histoedge.data import cache_folder, digests, hdf5, rows, table
+from histoedge.data.geometry import LARGEST_PATCH_PX, SMALLEST_PATCH_PX, Geometry
 from histoedge.data.split import Split, read_rows
 from histoedge.edge.errors import DataError
 from histoedge.edge.patches import PATCH_PX
 from histoedge.progress import Progress, silent
 
 FILES = "camelyonpatch_level_2_split_*.h5*"
+SIDES = f"{SMALLEST_PATCH_PX} to {LARGEST_PATCH_PX}"
 MOST_PATCHES = 1 << 24  # PatchCamelyon has 2**18 for training
 LARGEST_UNPACKED_BYTES = 64 << 30
 # gzip compresses zeros 1000 : 1, stained tissue below 2 : 1, labels 10 : 1
@@ -30,11 +32,23 @@ LARGEST_RATIO = 32
 SMALL_UNPACKED_BYTES = 1 << 28
 
 
-def load_pcam(folder: Path, split: str, *, cached: bool = True, progress: Progress = silent) -> Split:
+def found(folder: Path) -> bool:
+    """Return whether files of this layout are in the folder."""
+    return any(folder.glob(FILES))
+
+
+def load_pcam(
+    folder: Path,
+    split: str,
+    *,
+    geometry: Callable[[int], Geometry] = Geometry,
+    cached: bool = True,
+    progress: Progress = silent,
+) -> Split:
     """Open and check one split; patches are read when they are indexed.
 
     Digests are computed on first use, which reads every patch and calls ``progress``, and stored in the cache of the
-    folder unless ``cached`` is False.
+    folder unless ``cached`` is False. ``geometry`` returns the geometry of patches of a size.
 
     Raises:
         DataError: a missing, truncated or corrupt file; a dataset of another name, shape or type; different lengths;
@@ -61,6 +75,7 @@ def load_pcam(folder: Path, split: str, *, cached: bool = True, progress: Progre
         size,
         digests.cached_digests(patches, x_path, name=name, places=places),
         lambda: digests.hash_file(patches, x_path, name=name, places=places, progress=progress),
+        geometry(patches.shape[1]),
     )
 
 
@@ -107,7 +122,7 @@ def _unpack(packed: Path, to: Path) -> None:
 
 
 class H5Patches:
-    """The dataset ``x`` of a PatchCamelyon file: uint8 (N, 96, 96, 3), read when indexed; threads may share it.
+    """The dataset ``x`` of a PatchCamelyon file: uint8 (N, side, side, 3), read when indexed; threads may share it.
 
     Only the indexed patches are in memory. (A memory map is not faster for patches of 27 kB, counts every page read as
     memory of the process, and kills the process if the file is truncated.) Uncompressed patches are read without HDF5,
@@ -127,10 +142,11 @@ class H5Patches:
         self._file: Any = None
         with hdf5.opened(path, error=DataError) as file:
             x = hdf5.dataset(file, "x", where=path, error=DataError)
-            expected = f"expected uint8 (N, {PATCH_PX}, {PATCH_PX}, 3)"
+            expected = f"expected uint8 (N, {PATCH_PX}, {PATCH_PX}, 3), or square patches of {SIDES} px"
             if x.dtype != np.uint8:
                 raise DataError(f"{path}: x is {x.dtype}, {expected}")
-            if x.ndim != 4 or x.shape[1:] != (PATCH_PX, PATCH_PX, 3):
+            side = x.shape[1] if x.ndim == 4 else 0
+            if x.ndim != 4 or x.shape[1:] != (side, side, 3) or not SMALLEST_PATCH_PX <= side <= LARGEST_PATCH_PX:
                 raise DataError(f"{path}: x has shape {x.shape}, {expected}")
             if len(x) > MOST_PATCHES:
                 raise DataError(f"{path}: x claims {len(x)} patches, expected at most {MOST_PATCHES}")

@@ -15,7 +15,6 @@ from scipy import ndimage
 
 from histoedge.edge import drift
 from histoedge.edge.errors import DataError
-from histoedge.edge.patches import PATCH_PX
 
 DAB = (0.27, 0.57, 0.78)  # completes the basis; absent from these slides
 STAINS = np.array([drift.HAEMATOXYLIN, drift.EOSIN, DAB], np.float32)
@@ -29,7 +28,7 @@ _HENDRYCKS = "Hendrycks and Dietterich 2019, ICLR: severities of CIFAR-10-C, for
 
 @dataclass(frozen=True)
 class Perturbation:
-    """``apply`` maps uint8 (N, 96, 96, 3) to the same shape and dtype; ``size`` and ``source`` describe it in words."""
+    """``apply`` maps uint8 (N, side, side, 3) to the same shape and dtype; ``size`` and ``source`` describe it."""
 
     apply: Callable[[np.ndarray], np.ndarray]
     size: str
@@ -37,16 +36,15 @@ class Perturbation:
 
 
 def perturbed(patches: np.ndarray, name: str) -> np.ndarray:
-    """Apply the perturbation of that name to patches, uint8 (N, 96, 96, 3) RGB, and return a new array.
+    """Apply the perturbation of that name to patches, uint8 (N, side, side, 3) RGB, and return a new array.
 
     Raises:
         DataError: no perturbation of that name, or patches of another shape or dtype.
     """
     if name not in PERTURBATIONS:
         raise DataError(f"no perturbation {name!r}; choose from: {', '.join(PERTURBATIONS)}")
-    if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[1:] != (PATCH_PX, PATCH_PX, 3):
-        expected = f"uint8 (N, {PATCH_PX}, {PATCH_PX}, 3)"
-        raise DataError(f"patches: {patches.dtype} {patches.shape}, expected {expected}")
+    if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[1:] != (*2 * patches.shape[1:2], 3):
+        raise DataError(f"patches: {patches.dtype} {patches.shape}, expected uint8 (N, side, side, 3)")
     return PERTURBATIONS[name].apply(patches)
 
 
@@ -79,14 +77,15 @@ def _compressed(patches: np.ndarray, *, quality: int) -> np.ndarray:
 
 def _scaled(patches: np.ndarray, *, factor: float) -> np.ndarray:
     """Scale about the centre; the area around a smaller picture is filled with its mirror image."""
-    side = PATCH_PX / factor
-    margin = max(0, int(np.ceil((side - PATCH_PX) / 2)))
-    corner = margin + (PATCH_PX - side) / 2
+    patch_px = patches.shape[1]
+    side = patch_px / factor
+    margin = max(0, int(np.ceil((side - patch_px) / 2)))
+    corner = margin + (patch_px - side) / 2
     box = (corner, corner, corner + side, corner + side)
     padded = np.pad(patches, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
     changed = np.empty_like(patches)
     for place, patch in enumerate(padded):
-        changed[place] = Image.fromarray(patch).resize((PATCH_PX, PATCH_PX), Image.Resampling.BICUBIC, box=box)
+        changed[place] = Image.fromarray(patch).resize((patch_px, patch_px), Image.Resampling.BICUBIC, box=box)
     return changed
 
 

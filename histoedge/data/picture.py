@@ -9,7 +9,7 @@ from histoedge import files
 from histoedge.data.sources import load
 from histoedge.data.split import Split
 from histoedge.edge import drift
-from histoedge.edge.patches import LABEL_PX, PATCH_PX
+from histoedge.edge.patches import LABEL_PX
 from histoedge.progress import Progress, silent
 
 GRID = (4, 8)  # rows and columns of patches per class
@@ -22,7 +22,7 @@ def picture(source: str, file: Path, *, seed: int = 0, cache: bool = True, progr
     """Write a PNG file: labels, brightness and stain per split (of up to 1,000 patches), and patches of each class.
 
     Args:
-        source: a folder in PatchCamelyon's or the Kaggle layout, or the word ``synthetic``.
+        source: see ``load``.
         file: the picture to write.
         seed: selects the patches to draw; also the seed of ``load``.
         cache: see ``load``.
@@ -72,11 +72,12 @@ def _balance(axes: Any, splits: dict[str, Split]) -> None:
     names = list(splits)
     positives = [int(split.labels.sum()) for split in splits.values()]
     negatives = [len(split.labels) - positive for split, positive in zip(splits.values(), positives, strict=True)]
-    axes.barh(names, negatives, color="#b9c6d6", label="normal")
-    axes.barh(names, positives, left=negatives, color="#b3446c", label="tumour")
+    negative_class, positive_class = next(iter(splits.values())).geometry.classes
+    axes.barh(names, negatives, color="#b9c6d6", label=negative_class)
+    axes.barh(names, positives, left=negatives, color="#b3446c", label=positive_class)
     for row, (negative, positive) in enumerate(zip(negatives, positives, strict=True)):
         share = positive / (negative + positive)
-        text = f"  {negative + positive:,} ({share:.0%} tumour)"
+        text = f"  {negative + positive:,} ({share:.0%} {positive_class})"
         axes.text(negative + positive, row, text, va="center", fontsize=9)
     axes.invert_yaxis()
     axes.set_title("patches per split", fontsize=10, loc="left")
@@ -89,25 +90,26 @@ def _patches(figure: Any, split: Split, seed: int) -> None:
     random = np.random.default_rng(seed)
     rows, columns = GRID
     halves = figure.subplots(2, 1)
-    pitch = PATCH_PX + GAP_PX
-    for axes, label, title in zip(
-        halves, (0, 1), ("no tumour in the centre square", "tumour in the centre square"), strict=True
-    ):
+    patch_px, label_px = split.patch_px, split.geometry.label_px
+    pitch = patch_px + GAP_PX
+    where = "" if label_px == patch_px else ", by the centre square"
+    for axes, label, title in zip(halves, (0, 1), split.geometry.classes, strict=True):
         chosen = np.sort(random.permutation(np.flatnonzero(split.labels == label))[: rows * columns])
         sheet = np.full((rows * pitch - GAP_PX, columns * pitch - GAP_PX, 3), 255, np.uint8)
         for number, patch in enumerate(split.patches[chosen]):
             top, left = pitch * (number // columns), pitch * (number % columns)
-            sheet[top : top + PATCH_PX, left : left + PATCH_PX] = patch
-            corner = (PATCH_PX - LABEL_PX) // 2 - 0.5  # imshow centres a pixel at its index
-            centre_square(axes, left + corner, top + corner)
+            sheet[top : top + patch_px, left : left + patch_px] = patch
+            if where:
+                corner = (patch_px - label_px) // 2 - 0.5  # imshow centres a pixel at its index
+                centre_square(axes, left + corner, top + corner, label_px=label_px)
         axes.imshow(sheet, interpolation="antialiased")
-        axes.set_title(f"{split.name}: {title}", fontsize=10, loc="left")
+        axes.set_title(f"{split.name}: {title}{where}", fontsize=10, loc="left")
         axes.axis("off")
 
 
-def centre_square(axes: Any, left: float, top: float) -> None:
-    """Outline the 32 x 32 px square with that corner in white and black, visible on any tissue."""
+def centre_square(axes: Any, left: float, top: float, *, label_px: int = LABEL_PX) -> None:
+    """Outline the labelled square with that corner in white and black, visible on any tissue."""
     from matplotlib.patches import Rectangle
 
     for colour, width in (("white", 1.8), ("black", 0.7)):
-        axes.add_patch(Rectangle((left, top), LABEL_PX, LABEL_PX, fill=False, edgecolor=colour, linewidth=width))
+        axes.add_patch(Rectangle((left, top), label_px, label_px, fill=False, edgecolor=colour, linewidth=width))

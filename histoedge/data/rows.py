@@ -85,3 +85,27 @@ class PatchView:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         return self.patches[self.rows[index]]
+
+
+class Joined:
+    """Several arrays of patches of one size, one after the other, indexed like one array."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, parts: "Sequence[Patches]") -> None:
+        self.parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+        self.shape: tuple[int, ...] = (int(self._ends[-1]), *parts[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        chosen = np.arange(len(self))[index]
+        rows = np.atleast_1d(chosen)
+        pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        numbers = np.searchsorted(self._ends, rows, side="right")
+        for number in np.unique(numbers).tolist():
+            mine = numbers == number
+            pixels[mine] = self.parts[number][rows[mine] - (self._ends[number] - len(self.parts[number]))]
+        return pixels if chosen.ndim else np.asarray(pixels[0])

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from histoedge.data.geometry import PATCHCAMELYON, Geometry
 from histoedge.edge.errors import DataError
 from histoedge.edge.patches import PATCH_PX
 
 SPLITS = ("train", "valid", "test")
-CHUNK_PATCHES = 512  # 14 MB
+CHUNK_PATCHES = 512  # 14 MB with 96 px
 
 
 def evenly_spaced(count: int, most: int) -> np.ndarray:
@@ -20,12 +21,17 @@ def evenly_spaced(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
+def chunk_patches(patch_px: int) -> int:
+    """Return how many patches of this size are about as large as ``CHUNK_PATCHES`` of 96 px."""
+    return max(1, min(CHUNK_PATCHES, CHUNK_PATCHES * PATCH_PX**2 // patch_px**2))
+
+
 class Patches(Protocol):
-    """uint8 (N, 96, 96, 3) RGB pixels with the indexing of an array, for example an ndarray."""
+    """uint8 (N, patch_px, patch_px, 3) RGB pixels with the indexing of an array, for example an ndarray."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, 96, 96, 3)."""
+        """(N, patch_px, patch_px, 3)."""
         ...
 
     def __len__(self) -> int: ...
@@ -37,9 +43,10 @@ class Patches(Protocol):
 class Split:
     """One validated part of a data set.
 
-    ``patches`` uint8 (N, 96, 96, 3), read when indexed; ``labels`` uint8 (N,) of 0 and 1, both present; ``ids`` one
-    name per patch; ``slides`` the slide of each patch, None if unknown; ``size_bytes`` on disk, or in memory without a
-    file. ``stored_digests`` are the ``digests`` if they are available; otherwise ``compute_digests`` returns them.
+    ``patches`` uint8 (N, patch_px, patch_px, 3), read when indexed; ``labels`` uint8 (N,) of 0 and 1, both present;
+    ``ids`` one name per patch; ``slides`` the slide of each patch, None if unknown; ``size_bytes`` on disk, or in
+    memory without a file. ``stored_digests`` are the ``digests`` if they are available; otherwise ``compute_digests``
+    returns them. ``geometry`` says what pixels and labels mean; its ``patch_px`` is the side of the patches.
     """
 
     name: str
@@ -50,15 +57,21 @@ class Split:
     size_bytes: int = 0
     stored_digests: tuple[bytes, ...] | None = None
     compute_digests: Callable[[], tuple[bytes, ...]] | None = None
+    geometry: Geometry = PATCHCAMELYON
 
     def __post_init__(self) -> None:
-        count = len(self.labels)
-        if self.patches.shape != (count, PATCH_PX, PATCH_PX, 3):
-            expected = (count, PATCH_PX, PATCH_PX, 3)
+        count, side = len(self.labels), self.geometry.patch_px
+        if self.patches.shape != (count, side, side, 3):
+            expected = (count, side, side, 3)
             raise DataError(f"{self.name}: patches have shape {self.patches.shape}, expected {expected}")
         if np.unique(self.labels).tolist() != [0, 1]:
             values = ", ".join(map(str, np.unique(self.labels)[:5])) or "none"
             raise DataError(f"{self.name}: label values are {values}; a split needs both 0 and 1 and no other value")
+
+    @property
+    def patch_px(self) -> int:
+        """The side of a patch in px."""
+        return int(self.patches.shape[1])
 
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
@@ -97,8 +110,9 @@ class Split:
             self.labels[rows],
             [self.ids[row] for row in rows],
             None if self.slides is None else [self.slides[row] for row in rows],
-            len(rows) * PATCH_PX * PATCH_PX * 3,
+            len(rows) * self.patch_px * self.patch_px * 3,
             None if digests is None else tuple(digests[row] for row in rows),
+            geometry=self.geometry,
         )
 
 
@@ -106,7 +120,8 @@ def read_rows(patches: Patches, index: Any, read: Callable[[int], np.ndarray]) -
     """Evaluate ``patches[index]`` by the rules of an array, where ``read(row)`` returns one patch.
 
     Returns:
-        uint8 (96, 96, 3) for an int, else (n, 96, 96, 3) for a slice, an array of ints or a mask.
+        uint8 (patch_px, patch_px, 3) for an int, else (n, patch_px, patch_px, 3): for a slice, an array of ints or a
+        mask.
     """
     rows = np.arange(len(patches))[index]
     if rows.ndim == 0:

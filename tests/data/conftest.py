@@ -11,13 +11,19 @@ import pytest
 from PIL import Image
 
 
-def noise(count: int, seed: int = 0) -> np.ndarray:
-    """uint8 (count, 96, 96, 3), all patches different."""
-    return np.random.default_rng(seed).integers(0, 256, (count, 96, 96, 3), dtype=np.uint8)
+def noise(count: int, seed: int = 0, *, side: int = 96) -> np.ndarray:
+    """uint8 (count, side, side, 3), all patches different."""
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
 def alternating(count: int) -> np.ndarray:
     return (np.arange(count) % 2).astype(np.uint8)
+
+
+@pytest.fixture
+def make_noise() -> Callable[..., np.ndarray]:
+    """``make_noise(count, seed=0, side=96)``: uint8 (count, side, side, 3), all patches different."""
+    return noise
 
 
 @pytest.fixture
@@ -61,3 +67,31 @@ def kaggle_folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path
 
     return write
+
+
+@pytest.fixture
+def write_pngs() -> Callable[..., None]:
+    """``write_pngs(folder, names, patches)``: write each patch under its name, whose suffix is the format."""
+
+    def write(folder: Path, names: list[str], patches: np.ndarray) -> None:
+        for name, patch in zip(names, patches, strict=True):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(patch).save(folder / name)
+
+    return write
+
+
+@pytest.fixture
+def assert_same() -> Callable[..., None]:
+    """``assert_same(splits, ids, patches, labels)``: every patch is in one split, with its own pixels and label."""
+
+    def check(splits: dict[str, Any], ids: list[str], patches: np.ndarray, labels: np.ndarray) -> None:
+        assert sorted(name for split in splits.values() for name in split.ids) == sorted(ids)
+        for split in splits.values():
+            rows = [ids.index(name) for name in split.ids]
+            np.testing.assert_array_equal(split.patches[:], patches[rows])
+            np.testing.assert_array_equal(split.labels, labels[rows])
+            np.testing.assert_array_equal(split.patches[-1], patches[rows[-1]])
+            assert split.digests == tuple(hashlib.sha1(patch.tobytes()).digest() for patch in patches[rows])
+
+    return check

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from histoedge.data import decoder
+from histoedge.data import decoder, image
 from histoedge.edge.errors import HistoedgeError
 
 
@@ -36,4 +36,4 @@ def test_a_killed_decoder_process_is_a_one_line_error(tmp_path: Path) -> None:
         os.kill(decoders._processes[0].pid, signal.SIGKILL)
         decoders._processes[0].wait()
         with pytest.raises(HistoedgeError, match=r"a process that decodes its images ended \(exit status -9\)"):
-            list(decoders.answers([decoder.Block(folder, names)]))
+            list(decoders.answers([decoder.Block(folder, names, image.FORM)]))

@@ -17,22 +17,23 @@ import psutil
 import pytest
 from PIL import Image
 
-from histoedge.data import cache_folder, decoder, digests, hdf5, image, pack
+from histoedge.data import cache_folder, decoder, digests, hdf5, image, image_files, pack
 from histoedge.edge.errors import DataError
 from histoedge.files import WriteError
 
+PATCH_BYTES = image.FORM.patch_bytes
 MANY = 3 * decoder.BLOCK  # enough blocks for several processes
 
 PACKING = """
 import sys
 from pathlib import Path
-from histoedge.data import pack
+from histoedge.data import image_files, pack
 from histoedge.edge.errors import HistoedgeError
 def show(what, done, total, note=""):
     print(what, done, total, note, sep="; ", flush=True)
 if __name__ == "__main__":
     try:
-        pack.open_pack(pack.listed(Path(sys.argv[1]), suffix=".tif"), [Path(sys.argv[2])], progress=show)
+        pack.open_pack(image_files.listed(Path(sys.argv[1]), suffix=".tif"), [Path(sys.argv[2])], progress=show)
     except HistoedgeError as error:
         sys.exit(str(error))
 """
@@ -87,7 +88,7 @@ class Calls:
 
 def pack_images(folder: Path, place: Path) -> tuple[pack.Pack, Calls]:
     progress = Calls()
-    opened = pack.open_pack(pack.listed(folder, suffix=".tif"), [place], progress=progress)
+    opened = pack.open_pack(image_files.listed(folder, suffix=".tif"), [place], progress=progress)
     assert opened is not None
     return opened, progress
 
@@ -158,7 +159,7 @@ def test_readers_are_not_disturbed_when_a_pack_grows_or_is_rebuilt(folder: Path,
         os.utime(path, ns=(9, 9))  # all images count as changed: the pack is rebuilt
     opened, progress = pack_images(folder, tmp_path / "cache")
     assert progress.packed[0] == 0
-    assert (tmp_path / "cache" / "pack.h5").stat().st_size == hdf5.ROWS_AT + 200 * decoder.PATCH_BYTES
+    assert (tmp_path / "cache" / "pack.h5").stat().st_size == hdf5.ROWS_AT + 200 * PATCH_BYTES
     np.testing.assert_array_equal(first.patches[:], before)
     assert_equal(opened, folder)
 
@@ -178,9 +179,9 @@ def test_a_killed_packing_resumes_and_its_processes_end(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert not is_running(running.pid)
     assert not (place / "index.h5").exists()
-    damaged = json.loads((place / "journal").read_text().splitlines()[1])[0][3]
+    damaged = json.loads((place / "journal").read_text().splitlines()[2])[0][3]
     with open(place / "pack.h5", "r+b") as file:  # like a machine crash that lost a page
-        file.seek(hdf5.ROWS_AT + damaged * decoder.PATCH_BYTES + 4096)
+        file.seek(hdf5.ROWS_AT + damaged * PATCH_BYTES + 4096)
         file.write(bytes(4096))
     with open(place / "journal", "ab") as file:
         file.write(b'[["half a line", 1')
@@ -217,7 +218,7 @@ def test_two_concurrent_commands_pack_once(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_skipped(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
-    images = pack.listed(folder, suffix=".tif")
+    images = image_files.listed(folder, suffix=".tif")
     opened = pack.open_pack(images, [tmp_path / "a file", tmp_path / "second"])
     assert opened is not None
     assert (tmp_path / "second" / "pack.h5").is_file()
@@ -308,7 +309,7 @@ def test_after_an_error_in_one_image_the_others_stay_packed(tmp_path: Path) -> N
 
 def test_packing_resumes_after_a_full_disk(tmp_path: Path) -> None:
     folder, place = write_images(tmp_path / "images", pixels(2 * MANY)), tmp_path / "cache"
-    limit = MANY * decoder.PATCH_BYTES
+    limit = MANY * PATCH_BYTES
 
     def limit_file_size() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

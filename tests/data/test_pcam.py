@@ -83,7 +83,8 @@ def test_a_missing_x_or_y_file_is_an_error(pcam_files: Files, part: str) -> None
     [
         ({"y": np.zeros((5, 1, 1, 1), np.uint8)}, r"_y.h5: 5 labels for the 6 patches of \S+_x.h5"),
         ({"x": np.zeros((6, 96, 96), np.uint8)}, r"_x.h5: x has shape \(6, 96, 96\), expected uint8 \(N, 96, 96, 3\)"),
-        ({"x": np.zeros((6, 64, 64, 3), np.uint8)}, r"_x.h5: x has shape \(6, 64, 64, 3\), expected"),
+        ({"x": np.zeros((6, 64, 96, 3), np.uint8)}, r"_x.h5: x has shape \(6, 64, 96, 3\), expected"),
+        ({"x": np.zeros((6, 16, 16, 3), np.uint8)}, r"\(6, 16, 16, 3\), expected .* or square patches of 32 to 512 px"),
         ({"x": np.zeros((6, 3, 96, 96), np.uint8)}, r"_x.h5: x has shape \(6, 3, 96, 96\), expected"),
         ({"x": np.zeros((6, 96, 96, 3), np.float32)}, r"_x.h5: x is float32, expected uint8"),
         ({"y": np.zeros((6, 1, 1, 1), np.float32)}, r"_y.h5: y is float32, expected unsigned integers"),

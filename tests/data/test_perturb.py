@@ -101,3 +101,12 @@ def test_unknown_names_and_wrong_patches_are_errors() -> None:
         perturbed(TISSUE.astype(float), "blur_1_px")
     with pytest.raises(DataError, match=r"uint8 \(96, 96, 3\)"):
         perturbed(TISSUE[0], "blur_1_px")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("side", [33, 64])
+def test_patches_of_any_size_are_perturbed(name: str, side: int) -> None:
+    patches = TISSUE[:2, :side, :side]
+    changed = perturbed(patches, name)
+    assert changed.shape == patches.shape
+    assert (changed != patches).any()

@@ -27,3 +27,11 @@ def test_after_an_error_in_the_data_there_is_no_picture(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         picture.picture(str(tmp_path / "nowhere"), tmp_path / "look.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_patches_of_another_size_and_classes_are_drawn(tmp_path: Path, make_noise, write_pngs) -> None:
+    names = [f"{('gland', 'tumour')[row % 2]}/{row}.png" for row in range(40)]
+    write_pngs(tmp_path / "data", names, make_noise(40, side=64))
+    picture.picture(str(tmp_path / "data"), tmp_path / "look.png")
+    with Image.open(tmp_path / "look.png") as image:
+        assert np.asarray(image.convert("L")).std() > 20

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histoedge.data.rows import FileRows, PatchView
+from histoedge.data.rows import FileRows, Joined, PatchView
 from histoedge.edge.errors import DataError
 
 ROWS = np.arange(40 * 12, dtype=np.uint8).reshape(40, 4, 3)
@@ -65,3 +65,23 @@ def test_a_view_of_a_view_indexes_like_an_array() -> None:
     np.testing.assert_array_equal(second[:], ROWS[[20, 5, 4]])
     np.testing.assert_array_equal(second[-1], ROWS[4])
     np.testing.assert_array_equal(second[np.array([True, False, True])], ROWS[[20, 4]])
+
+
+def test_joined_parts_are_indexed_like_one_array() -> None:
+    whole = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 3), dtype=np.uint8)
+    joined = Joined([whole[:2], whole[2:7], whole[7:]])
+    assert (len(joined), joined.shape) == (9, whole.shape)
+    for index in (
+        0,
+        2,
+        -1,
+        slice(None),
+        slice(1, 8),
+        slice(8, 1, -3),
+        [8, 0, 3, 3],
+        np.arange(9) % 2 == 0,
+        np.arange(0),
+    ):
+        np.testing.assert_array_equal(joined[index], whole[index])
+    with pytest.raises(IndexError):
+        joined[9]

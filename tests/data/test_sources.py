@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from histoedge import data
-from histoedge.data import Split, evenly_spaced
+from histoedge.data import Split, evenly_spaced, sources
 from histoedge.edge.errors import DataError
 
 X = np.random.default_rng(3).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
@@ -52,7 +52,7 @@ def test_an_invalid_split_is_an_error(x: np.ndarray, y: np.ndarray, message: str
 def test_the_error_for_a_missing_data_set_states_the_layouts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder; give a folder with a data set, or the word synthe"):
         data.load(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="no data set in this folder; expected camelyonpatch_level_2_split_"):
+    with pytest.raises(DataError, match="no data set in this folder; expected one of: camelyonpatch_level_2_split_"):
         data.load(str(tmp_path))
     (tmp_path / "patches.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match="patches.zip: a file, expected a folder; give a folder"):
@@ -74,9 +74,9 @@ def test_has_is_false_for_a_split_without_files(pcam_files: Callable[..., Path])
 
 def test_data_imports_no_framework_and_no_plotting() -> None:
     code = (
-        "import sys, histoedge.data.pcam, histoedge.data.kaggle, histoedge.data.synthetic, histoedge.data.check, "
-        "histoedge.data.picture; print([name for name in ('tensorflow', 'keras', 'click', 'matplotlib', 'rich') "
-        "if name in sys.modules])"
+        "import sys, histoedge.data.sources, histoedge.data.synthetic, histoedge.data.check, histoedge.data.picture; "
+        "histoedge.data.sources.layouts(); heavy = 'tensorflow', 'keras', 'click', 'matplotlib', 'rich', 'pyarrow'; "
+        "print([name for name in heavy if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
@@ -113,3 +113,53 @@ def test_the_content_hash_is_the_one_recorded_in_runs() -> None:
 )
 def test_evenly_spaced_indices(count: int, most: int, indices: list[int]) -> None:
     assert evenly_spaced(count, most).tolist() == indices
+
+
+@pytest.mark.parametrize("side", [64, 224])
+def test_patchcamelyons_files_may_have_patches_of_another_size(
+    pcam_files: Callable[..., Path], make_noise: Callable[..., np.ndarray], side: int
+) -> None:
+    for name in data.SPLITS:
+        folder = pcam_files(name, x=make_noise(6, side=side))
+    (folder / "data.toml").write_text('classes = ["benign", "malignant"]\num_per_px = 0.5\nlabel_px = 20\n')
+    splits = data.load(str(folder))
+    assert {split.geometry for split in splits.values()} == {data.Geometry(side, 20, 0.5, ("benign", "malignant"))}
+    (folder / "data.toml").write_text("patch_px = 96\n")
+    with pytest.raises(DataError, match=rf"patches of {side} px, data.toml says 96; correct patch_px"):
+        data.load(str(folder))
+    (folder / "data.toml").write_text("resample = true\n")
+    with pytest.raises(DataError, match="resample has no meaning in the layout patchcamelyon; remove it"):
+        data.load(str(folder))
+    (folder / "data.toml").unlink()
+    pcam_files("test", x=make_noise(6))
+    with pytest.raises(DataError, match=rf"of different size \(train {side} px, valid {side} px, test 96 px\)"):
+        data.load(str(folder))
+
+
+def test_a_stray_table_or_array_next_to_patchcamelyons_files_is_not_a_data_set(pcam_files: Callable[..., Path]) -> None:
+    folder = pcam_files("test")
+    (folder / "notes.csv").write_text("path,label\n")
+    np.savez(folder / "extra.npz", x=np.zeros(1))
+    assert len(data.load(str(folder), splits=("test",))["test"].labels) == 6
+    (folder / "camelyonpatch_level_2_split_test_x.h5").unlink()
+    (folder / "camelyonpatch_level_2_split_test_y.h5").unlink()
+    with pytest.raises(DataError, match=r"contains both \*.npz and labels.csv; .*data.toml: layout = \"npz\""):
+        data.load(str(folder))
+
+
+def test_the_layout_of_data_toml_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "data.toml").write_text('layout = "csv"\n')
+    with pytest.raises(DataError, match=r"data.toml says csv; expected labels.csv"):
+        data.load(str(tmp_path))
+    (tmp_path / "data.toml").write_text('layout = "imagenet"\n')
+    with pytest.raises(
+        DataError, match=r"no layout 'imagenet'; choose from: patchcamelyon, kaggle, wilds, parquet, npz"
+    ):
+        data.load(str(tmp_path))
+
+
+def test_the_refusal_of_an_unknown_folder_names_every_layout(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as raised:
+        data.load(str(tmp_path))
+    for layout in sources.layouts().values():
+        assert layout.files in str(raised.value)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from histoedge import data
-from histoedge.data import check, kaggle
+from histoedge.data import check
 from histoedge.edge.errors import DataError
 
 Folder = Callable[..., Path]
@@ -74,25 +74,6 @@ def test_a_slide_is_never_in_two_splits(kaggle_folder: Folder, where: str) -> No
     assert sum(map(len, slides_by_split.values())) == 20
     assert len(set.union(*slides_by_split.values())) == 20
     assert {name: len(split.labels) for name, split in splits.items()} == {"train": 80, "valid": 10, "test": 10}
-
-
-def test_slides_that_share_a_patch_are_one_group() -> None:
-    joined = kaggle._joined(["a", "b", "c", "d", "a"], [b"1", b"2", b"2", b"3", b"3"])
-    assert joined[1] == joined[2] != joined[0]
-    assert joined[0] == joined[3] == joined[4]
-
-
-def test_unequal_slides_are_split_close_to_the_targets() -> None:
-    random = np.random.default_rng(0)
-    slides = random.zipf(1.4, 5000) % 150
-    y = (random.random(5000) < random.random(150)[slides]).astype(np.uint8)
-    parts = kaggle.assign(y, slides.tolist(), seed=0)
-    sizes = np.bincount(parts) / 5000
-    np.testing.assert_allclose(sizes, [0.8, 0.1, 0.1], atol=0.02)  # the largest slide has a third of the patches
-    for part in range(3):
-        assert abs(y[parts == part].mean() - y.mean()) < 0.05
-    for slide in set(slides.tolist()):
-        assert len(set(parts[slides == slide])) == 1
 
 
 def test_too_few_slides_for_three_splits_are_refused(kaggle_folder: Folder) -> None:
@@ -169,35 +150,8 @@ def test_an_image_that_is_not_a_patch_is_an_error(kaggle_folder: Folder, fault: 
 
 
 def test_patches_of_one_class_are_an_error(kaggle_folder: Folder) -> None:
-    with pytest.raises(DataError, match="too few for both classes in the"):
+    with pytest.raises(DataError, match="train_labels.csv: 40 patches with the label 0 only; a data set needs both"):
         load(kaggle_folder(patches(40), np.zeros(40, np.uint8)))
-
-
-def reference_assign(y: np.ndarray, groups: list[int], seed: int) -> np.ndarray:
-    """The first implementation of the split, which the released models were trained on."""
-    members: dict[int, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
-    order = list(members.values())
-    order = [order[position] for position in np.random.default_rng(seed).permutation(len(order))]
-    order.sort(key=len, reverse=True)
-    target = np.maximum(np.array([[0.8], [0.1], [0.1]]) * np.array([np.sum(y == 0), np.sum(y == 1)]), 1e-9)
-    filled, parts = np.zeros_like(target), np.zeros(len(y), int)
-    for indices in order:
-        positives = int(y[indices].sum())
-        more = np.array([len(indices) - positives, positives])
-        part = int(np.argmin((((filled + more) ** 2 - filled**2) / target).sum(axis=1)))
-        filled[part] += more
-        parts[indices] = part
-    return parts
-
-
-def test_no_patch_changes_its_split() -> None:
-    random = np.random.default_rng(0)
-    for seed in range(20):
-        y = (random.random(400) < random.random()).astype(np.uint8)
-        groups = (random.zipf(1.3, 400) % 90 if seed % 2 else random.integers(0, 10**6, 400)).tolist()
-        np.testing.assert_array_equal(kaggle.assign(y, groups, seed=seed), reference_assign(y, groups, seed))
 
 
 def test_the_pack_and_the_images_have_the_same_splits(kaggle_folder: Folder) -> None:
@@ -246,3 +200,35 @@ def test_the_check_notes_unlabelled_images(kaggle_folder: Folder) -> None:
     (note,) = check.check(str(folder)).notes
     assert note.startswith(f"{folder / 'test'}: 1 images without labels, not used; to predict them: histoedge predict ")
     assert sum(len(split.labels) for split in load(folder).values()) == 60
+
+
+def test_png_and_jpeg_images_are_read(kaggle_folder: Folder) -> None:
+    x, ids = patches(60), [f"patch-{index:02d}" for index in range(60)]
+    folder = kaggle_folder(x, labels(60), ids=ids)
+    plain = load(folder)
+    for path in (folder / "train").iterdir():
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".png"))
+        path.unlink()
+    for name, split in load(folder).items():
+        assert split.content_hash == plain[name].content_hash
+        assert list(split.ids) == list(plain[name].ids)
+    (folder / "train" / "patch-07.png").rename(folder / "train" / "patch-08.jpg")
+    with pytest.raises(DataError, match=r"train/patch-08.jpg: another image has the same id; remove one of them"):
+        load(folder)
+
+
+def test_patches_of_another_size_have_their_label_everywhere(kaggle_folder: Folder) -> None:
+    folder = kaggle_folder(patches(60)[:, :64, :64], labels(60))
+    assert load(folder)["test"].geometry == data.Geometry(64, 64)
+    (folder / "data.toml").write_text("label_px = 32\num_per_px = 0.486\n")
+    assert load(folder)["test"].geometry == data.Geometry(64, 32, 0.486)
+
+
+def test_images_in_train_with_another_table_are_that_tables(kaggle_folder: Folder) -> None:
+    folder = kaggle_folder(patches(60), labels(60), ids=[f"{index:02d}" for index in range(60)])
+    rows = (folder / "train_labels.csv").read_text().splitlines()[1:]
+    (folder / "train_labels.csv").unlink()
+    table = ["path,label", *(f"train/{row.replace(',', '.tif,')}" for row in rows)]
+    (folder / "labels.csv").write_text("\n".join(table))
+    assert check.check(str(folder)).layout == "csv"

@@ -24,8 +24,8 @@ demo: setup ## Run the whole main job on synthetic patches, into $(RUN)
 test: setup ## Run the tests but the slow ones, in parallel
 	$(PYTEST) -m "not slow"
 
-test-fast: setup ## Run the tests that need no TensorFlow, in parallel
-	$(PYTEST) -m "not slow and not lab"
+test-fast: setup ## Run the quick tests: no TensorFlow, no benchmarks; in parallel
+	$(PYTEST) -m "not slow and not lab" --ignore-glob 'tests/benchmark*'
 
 test-slow: setup ## Run the slow tests alone, in parallel
 	$(PYTEST) -m slow

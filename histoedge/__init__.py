@@ -8,7 +8,7 @@ only when a function needs them.
 """
 
 from histoedge.api.proof import bench, diff, report, verify
-from histoedge.api.training import compress, export, run, train, tune
+from histoedge.api.training import compress, export, import_model, run, train, tune
 from histoedge.api.use import embed, explain, predict, scan
 from histoedge.version import __version__
 
@@ -20,6 +20,7 @@ __all__ = [
     "embed",
     "explain",
     "export",
+    "import_model",
     "predict",
     "report",
     "run",

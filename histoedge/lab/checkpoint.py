@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from histoedge.config import RECIPES, Recipe
-from histoedge.data import hdf5
+from histoedge.data import Split, hdf5
+from histoedge.data.geometry import PATCHCAMELYON, Geometry
 from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.lab import architecture, calibrate, weights
 from histoedge.lab.architecture import Network
@@ -42,10 +43,20 @@ class Checkpoint:
     calibration: Calibration
 
     @property
+    def geometry(self) -> Geometry:
+        """What the pixels and labels of the training data mean."""
+        return Geometry.from_json(self.inputs.get("geometry", {}))
+
+    @property
     def folded(self) -> Arrays:
         """The deployed form: kernels and biases with batch norm folded in, and the activation ranges of int8."""
         ranges = {name: value for name, value in self.arrays.items() if name.endswith("/range")}
         return weights.fold(self.network, self.arrays) | ranges
+
+
+def geometry_inputs(split: Split) -> dict[str, Any]:
+    """Return the geometry of a split for ``Checkpoint.inputs``; none for PatchCamelyon's, as before geometries."""
+    return {} if split.geometry == PATCHCAMELYON else {"geometry": split.geometry.as_json()}
 
 
 def path_of(run: Path, recipe: str) -> Path:

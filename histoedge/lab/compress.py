@@ -114,6 +114,7 @@ def compress_inputs(run: Path, recipe: Recipe, config: CompressConfig, splits: M
         "compress": settings,
         "parents": _parent_hashes(run, recipe),
         "data": {name: splits[name].content_hash for name in ("train", "valid")},
+        **checkpoint.geometry_inputs(splits["train"]),
     }
 
 

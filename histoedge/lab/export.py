@@ -18,14 +18,12 @@ from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
 from histoedge.edge.manifest import FORMATS
-from histoedge.edge.patches import LABEL_PX, PATCH_PX
 from histoedge.lab import appearance, checkpoint, constraints, readback, saturate, to_onnx, to_tflite
 from histoedge.lab.architecture import Network
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.weights import Arrays
 from histoedge.version import __version__
 
-UM_PER_PX = 0.972  # PatchCamelyon: 10x, from slides scanned at 0.243 um per px
 GOLDEN_PATCHES = 16
 TOOLS = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "tf2onnx", "onnx", "ai-edge-litert")
 FLOAT_TOLERANCE = {
@@ -80,7 +78,7 @@ def export(
             continue
         if tflite is None:  # also for ONNX: the golden logits come from LiteRT
             tflite = to_tflite.convert(saved.network, saved.folded, precision=recipe.precision, packed=packed)
-            golden = _golden(tflite)
+            golden = _golden(tflite, saved.network.patch_px)
         content = tflite
         if name == "onnx":
             content = to_onnx.convert(
@@ -162,16 +160,28 @@ def _tools(target_ort: str | None) -> dict[str, str]:
     return versions if target_ort is None else {**versions, "target onnxruntime": target_ort}
 
 
-def _golden(tflite: bytes) -> Arrays:
+def _golden(tflite: bytes, patch_px: int) -> Arrays:
     """Return the arrays of the golden file: synthetic patches, their labels and LiteRT's logits."""
     patches, labels = synthetic.golden(GOLDEN_PATCHES)
-    logits = litert.open_litert(tflite).predict(patches).reshape(len(patches))
+    patches = _sized(patches, patch_px)
+    logits = litert.open_litert(tflite, patch_px=patch_px).predict(patches).reshape(len(patches))
     return {"patches": patches, "labels": labels, "logits": logits}
 
 
 def _may_saturate(network: Network, kernels: Arrays) -> list[str]:
     depthwise = {node.name for node in network.nodes if node.row.kind == "depthwise"}
     return readback.may_saturate({name: kernel for name, kernel in kernels.items() if name not in depthwise})
+
+
+def _sized(patches: np.ndarray, patch_px: int) -> np.ndarray:
+    """Return the centres of patches, or patches continued by reflection, with sides of ``patch_px``."""
+    side = patches.shape[1]
+    if patch_px <= side:
+        first = (side - patch_px) // 2
+        return patches[:, first : first + patch_px, first : first + patch_px]
+    before = (patch_px - side) // 2
+    around = (before, patch_px - side - before)
+    return np.pad(patches, ((0, 0), around, around, (0, 0)), mode="symmetric")
 
 
 def _with_saturated_logits(golden: Arrays, onnx: bytes) -> Arrays:
@@ -205,7 +215,7 @@ def _manifest(
     statistics: Statistics,
     tools: dict[str, str],
 ) -> Manifest:
-    network = saved.network
+    network, geometry = saved.network, saved.geometry
     quantum = None
     tolerance, reason = FLOAT_TOLERANCE.get(recipe.precision, (0.0, ""))
     if recipe.precision == "int8":
@@ -223,12 +233,12 @@ def _manifest(
         golden_sha256=hashlib.sha256(content.golden).hexdigest(),
         parents=parents,
         fp32=f"fp32.{content.format}",
-        stride_px=network.stride_px,
+        stride_px=network.stride_px if network.dense else geometry.label_px,
         receptive_field_px=network.receptive_field_px,
-        centre_offset_px=PATCH_PX / 2,
-        label_px=LABEL_PX,
-        patch_px=PATCH_PX,
-        um_per_px=UM_PER_PX,
+        centre_offset_px=network.patch_px / 2,
+        label_px=geometry.label_px,
+        patch_px=network.patch_px,
+        um_per_px=geometry.um_per_px,
         edge_mode="valid",
         temperature=saved.calibration.temperature,
         threshold=0.5,

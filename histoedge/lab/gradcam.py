@@ -6,7 +6,6 @@ import numpy as np
 
 from histoedge import edge
 from histoedge.edge.errors import ModelError
-from histoedge.edge.patches import LABEL_PX
 from histoedge.lab import backend, checkpoint
 from histoedge.lab import weights as keras_weights
 from histoedge.lab.graph import Field
@@ -42,7 +41,7 @@ class GradCam:
             )
         last = spread[-1]
         self.layer = keras_weights.output_layer(model, last)
-        self._label_px = LABEL_PX
+        self._label_px = saved.geometry.label_px
         self.temperature = saved.calibration.temperature
         self._positions = nearest_positions(last.field, last.out_px, saved.network.patch_px)
         self._model = keras.Model(model.input, [model.get_layer(self.layer).output, model.output])

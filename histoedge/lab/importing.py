@@ -96,14 +96,13 @@ def import_model(
             )
     pixels = pixels or _pixels(model, where)
     network, arrays = translate(model, name=name, patch_px=side, pixels=pixels, positive=positive, where=where)
-    geometry = splits["valid"].geometry.as_json()
     inputs = {
         "import": {"sha256": sha256, "pixels": pixels, "positive": positive},
         "train": dataclasses.asdict(dataclasses.replace(config, network=name)),
         "network": network.as_json(),
         "data": {part: splits[part].content_hash for part in ("train", "valid")},
         "teacher": None,
-        "geometry": geometry,
+        **checkpoint.geometry_inputs(splits["valid"]),
     }
     train.check_same_settings(out, inputs)
     compared, difference = _compare(model, network, arrays, splits["valid"], pixels, positive, where)

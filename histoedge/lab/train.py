@@ -58,6 +58,11 @@ def train(
         ModelError: the teacher's weights are missing or unreadable.
     """
     network = network or catalogue.get_network(config.network)
+    if splits["train"].patch_px != network.patch_px:
+        raise ConfigError(
+            f"network {network.name} is for patches of {network.patch_px} px, the data has {splits['train'].patch_px} "
+            "px; write a network for them into [network] of a settings file, with patch_px"
+        )
     loaded_teacher = None if teacher is None else _load_teacher(teacher, splits, config)
     inputs = train_inputs(config, splits, network, teacher)
     check_same_settings(out, inputs)
@@ -102,6 +107,7 @@ def train_inputs(
         "network": network.as_json(),
         "data": {name: splits[name].content_hash for name in ("train", "valid")},
         "teacher": None if teacher is None else files.sha256(checkpoint.path_of(teacher, "fp32")),
+        **checkpoint.geometry_inputs(splits["train"]),
     }
 
 

@@ -24,20 +24,20 @@ _MODES = {
 }
 
 
-def read_patch(path: Path) -> np.ndarray:
-    """Return the patch as uint8 (96, 96, 3) RGB.
+def read_patch(path: Path, *, patch_px: int = PATCH_PX) -> np.ndarray:
+    """Return the patch as uint8 (patch_px, patch_px, 3) RGB.
 
     Raises:
-        DataError: missing, too large, truncated, not an image, several images, not 96 x 96, or not 8-bit RGB.
+        DataError: missing, too large, truncated, not an image, several images, another size, or not 8-bit RGB.
     """
-    expected = f"expected a {PATCH_PX} x {PATCH_PX} RGB image with 8 bits per channel"
+    expected = f"expected a {patch_px} x {patch_px} RGB image with 8 bits per channel"
     try:
         size = path.stat().st_size
         if size > LARGEST_FILE_BYTES:
             raise DataError(f"{path}: {size} bytes, {expected}, of at most {LARGEST_FILE_BYTES} bytes")
         # Pillow warns about unknown tags and large images; large images are refused below
         with _quiet(), Image.open(path, formats=_FORMATS) as image:
-            if image.size != (PATCH_PX, PATCH_PX):
+            if image.size != (patch_px, patch_px):
                 raise DataError(f"{path}: {image.size[0]} x {image.size[1]} px, {expected}")
             if image.mode != "RGB":
                 mode = _MODES.get(image.mode, f"colour mode {image.mode}")

@@ -105,9 +105,9 @@ def _patches(figure: Any, split: Split, seed: int) -> None:
         axes.axis("off")
 
 
-def centre_square(axes: Any, left: float, top: float) -> None:
-    """Outline the 32 x 32 px square with that corner in white and black, visible on any tissue."""
+def centre_square(axes: Any, left: float, top: float, *, label_px: int = LABEL_PX) -> None:
+    """Outline the labelled square with that corner in white and black, visible on any tissue."""
     from matplotlib.patches import Rectangle
 
     for colour, width in (("white", 1.8), ("black", 0.7)):
-        axes.add_patch(Rectangle((left, top), LABEL_PX, LABEL_PX, fill=False, edgecolor=colour, linewidth=width))
+        axes.add_patch(Rectangle((left, top), label_px, label_px, fill=False, edgecolor=colour, linewidth=width))

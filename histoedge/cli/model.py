@@ -12,6 +12,7 @@ from histoedge import edge
 from histoedge.cli.group import main
 from histoedge.cli.options import PATH, json_option, no_cache_option, threads_option
 from histoedge.cli.output import print_json, print_rows
+from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ComparisonFailed
 from histoedge.edge.manifest import OperatingPoint
 
@@ -31,7 +32,8 @@ SELFTEST = "python -m edge selftest ."
 def verify_command(model: Path, source: str | None, layers: bool, no_cache: bool, as_json: bool) -> None:
     """Run MODEL's golden patches on each installed runtime; exit code 3 when a logit is wrong.
 
-    An int8 file must also compute in integers, and with --data match the file of the same recipe in the other format.
+    The map of a field must equal its patches, whatever the manifest states. An int8 file must also compute in integers,
+    and with --data match the file of the same recipe in the other format.
     """
     from histoedge import progress
 
@@ -46,6 +48,8 @@ def verify_command(model: Path, source: str | None, layers: bool, no_cache: bool
         for check in verdict.golden if verdict.output_quantum is not None else ():
             if check.operators is not None:
                 click.echo(check.operators_line())
+        if (geometry := verdict.geometry_line()) is not None:
+            click.echo(geometry)
         if verdict.output_quantum is not None:
             click.echo(_sums(verdict.may_saturate))
         for comparison in (verdict.comparison, verdict.twin):
@@ -95,7 +99,7 @@ def predict_command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Predict the tumour probability of patches, in the order given; folders sorted by file name."""
+    """Predict the positive class' probability of patches, in the order given; folders sorted by file name."""
     if at is not None and csv_file is not None:
         raise click.UsageError("--csv writes probabilities, which --at does not change; use only one of them")
     show_bar = csv_file is not None and sys.stderr.isatty()
@@ -116,8 +120,9 @@ def predict_command(
     elif as_json:
         print_json([{**dataclasses.asdict(row), "id": row.id} for row in predictions])
     else:
+        classes = manifests.read(model).classes
         for row in predictions:
-            click.echo(f"{row.probability:.4f}  {'tumour' if row.positive else 'normal'}  {row.path}")
+            click.echo(f"{row.probability:.4f}  {classes[row.positive]}  {row.path}")
 
 
 @main.command("explain")
@@ -143,7 +148,7 @@ def explain_command(
     no_cache: bool,
     as_json: bool,
 ) -> None:
-    """Draw where MODEL looks: heat maps of patches, and the share of the evidence in the central 32 x 32 px.
+    """Draw where MODEL looks: heat maps of patches, and the share of the evidence in the labelled centre.
 
     MODEL is an exported file (occlusion) or a run's weights file (occlusion and Grad-CAM). With --data, also a contact
     sheet of the most confident right and wrong patches, and the evidence of 256 patches, both from the valid split.
@@ -236,7 +241,6 @@ def info_command(model: Path, as_json: bool) -> None:
     """Print MODEL's manifest, after checking its hashes, and whether it has a passing verdict."""
     from histoedge import verification as verifying
     from histoedge.edge import golden as goldens
-    from histoedge.edge import manifest as manifests
 
     manifest = manifests.read(model)
     content = manifests.checked_bytes(model, manifest)

@@ -13,9 +13,10 @@ from histoedge.cell import KERAS_COMMAND, SOURCE, Cell, CellFailed
 from histoedge.data import Split
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
-from histoedge.edge.errors import ModelError, RuntimeUnavailable
+from histoedge.edge.errors import DataError, ModelError, RuntimeUnavailable
 from histoedge.edge.manifest import Manifest
 from histoedge.progress import Progress, silent
+from histoedge.verification.map_check import check_map
 from histoedge.verification.verdict import (
     GoldenCheck,
     SourceComparison,
@@ -47,6 +48,8 @@ def verify(
 ) -> Verdict:
     """Check hashes and recompute the golden patches on every runtime, on which an int8 file must run in integers.
 
+    On every runtime the map of a field must equal its patches, and the receptive field must be the manifest's.
+
     If the run contains weights of the recipe, the file must have been exported from them.
 
     A passing verdict is written next to the model as ``<model>.verdict.json``; a failing one removes that file. If that
@@ -59,6 +62,7 @@ def verify(
         progress: called after each runtime.
 
     Raises:
+        DataError: the split has patches of another size than the file.
         ModelError: file, manifest or golden patches are missing, unreadable or altered; with ``split``: no reference to
             compare with, or a twin from other weights.
     """
@@ -75,6 +79,8 @@ def verify(
     verdict = Verdict(
         model=model.name,
         sha256=manifest.sha256,
+        digest=manifest.as_json()["digest"],
+        edge_mode=manifest.edge_mode,
         recipe=manifest.recipe,
         tolerance=manifest.tolerance,
         tolerance_reason=manifest.tolerance_reason,
@@ -92,6 +98,7 @@ def verify(
 def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, runtime: edge.Runtime) -> GoldenCheck:
     def not_run(status: str, reason: str) -> GoldenCheck:
         empty: dict[str, Any] = dict.fromkeys(("version", "kernels", "largest", "operators", "integer_operators"))
+        empty |= dict.fromkeys(("field_px", "field_largest"))
         return GoldenCheck(runtime=runtime.name, status=status, reason=reason, not_integer=(), undelegated=(), **empty)
 
     if not runtime.installed():
@@ -99,10 +106,16 @@ def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, runti
     try:
         runner = edge.load(model, runtime=runtime.name)
         operators = edge.operators(model, runtime=runtime.name)
+        logits = runner.predict(golden.patches).reshape(-1)
     except (ModelError, RuntimeUnavailable) as error:
         return not_run("failed", str(error))
-    logits = runner.predict(golden.patches).reshape(-1)
+    if logits.shape != golden.logits.shape:
+        side = f"{manifest.patch_px} x {manifest.patch_px} px"
+        return not_run(
+            "failed", f"{logits.size} logits of {golden.logits.size} patches of {side}; expected one of each"
+        )
     largest = float(np.abs(logits - golden.logits).max())
+    mapped = check_map(runner, golden)
     reasons = []
     if not largest <= manifest.tolerance:  # a NaN fails too
         reasons.append(
@@ -113,6 +126,7 @@ def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, runti
         reasons.append(
             f"{len(floats)} multiplications in floats ({floats[0]} is the first), expected 0 in an int8 file"
         )
+    reasons += mapped.reasons
     return GoldenCheck(
         runtime=runtime.name,
         version=runner.version,
@@ -124,10 +138,17 @@ def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, runti
         integer_operators=sum(operator.integer for operator in operators),
         not_integer=tuple(str(operator) for operator in operators if not operator.integer),
         undelegated=tuple(str(operator) for operator in operators if not operator.delegated),
+        field_px=mapped.field_px,
+        field_largest=mapped.largest,
     )
 
 
 def _on_split(model: Path, manifest: Manifest, split: Split) -> tuple[SourceComparison, TwinCheck | None]:
+    if split.patches.shape[1] != manifest.patch_px:
+        raise DataError(
+            f"{split.name}: patches of {split.patches.shape[1]} px, {model.name} expects {manifest.patch_px} px; "
+            "use the data that the model was trained on"
+        )
     runner = edge.load(model)
     twin = _twin(model, manifest)  # its errors are raised before the long computation
     logits = _logits(runner, split)
@@ -188,7 +209,7 @@ def _reference_logits(model: Path, manifest: Manifest, split: Split) -> tuple[st
     if source.is_file() and files.sha256(source) == manifest.parents["source"] and _lab_is_installed():
         with Cell(KERAS_COMMAND) as cell:
             try:
-                cell.load(source, runtime="keras")
+                cell.load(source, runtime="keras", field_px=manifest.patch_px)
                 return f"{SOURCE} @ keras", cell.predict(split.patches, batch=256).reshape(-1)
             except CellFailed as error:
                 raise ModelError(f"{source}: the source network cannot be computed: {error}") from error

@@ -12,7 +12,7 @@ from histoedge import edge
 from histoedge.data import synthetic
 from histoedge.edge import manifest as manifests
 from histoedge.edge.__main__ import main
-from histoedge.edge.doctor import geometry, jpeg, mistakes
+from histoedge.edge.doctor import jpeg, mistakes, windows
 from histoedge.edge.doctor.diagnosis import Case, diagnose
 from histoedge.edge.doctor.handover import read_logits
 from histoedge.edge.errors import DataError
@@ -181,6 +181,53 @@ def test_jpeg_equals_pillows_bit_for_bit(patches: np.ndarray, quality: int, halv
         np.testing.assert_array_equal(jpeg.recompressed(patch[None], quality, halved=halved)[0], decoded)
 
 
+@pytest.mark.parametrize("halved", [True, False])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (50, 50), (33, 90), (75, 41)])
+def test_jpeg_equals_pillows_for_other_sides_too(patches: np.ndarray, height: int, width: int, halved: bool) -> None:
+    patch = np.ascontiguousarray(patches[0, :height, :width])
+    content = io.BytesIO()
+    Image.fromarray(patch).save(content, "JPEG", quality=75, subsampling=2 if halved else 0)
+    decoded = np.asarray(Image.open(content))
+    np.testing.assert_array_equal(jpeg.recompressed(patch[None], 75, halved=halved)[0], decoded)
+
+
+@pytest.mark.parametrize("patch_px", [32, 64, 96, 97, 192, 512])
+def test_each_scale_is_near_one_of_the_coarse_search(patch_px: int) -> None:
+    *_, scales = mistakes.families(patch_px, 0.5)
+    sides = {suspect.numbers[0]: suspect for suspect in scales.coarse()}
+    reached = set(sides)
+    for suspect in sides.values():
+        reached |= {neighbour.numbers[0] for neighbour in scales.neighbours(suspect)}
+    assert set(range(min(sides), max(sides))) - reached <= {patch_px}
+    assert len(sides) <= 250
+
+
+@pytest.mark.parametrize(
+    ("patch_px", "mistake"), [(64, "bgr"), (64, "upside down"), (64, "scaled"), (64, "shifted"), (128, "scaled")]
+)
+def test_patches_of_other_sizes_are_diagnosed(patch_px: int, mistake: str) -> None:
+    """A model that is a random filter over the whole patch."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 200, (10, patch_px // 8, patch_px // 8, 3))
+    whole = coarse.repeat(8, 1).repeat(8, 2) + random.integers(0, 56, (10, patch_px, patch_px, 3))
+    pixels = whole.astype(np.uint8)
+    kernel = random.normal(0, 1 / patch_px, pixels.shape[1:])
+
+    def predict(values: np.ndarray) -> np.ndarray:
+        return np.asarray(np.tensordot(values.astype(np.float64) / 255, kernel, 3))
+
+    damage = {
+        "bgr": lambda values: values[..., ::-1],
+        "upside down": lambda values: values[:, ::-1],
+        "scaled": lambda values: windows.resized(values, 3 * patch_px // 4, kernel="linear", fill="black"),
+        "shifted": lambda values: windows.shifted(values, 2, -1, "black"),
+    }[mistake]
+    case = Case(pixels, predict(pixels), predict, tolerance=1e-6, um_per_px=0.5)
+    diagnosis = diagnose(case, predict(damage(pixels)))
+    assert diagnosis.findings[0].mistake == mistake
+    assert diagnosis.findings[0].exact
+
+
 @pytest.mark.parametrize("side", [24, 49, 77, 97, 187])
 @pytest.mark.parametrize(
     ("kernel", "filter_"),
@@ -196,7 +243,7 @@ def test_resizing_equals_pillows_except_for_rounding(
 ) -> None:
     canvas = Image.new("RGB", (96, 96))
     canvas.paste(Image.fromarray(patches[1]).resize((side, side), filter_), ((96 - side) // 2,) * 2)
-    resized = geometry.resized(patches[1:2], side, kernel=kernel)[0]
+    resized = windows.resized(patches[1:2], side, kernel=kernel)[0]
     difference = np.abs(resized.astype(int) - np.asarray(canvas))
     between = 0.05 if kernel == "nearest" else 0.001  # a centre between two pixels has two nearest ones
     assert np.mean(difference > 2) < between  # both passes round; Pillow uses fixed point
@@ -205,13 +252,13 @@ def test_resizing_equals_pillows_except_for_rounding(
 def test_a_window_is_moved_and_its_border_filled() -> None:
     square = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1).repeat(3, axis=3)
     moved = {
-        fill: geometry.shifted(square, 1, -2, fill)[0, :, :, 0].tolist() for fill in ("black", "white", "edge", "wrap")
+        fill: windows.shifted(square, 1, -2, fill)[0, :, :, 0].tolist() for fill in ("black", "white", "edge", "wrap")
     }
     assert moved["black"] == [[0, 0, 0, 0], [2, 3, 0, 0], [6, 7, 0, 0], [10, 11, 0, 0]]
     assert moved["white"] == [[255] * 4, [2, 3, 255, 255], [6, 7, 255, 255], [10, 11, 255, 255]]
     assert moved["edge"] == [[2, 3, 3, 3], [2, 3, 3, 3], [6, 7, 7, 7], [10, 11, 11, 11]]
     assert moved["wrap"] == [[14, 15, 12, 13], [2, 3, 0, 1], [6, 7, 4, 5], [10, 11, 8, 9]]
-    assert geometry.cut(square, 2, "corner", "white")[0, :, :, 0].tolist() == [
+    assert windows.cut(square, 2, "corner", "white")[0, :, :, 0].tolist() == [
         [5, 6, 255, 255],
         [9, 10, 255, 255],
         [255] * 4,

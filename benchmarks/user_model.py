@@ -1,20 +1,17 @@
-"""Train MobileNetV2 0.35 in plain Keras, as people have it: ``python benchmarks/user_model.py --data DATA --out F.keras``.
+"""Train MobileNetV2 0.35 in plain Keras: ``python benchmarks/user_model.py --data DATA --out F.keras``.
 
 The model is what ``histoedge import`` is for: Keras' own network with a Rescaling layer, trained by ``fit`` on shuffled
-and flipped patches. The best epoch by AUC on valid is kept. ``histoedge`` only reads the patches.
+and flipped patches. The best epoch by AUC on valid is kept.
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 from histoedge import data
+from histoedge.lab import backend
 
 BATCH = 64
 
@@ -27,15 +24,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     options = parser.parse_args()
 
-    import keras
-
+    keras = backend.keras()
     splits = data.load(options.data, splits=("train", "valid"))
     train, valid = splits["train"], splits["valid"]
     keras.utils.set_random_seed(0)
     model = build(keras, train.patch_px)
     steps = len(train.labels) // BATCH * options.epochs
     rate = keras.optimizers.schedules.CosineDecay(1e-5, steps, warmup_target=2e-3, warmup_steps=steps // 20)
-    model.compile(keras.optimizers.AdamW(rate, weight_decay=0.01), "binary_crossentropy", [keras.metrics.AUC(name="auc")])
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01)
+    model.compile(optimizer, "binary_crossentropy", metrics=[keras.metrics.AUC(name="auc")])
     best = keras.callbacks.ModelCheckpoint(options.out, monitor="val_auc", mode="max", save_best_only=True)
     validation = (valid.patches[:], valid.labels)
     model.fit(_batches(keras, train), epochs=options.epochs, validation_data=validation, callbacks=[best], verbose=2)

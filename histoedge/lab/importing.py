@@ -22,8 +22,8 @@ from histoedge.data.split import evenly_spaced
 from histoedge.edge.errors import ConfigError, DataError, HistoedgeError, ModelError
 from histoedge.lab import appearance, archive, backend, batches, calibrate, catalogue, checkpoint, rebuild, train
 from histoedge.lab import weights as keras_weights
-from histoedge.lab.archive import Model
 from histoedge.lab.architecture import Network
+from histoedge.lab.archive import Model
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.row_writer import PIXEL_RANGES
 from histoedge.lab.translate import translate

@@ -119,8 +119,8 @@ class Node:
 
     @property
     def kernel_shape(self) -> tuple[int, int, int, int]:
-        """(height, width, in, out); kernels of depthwise and avgpool have 1 input channel, as grouped convolutions."""
-        in_channels = 1 if self.row.kind in ("depthwise", "avgpool") else self.in_channels
+        """(height, width, in, out); a depthwise kernel has 1 input channel, as in a grouped convolution."""
+        in_channels = 1 if self.row.kind == "depthwise" else self.in_channels
         return self.row.kernel, self.row.kernel, in_channels, self.channels
 
 

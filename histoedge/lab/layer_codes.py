@@ -31,7 +31,7 @@ def open_codes(content: bytes, format_: str, network: Network) -> Opened:
         raise RuntimeUnavailable(
             f"{format_} files require {runtime}, which is not installed: pip install 'histoedge[lab]'"
         )
-    names = [node.name for node in network.from_output() if node.row.kind in (*KERNELS, "avgpool")]
+    names = [node.name for node in network.from_output() if node.row.kind in KERNELS]
     return opener(content, names)
 
 

@@ -90,7 +90,9 @@ def errors_in_order(model: Path, patches: np.ndarray | None = None) -> tuple[Lay
     manifest = manifests.read(model)
     content = manifests.checked_bytes(model, manifest)
     saved = _read_weights(model, manifest)
-    checked = edge.check_patches(goldens.read_golden(model, manifest).patches if patches is None else patches)
+    checked = edge.check_patches(
+        goldens.read_golden(model, manifest).patches if patches is None else patches, patch_px=manifest.patch_px
+    )
     tf = backend.tensorflow()
     opened = layer_codes.open_codes(content, manifest.format, saved.network)
     twin = _open_twin(model, manifest, saved.network)

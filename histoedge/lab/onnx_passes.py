@@ -104,28 +104,28 @@ def transpose_at_the_end(graph: onnx.GraphProto) -> None:
         graph.node.append(helper.make_node("DequantizeLinear", [transposed, *node.input[1:]], [result]))
 
 
+_KEEP_CHANNELS = ("QuantizeLinear", "DequantizeLinear", "Add", "AveragePool", "MaxPool", "Relu", "Clip")
+
+
 def drop_reshapes(graph: onnx.GraphProto) -> None:
     """Drop Reshapes of one position, (N, C, 1, 1), to the same shape: left from pairs of transpositions."""
     producers = {output: node for node in graph.node for output in node.output}
     for reshape in [node for node in graph.node if node.op_type == "Reshape"]:
         shape, source = _constant(graph, reshape.input[1]), reshape.input[0]
-        while source in producers and producers[source].op_type in ("QuantizeLinear", "DequantizeLinear", "Add"):
+        while source in producers and producers[source].op_type in _KEEP_CHANNELS:
             source = producers[source].input[0]
-        if shape is None or source not in producers or producers[source].op_type != "Conv":
+        consumers = _consumers(graph, reshape.output[0])
+        if shape is None or not consumers or source not in producers or producers[source].op_type != "Conv":
             continue
         kernel = producers[source].input[1]
         while kernel in producers:
             kernel = producers[kernel].input[0]
         value = _constant(graph, kernel)
-        if value is not None and shape.tolist()[1:] == [len(value), 1, 1] and _consumers(graph, reshape.output[0]):
-            for consumer in _consumers(graph, reshape.output[0]):
-                consumer.input[:] = [source_of(name, reshape) for name in consumer.input]
+        if value is not None and shape.tolist()[1:] == [len(value), 1, 1]:
+            for consumer in consumers:
+                kept = [reshape.input[0] if name == reshape.output[0] else name for name in consumer.input]
+                consumer.input[:] = kept
             graph.node.remove(reshape)
-
-
-def source_of(name: str, dropped: onnx.NodeProto) -> str:
-    """Return the name that a consumer reads after the node is dropped."""
-    return str(dropped.input[0] if name == dropped.output[0] else name)
 
 
 PASSES: tuple[Callable[[onnx.GraphProto], None], ...] = (
@@ -169,7 +169,7 @@ def pack_stem(graph: onnx.GraphProto) -> None:
 
 
 MOVES = ("Transpose", "Reshape", "Concat")  # of codes
-IN_INTEGERS = ("Conv", "MaxPool", "Add", "Mul", "Sigmoid", "HardSwish", "Relu", "Clip", *MOVES)
+IN_INTEGERS = ("Conv", "MaxPool", "AveragePool", "Add", "Mul", "Sigmoid", "HardSwish", "Relu", "Clip", *MOVES)
 """Operators that stand between DequantizeLinear and QuantizeLinear; a runtime may compute some of them in floats."""
 
 

@@ -9,7 +9,6 @@ On x86 CPUs without VNNI, kernels for uint8 x int8 add two products in 16 bits a
 -63 .. 63 they cannot: 2 x 255 x 63 fits into 16 bits. These codes are a 7-bit grid; the alternative is -127 .. 127.
 """
 
-import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,14 +87,15 @@ def calibrate(folded: Any, network: Network, pixels: Iterable[np.ndarray]) -> Ar
 def ranges_of(network: Network) -> dict[str, str]:
     """Return the layers with a range of their own, each with the name of its group: layers of a group share a range.
 
-    A max-pool passes the codes of its input on, and a concat those of its inputs, which therefore share its range. The
-    exception are inputs that end with a ReLU, next to others: a range that starts below 0 would not apply it.
+    A max-pool passes the codes of its input on, an average pool rounds to them, and a concat passes those of its inputs
+    on, which therefore share its range. The exception are inputs that end with a ReLU, next to others: a range that
+    starts below 0 would not apply it.
     """
     groups: dict[str, str] = {}
     positive: dict[str, bool] = {}
     for node in network.nodes:
         name, read = node.name, [entry for entry in node.inputs if entry != graph.PIXELS]
-        groups[name] = groups[read[0]] if node.row.kind == "maxpool" else name
+        groups[name] = groups[read[0]] if node.row.kind in ("maxpool", "avgpool") else name
         passes = node.row.kind in ("maxpool", "avgpool", "concat")
         positive[name] = all(positive[entry] for entry in read) if passes else node.row.activated_by != "none"
         if node.row.kind == "concat":
@@ -193,7 +193,7 @@ def simulate_node(node: Node, arrays: Mapping[str, Any], tensors: Mapping[str, A
             sums = convolve(tf, node, read[0], rounded(kernel, largest_code=largest_code, bounds=bounds))
         tensor = sums + arrays[f"{name}/bias"]
     else:
-        tensor = combine(tf, node, read, largest_code=largest_code)
+        tensor = combine(tf, node, read)
     if row.kind == "maxpool":  # passes the codes of its input on
         return tensor
     if row.activated_by == "swish":
@@ -212,12 +212,8 @@ def convolve(tf: Any, node: Node, tensor: Any, kernel: Any) -> Any:
     return tf.nn.depthwise_conv2d(tensor, shaped, (1, row.stride, row.stride, 1), padding)
 
 
-def combine(tf: Any, node: Node, read: Sequence[Any], *, largest_code: int | None = None) -> Any:
-    """Return the output of a row without weights, before its activation.
-
-    With ``largest_code``, an average pool is a depthwise convolution with equal integer weights: runtimes round the
-    mean of integers differently, but agree on a convolution.
-    """
+def combine(tf: Any, node: Node, read: Sequence[Any]) -> Any:
+    """Return the output of a row without weights, before its activation."""
     row = node.row
     if row.kind == "add":
         return tf.add_n(list(read)) if len(read) > 2 else read[0] + read[1]
@@ -225,10 +221,6 @@ def combine(tf: Any, node: Node, read: Sequence[Any], *, largest_code: int | Non
         return tf.concat(list(read), axis=-1)
     if row.kind == "maxpool":
         return tf.nn.max_pool2d(read[0], row.kernel, row.stride, row.padding.upper())
-    if row.kind == "avgpool" and largest_code is not None:
-        mean = dataclasses.replace(node, row=dataclasses.replace(row, kind="depthwise", activation="none"))
-        equal = np.full(mean.kernel_shape, 1 / row.kernel**2, np.float32)
-        return convolve(tf, mean, read[0], rounded(equal, largest_code=largest_code))
     return tf.nn.avg_pool2d(read[0], row.kernel, row.stride, "VALID") if row.kind == "avgpool" else read[0]
 
 

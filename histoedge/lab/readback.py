@@ -26,8 +26,7 @@ def read_kernels(content: bytes, format_: str, network: Network) -> Arrays:
     """
     kernels = {"tflite": _from_tflite, "onnx": _from_onnx}[format_](content)
     integer = bool(kernels) and kernels[0].dtype == np.int8
-    kinds = (*graph.KERNELS, "avgpool") if integer else graph.KERNELS  # of integers: a depthwise convolution
-    nodes = [node for node in network.from_output() if node.row.kind in kinds]
+    nodes = [node for node in network.from_output() if node.row.kind in graph.KERNELS]
     shapes = [node.kernel_shape for node in nodes]
     if integer and stem.packs(network):
         rows, stride = format_ == "tflite", network.rows[0].stride

@@ -26,11 +26,11 @@ class KerasRunner:
         self.kernels = f"{keras.backend.backend()}, compiled"
         model = keras_weights.build(keras, saved.network, field_px=None)
         keras_weights.set_weights(model, saved.arrays, where=str(weights))
-        self._predict = _compile(keras, model)
+        self._predict, self._patch_px = _compile(keras, model), saved.network.patch_px
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
         """Return logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels."""
-        pixels = edge.check_patches(patches).astype(np.float32) / np.float32(255)
+        pixels = edge.check_patches(patches, patch_px=self._patch_px).astype(np.float32) / np.float32(255)
         return np.asarray(self._predict(pixels))
 
 

@@ -58,6 +58,11 @@ def simulated_logits(content: bytes, patches: np.ndarray, *, saturating: bool = 
             output = np.concatenate(inputs, axis=attributes["axis"])
         elif node.op_type == "MaxPool":
             output = _max_pool(inputs[0], attributes)
+        elif node.op_type == "AveragePool":
+            height, width = attributes["kernel_shape"]
+            down, right = attributes["strides"]
+            windows = np.lib.stride_tricks.sliding_window_view(_floats(inputs[0]), (height, width), axis=(2, 3))
+            output = windows[:, :, ::down, ::right].mean(axis=(4, 5), dtype=np.float32)
         elif node.op_type in _IN_FLOATS:
             output = _IN_FLOATS[node.op_type]([_floats(value) for value in inputs], attributes)
         else:

@@ -123,6 +123,7 @@ SECTIONS: dict[str, tuple[str, Callable[[ResultsFile], list[str]]]] = {
     "drift": ("Sensitivity of the drift test", rows_parts),
     "full size": ("A run at PatchCamelyon's full size", rows_parts),
     "fuzz": ("Damaged and forged files", rows_parts),
+    "imports": ("Keras models of twelve shapes, imported", rows_parts),
     "overhead": ("Overhead of the runner over the bare interpreter", rows_parts),
     "packing": ("Packing a Kaggle folder", rows_parts),
     "quantise": ("Settings of quantisation-aware training", rows_parts),

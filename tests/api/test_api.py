@@ -12,6 +12,8 @@ from histoedge.cli import main
 from histoedge.edge.errors import ConfigError, DataError, HistoedgeError
 
 COMMANDS = [name for name in histoedge.__all__ if not name.startswith("_")]
+COMMAND_OF = {"import_model": "import"}
+"""Names of commands that Python does not allow as names of functions."""
 PYTHON_ONLY = {"progress", "on_outcome"}
 """Callbacks, which a command prints instead."""
 
@@ -37,7 +39,8 @@ def default_of(parameter: click.Parameter) -> Any:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_function_has_the_parameters_of_its_command(command: str) -> None:
-    parameters = {name_of(each): each for each in main.commands[command].params if name_of(each) not in COMMAND_ONLY}
+    options = main.commands[COMMAND_OF.get(command, command)].params
+    parameters = {name_of(each): each for each in options if name_of(each) not in COMMAND_ONLY}
     signature = inspect.signature(getattr(histoedge, command)).parameters
     assert set(signature) - PYTHON_ONLY == set(parameters)
     for name, parameter in parameters.items():

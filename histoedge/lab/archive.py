@@ -131,7 +131,10 @@ class _Reader:
         """Return the model of a configuration."""
         try:
             output = self._add_model(document, prefix="", place="", inputs=None)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except ModelError as error:
+            text = str(error)
+            raise ModelError(text if text.startswith(str(self.path)) else f"{self.path}: {text}") from error
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
             raise ModelError(f"{self.path}: not a configuration of a Keras model ({error!r})") from error
         if self.unused:
             raise ModelError(f"{self.path}: weights without a layer: {', '.join(sorted(self.unused)[:3])}")

@@ -109,7 +109,7 @@ def build(keras: Any, model: Model, *, where: str, drop_last_activation: bool = 
         if linear and layer.kind in ("Activation", "Softmax"):
             (tensors[layer.name],) = read
             continue
-        _check_weights(layer, where)
+        _check_weights(layer, read[0].shape[-1], where)
         try:
             built = getattr(keras.layers, layer.kind)(**_settings(layer, linear=linear), dtype="float32")
             output = built(read if len(read) > 1 else read[0])
@@ -124,17 +124,25 @@ def build(keras: Any, model: Model, *, where: str, drop_last_activation: bool = 
     return keras.Model(inputs, tensors[model.output])
 
 
-def _check_weights(layer: Layer, where: str) -> None:
-    """Compare the claimed channels with those of the stored weights, before anything of that size is allocated."""
+def _check_weights(layer: Layer, read_channels: Any, where: str) -> None:
+    """Compare the claimed sizes with those of the stored weights, before anything of that size is allocated."""
     claimed = layer.settings.get("units", layer.settings.get("filters"))
-    if claimed is None:
-        return
     kernels = [weight for weight in layer.weights if weight.ndim in (2, 4)]
-    axis = -2 if layer.kind == "Conv2DTranspose" else -1
-    if not kernels or kernels[-1].shape[axis] != claimed:
+    expected: list[Any] = [kernel.shape for kernel in kernels]
+    if kernels and "kernel_size" in layer.settings:
+        size = layer.settings["kernel_size"]
+        expected[0] = (*(size if isinstance(size, list) else [size, size]), *kernels[0].shape[2:])
+    if kernels and layer.kind in ("Dense", "SeparableConv2D", "DepthwiseConv2D"):
+        expected[0] = (*expected[0][:-2], read_channels, *expected[0][-1:])
+    if claimed is not None:
+        transposed = layer.kind == "Conv2DTranspose"
+        shape = expected[-1] if expected else (0, 0)
+        expected[-1:] = [(*shape[:-2], claimed, shape[-1]) if transposed else (*shape[:-1], claimed)]
+    if expected != [kernel.shape for kernel in kernels]:
         shapes = ", ".join(str(weight.shape) for weight in layer.weights) or "none"
         raise ModelError(
-            f"{where}: layer {layer.name} has {claimed} channels, but its weights have the shapes {shapes}"
+            f"{where}: layer {layer.name} has weights of shapes {shapes}, its settings require "
+            f"{', '.join(str(tuple(shape)) for shape in expected)}"
         )
 
 

@@ -30,7 +30,7 @@ from histoedge.scanning import FIELD_PX, Scan, engine, plane, unfinished
 from histoedge.scanning import batch as slides
 from histoedge.scanning.engine import Timings, Workers
 from histoedge.scanning.grid import Grid, pixels_of
-from histoedge.scanning.slidemap import STEP_PX
+from histoedge.edge.patches import LABEL_PX
 
 DENSE_ROUNDS, ROUNDS = 28, 7  # a dense round takes a third of a second
 BATCH = 64
@@ -61,7 +61,7 @@ def dense_row(task: SlideTask) -> Row:
     dense, patchwise = [], []
     side = grid.per_field
     for number, field in enumerate([fields[0], *fields]):
-        corners = [(row * STEP_PX, column * STEP_PX) for row in range(side) for column in range(side)]
+        corners = [(row * LABEL_PX, column * LABEL_PX) for row in range(side) for column in range(side)]
         patches = np.stack([field[y : y + 96, x : x + 96] for y, x in corners])
         whole_batches = range(0, len(patches) - BATCH + 1, BATCH)
         batches = [patches[start : start + BATCH] for start in whole_batches]
@@ -94,7 +94,7 @@ def macs_ratio(model: Path, grid: Grid) -> float:
     """Return the multiply-accumulates of all patches of a field over those of the field computed at once."""
     path = model.parent.parent / "network.json"
     network = architecture.from_json(architecture.read_json(path)["network"], where=path)
-    head = replace(network.rows[-1], stride=STEP_PX // network.stride_px)
+    head = replace(network.rows[-1], stride=LABEL_PX // network.stride_px)
     dense = replace(network, rows=(*network.rows[:-1], head))
     return network.macs() * grid.per_field**2 / dense.macs(grid.field_px)
 
@@ -262,10 +262,10 @@ def slide_tables(path: Path, models: Sequence[Path], folder: Path) -> list[Row]:
         sys.stderr.write(f"{about}\n" + "".join(f"{row}\n" for row in rows))
 
     add(
-        f"Dense against patch-wise on one thread: fields of {FIELD_PX} px, and their patches every {STEP_PX} px, in "
+        f"Dense against patch-wise on one thread: fields of {FIELD_PX} px, and their patches every {LABEL_PX} px, in "
         f"memory, batch {BATCH}. Both return a verdict for each square; {DENSE_ROUNDS} alternating rounds, 95 % "
         "interval. `ratio_of_macs` is the ratio of the multiply-accumulates, with those of the head counted once every "
-        f"{STEP_PX} px. `holds`: the interval is at least {LEAST_RATIO:g}, and the ratio at least {LEAST_OF_MACS:g} of "
+        f"{LABEL_PX} px. `holds`: the interval is at least {LEAST_RATIO:g}, and the ratio at least {LEAST_OF_MACS:g} of "
         "`ratio_of_macs`.",
         [dense_row(task) for task in tasks],
     )

@@ -19,7 +19,6 @@ from histoedge.scanning.engine import FieldsJob, Timings, Workers
 from histoedge.scanning.grid import STRIP, Grid, grid_of, pixels_of
 from histoedge.scanning.plane import Plane
 from histoedge.scanning.readers import open_slide
-from histoedge.scanning.slidemap import STEP_PX
 from histoedge.scanning.unfinished import Unfinished
 
 PROCESS_REPETITIONS = 3
@@ -48,9 +47,12 @@ class SlideTask:
     def tissue_fields(self, field_px: int = FIELD_PX) -> tuple[Plane, Grid, list[int]]:
         """Return a fresh plane, its grid of fields and the numbers of the fields with tissue."""
         opened = self.fresh_plane()
-        grid = grid_of(opened, manifests.read(self.model), field_px)
-        mask = tissue.mask(tissue.overview(opened), opened.um_per_px * STEP_PX / tissue.PER_SQUARE)
-        return opened, grid, grid.fields(tissue.squares(mask, grid.rows, grid.columns))
+        manifest = manifests.read(self.model)
+        grid = grid_of(opened, manifest, field_px)
+        per_square = tissue.pixels_per_square(grid.step_px, manifest.um_per_px)
+        coarser = grid.step_px / per_square
+        mask = tissue.mask(tissue.overview(opened, coarser), opened.um_per_px * coarser)
+        return opened, grid, grid.fields(tissue.squares(mask, grid, per_square))
 
     def infer(self, fields: Iterable[np.ndarray], interpreters: int) -> None:
         """Open the model and compute fields that are in memory."""

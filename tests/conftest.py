@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-pytest_plugins = ("model_fixtures", "split_fixtures", "run_fixtures", "browser_fixtures")  # in tests/fixtures
+pytest_plugins = (
+    "model_fixtures",
+    "padded_fixtures",
+    "split_fixtures",
+    "run_fixtures",
+    "browser_fixtures",
+)  # in tests/fixtures
 
 # On a busy machine, threads that wait for each other in a spin loop cost ten times the work. Before numpy is imported.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1")

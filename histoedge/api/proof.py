@@ -26,7 +26,8 @@ def verify(
 ) -> "Verdict":
     """Run a model's golden patches on each installed runtime.
 
-    An int8 file must also compute in integers, and with ``data`` match the file of the same recipe in the other format.
+    The map of a field must equal its patches. An int8 file must also compute in integers, and with ``data`` match the
+    file of the same recipe in the other format.
 
     Returns:
         The verdict; ``verdict.passed`` is the result. With ``layers`` it contains the errors of an int8 file's layers,

@@ -31,7 +31,7 @@ SELFTEST = "python -m edge selftest ."
 def verify_command(model: Path, source: str | None, layers: bool, no_cache: bool, as_json: bool) -> None:
     """Run MODEL's golden patches on each installed runtime; exit code 3 when a logit is wrong.
 
-    An int8 file must also compute in integers, and with --data match the file of the same recipe in the other format.
+    The map of a field must equal its patches, whatever the manifest states. An int8 file must also compute in integers, and with --data match the file of the same recipe in the other format.
     """
     from histoedge import progress
 
@@ -46,6 +46,8 @@ def verify_command(model: Path, source: str | None, layers: bool, no_cache: bool
         for check in verdict.golden if verdict.output_quantum is not None else ():
             if check.operators is not None:
                 click.echo(check.operators_line())
+        if (geometry := verdict.geometry_line()) is not None:
+            click.echo(geometry)
         if verdict.output_quantum is not None:
             click.echo(_sums(verdict.may_saturate))
         for comparison in (verdict.comparison, verdict.twin):

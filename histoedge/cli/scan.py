@@ -9,7 +9,7 @@ from histoedge import edge
 from histoedge.cli.group import main
 from histoedge.cli.options import PATH, json_option
 from histoedge.cli.output import print_json
-from histoedge.edge.patches import PATCH_PX
+from histoedge.edge.patches import SMALLEST_PATCH_PX
 
 
 @main.command("scan")
@@ -26,7 +26,10 @@ from histoedge.edge.patches import PATCH_PX
 )
 @click.option("--everywhere", is_flag=True, help="Scan the whole slide, not only its tissue.")
 @click.option(
-    "--field", "field_px", type=click.IntRange(PATCH_PX), help="Side in pixels of the region that is read at once."
+    "--field",
+    "field_px",
+    type=click.IntRange(SMALLEST_PATCH_PX),
+    help="Side in pixels of the region that is read at once.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Number of CPU cores to use.  [default: all]")
 @click.option("--scheduler", metavar="ADDRESS", help="Compute on the workers of this Dask cluster.")
@@ -47,7 +50,7 @@ def scan_command(
     runtime: str | None,
     as_json: bool,
 ) -> None:
-    """Map whole slides: a verdict for each 32 x 32 px square, as pictures, OME-TIFF, GeoJSON, table and page.
+    """Map whole slides: a verdict for each labelled square (32 x 32 px), as pictures, OME-TIFF, GeoJSON, table and page.
 
     An interrupted scan resumes; finished slides are kept. Unreadable slides are listed at the end; the others are
     scanned, and the exit code is 1.

@@ -1,10 +1,10 @@
-"""The deployed part: raw pixels in, one tumour logit out.
+"""The deployed part: raw pixels in, one logit out.
 
 It needs the standard library, numpy and one interpreter, which is imported when a model is opened.
 The folder can be copied on its own and renamed.
 
     runner = load("int8.onnx")
-    logits = runner.predict(patches)          # uint8 (N, 96, 96, 3) RGB -> float32 (N, 1, 1, 1)
+    logits = runner.predict(patches)          # uint8 (N, 96, 96, 3) RGB, the manifest's patch_px -> float32 (N, 1, 1, 1)
     verdicts = runner.decide(patches)         # at the manifest's threshold
     logits = runner.map(field)                # uint8 (H, W, 3) -> float32 (h, w), one for each whole patch
 """

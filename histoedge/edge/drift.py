@@ -20,7 +20,7 @@ import numpy as np
 
 from .errors import ConfigError, ModelError
 from .manifest import Manifest
-from .patches import PATCH_PX, check_patches
+from .patches import UM_PER_PX, check_patches
 
 HAEMATOXYLIN = np.array([0.650, 0.704, 0.286])
 """Optical density of the stain in red, green and blue: Ruifrok and Johnston 2001, Quantification of Histochemical
@@ -49,7 +49,7 @@ _DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 
 CAUSES = {
     ("contrast", "below"): "hardly any contrast: no tissue, no light, or far out of focus",
-    ("focus", "below"): "blurred: out of focus, or magnified more than 10x (0.972 um per px)",
+    ("focus", "below"): "blurred: out of focus, or finer than {um_per_px:g} um per px",
     ("focus", "above"): "sharper than the training patches: noise or sharpening",
     ("white", "below"): "too dark: exposure or white balance",
     ("brightest", "below"): "too dark: exposure or white balance",
@@ -93,12 +93,16 @@ class StatisticDrift:
 
 @dataclass(frozen=True, kw_only=True)
 class DriftReport:
-    """Result of a ``Watch``: of ``n_patches``, ``n_looked`` were examined and ``n_glass`` excluded as glass."""
+    """Result of a ``Watch``: of ``n_patches``, ``n_looked`` were examined and ``n_glass`` excluded as glass.
+
+    ``um_per_px`` is the resolution of the training patches.
+    """
 
     n_patches: int
     n_looked: int
     n_glass: int
     statistics: tuple[StatisticDrift, ...]
+    um_per_px: float = UM_PER_PX
 
     @property
     def enough(self) -> bool:
@@ -124,9 +128,10 @@ class DriftReport:
         share, bound = max(
             (row.share_below, f"below {row.trained_p01:.4g}"), (row.share_above, f"above {row.trained_p99:.4g}")
         )
+        cause = CAUSES.get(first, " ".join(first)).format(um_per_px=self.um_per_px)
         others = [f"{name} {side}" for name, side in outside if (name, side) != first]
         return (
-            f"these patches do not look like the training data: {CAUSES.get(first, ' '.join(first))} "
+            f"these patches do not look like the training data: {cause} "
             f"({row.name} {bound} in {share:.0%} of {self.n_looked} patches, 1% in training)"
             + (f"; also outside: {', '.join(others)}" if others else "")
         )
@@ -149,6 +154,7 @@ class Watch:
         trained = manifest.input_statistics
         if missing := [name for name in NAMES if not {"mean", LO, "p50", HI} <= trained.get(name, {}).keys()]:
             raise ModelError(f"the manifest's input_statistics lack {', '.join(missing)}; export the model again")
+        self._patch_px, self._um_per_px = manifest.patch_px, manifest.um_per_px
         self._trained = {key: np.array([trained[name][key] for name in NAMES]) for key in ("mean", LO, HI)}
         self._glass = trained["contrast"][LO], trained["green"]["p50"]
         self._step, self._lock = step, threading.Lock()
@@ -159,12 +165,11 @@ class Watch:
         """Examine one patch in ``step`` of raw RGB pixels, uint8 (N, H, W, 3); fields are cut into whole patches.
 
         Raises:
-            DataError: the array is not uint8, not (N, H, W, 3), empty, or smaller than 96 x 96.
+            DataError: the array is not uint8, not (N, H, W, 3), empty, or smaller than a patch.
         """
-        patches = check_patches(patches, stride_px=PATCH_PX)
-        count, height, width = (
-            side // size for side, size in zip(patches.shape, (1, PATCH_PX, PATCH_PX), strict=False)
-        )
+        side = self._patch_px
+        patches = check_patches(patches, patch_px=side, stride_px=side)
+        count, height, width = len(patches), patches.shape[1] // side, patches.shape[2] // side
         whole = count * height * width
         with self._lock:
             skipped = -self._n_patches % self._step
@@ -172,7 +177,7 @@ class Watch:
         chosen = np.arange(skipped, whole, self._step)
         if not chosen.size:
             return
-        cut = patches.reshape(count, height, PATCH_PX, width, PATCH_PX, 3)
+        cut = patches.reshape(count, height, side, width, side, 3)
         image, row, column = np.unravel_index(chosen, (count, height, width))
         columns = statistics(cut[image, row, :, column])
         least_contrast, bright = self._glass
@@ -202,7 +207,8 @@ class Watch:
             )
             for at, name in enumerate(NAMES)
         )
-        return DriftReport(n_patches=n_patches, n_looked=n_looked, n_glass=n_glass, statistics=rows)
+        counts = {"n_patches": n_patches, "n_looked": n_looked, "n_glass": n_glass}
+        return DriftReport(**counts, statistics=rows, um_per_px=self._um_per_px)
 
 
 def statistics(patches: np.ndarray) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ forged files."""
 
 @dataclass(frozen=True)
 class Golden:
-    """Synthetic patches, uint8 (N, 96, 96, 3), with labels, uint8 (N,), and expected logits, float32 (N,).
+    """Synthetic patches, uint8 (N, S, S, 3), with labels, uint8 (N,), and expected logits, float32 (N,).
 
     ``saturated`` are the logits, float32 (N,), that ONNX Runtime returns on x86 CPUs without VNNI when exact sums are
     off; None where the manifest's ``may_saturate`` is empty or the file was exported without them.

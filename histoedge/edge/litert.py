@@ -6,14 +6,20 @@ from typing import Any
 import numpy as np
 
 from .errors import ModelError
-from .patches import check_patches
+from .patches import PATCH_PX, check_patches
 from .runtimes import Operator
 
 DELEGATE = "DELEGATE"
 
 
 def open_litert(
-    content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1, kernels: str = "xnnpack"
+    content: bytes,
+    *,
+    threads: int = 1,
+    may_saturate: bool = False,
+    stride_px: int = 1,
+    patch_px: int = PATCH_PX,
+    kernels: str = "xnnpack",
 ) -> "LiteRTRunner":
     """Return a runner for the bytes of a ``.tflite`` file, with XNNPACK's ``kernels`` or LiteRT's ``builtin`` ones.
 
@@ -22,10 +28,11 @@ def open_litert(
     Raises:
         ModelError: not a TFLite file that this interpreter can run.
     """
-    return LiteRTRunner(_interpreter(content, threads=threads, kernels=kernels), stride_px=stride_px, kernels=kernels)
+    interpreter = _interpreter(content, threads=threads, kernels=kernels)
+    return LiteRTRunner(interpreter, stride_px=stride_px, patch_px=patch_px, kernels=kernels)
 
 
-def litert_operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
+def litert_operators(content: bytes, *, may_saturate: bool = False, patch_px: int = PATCH_PX) -> tuple[Operator, ...]:
     """Return the file's operators; XNNPACK computes the ``delegated`` ones, LiteRT's own kernels the others.
 
     An operator is integer when none of its inputs and outputs is a float: scales are not separate tensors in this
@@ -85,14 +92,14 @@ class LiteRTRunner:
 
     runtime = "litert"
 
-    def __init__(self, interpreter: Any, *, stride_px: int, kernels: str) -> None:
+    def __init__(self, interpreter: Any, *, stride_px: int, patch_px: int, kernels: str) -> None:
         from importlib.metadata import version
 
         self.kernels = kernels
         self.version = version("ai-edge-litert")
         self._lock = threading.Lock()  # the interpreter stores the values of one call
         self._interpreter = interpreter
-        self._stride_px = stride_px
+        self._stride_px, self._patch_px = stride_px, patch_px
         self._input = interpreter.get_input_details()[0]["index"]
         self._output = interpreter.get_output_details()[0]["index"]
         self._field = tuple(interpreter.get_input_details()[0]["shape"])[1:]
@@ -101,18 +108,26 @@ class LiteRTRunner:
         """Return the logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels, one patch or field at a time.
 
         Raises:
-            ModelError: the interpreter opened the file but cannot run it.
+            ModelError: the interpreter opened the file but cannot run it, or not on an array of this shape.
         """
-        patches = check_patches(patches, stride_px=self._stride_px)
+        patches = check_patches(patches, patch_px=self._patch_px, stride_px=self._stride_px)
         field = patches.shape[1:]
         with self._lock:
             if field != self._field:
-                self._interpreter.resize_tensor_input(self._input, (1, *field))
-                self._interpreter.allocate_tensors()
-                self._field = field
+                self._resize(field)
             if len(patches) == 1:  # a list and a copy would be measurable next to a small network
                 return self._logits(patches)
             return np.concatenate([self._logits(patch[None]) for patch in patches])
+
+    def _resize(self, field: tuple[int, ...]) -> None:
+        self._field = ()  # unknown after an error
+        try:
+            self._interpreter.resize_tensor_input(self._input, (1, *field))
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"LiteRT cannot run this file on pixels of shape {(1, *field)}: {reason}") from error
+        self._field = field
 
     def _logits(self, patch: np.ndarray) -> np.ndarray:
         interpreter = self._interpreter

@@ -13,9 +13,16 @@ import numpy as np
 from . import lookalike
 from .errors import ConfigError, ModelError
 from .json_types import has_type
-from .patches import PATCH_PX
+from .patches import LARGEST_PATCH_PX, SMALLEST_PATCH_PX
 
-CONTRACT = 2
+CONTRACT = 3
+CLASSLESS = 2  # the earlier contract, still read: its classes are normal and tumour
+DENSE, SINGLE = "valid", "patch"
+EDGE_MODES = (DENSE, SINGLE)
+"""Whether a field has a meaning to the file. ``valid``: it is fully convolutional with valid padding, and the outputs of
+a field equal those of its patches. ``patch``: only single patches have a meaning, and a map is computed from them."""
+CLASSES = ("normal", "tumour")
+LONGEST_CLASS = 64
 LARGEST_MODEL_BYTES = 1 << 30
 LARGEST_MANIFEST_BYTES = 1 << 18
 LARGEST_NUMBER = 1e15  # floats represent integers exactly up to 2^53
@@ -23,7 +30,7 @@ FORMATS = ("tflite", "onnx")
 BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("params", "macs"), (1, LARGEST_NUMBER)),
     **dict.fromkeys(("stride_px", "receptive_field_px", "label_px"), (1, 1 << 20)),
-    "patch_px": (PATCH_PX, PATCH_PX),
+    "patch_px": (SMALLEST_PATCH_PX, LARGEST_PATCH_PX),
     "temperature": (1e-3, 1e3),
     "um_per_px": (1e-6, 1e6),
     **dict.fromkeys(("tolerance", "n_positive", "n_negative"), (0, LARGEST_NUMBER)),
@@ -60,7 +67,9 @@ class Manifest:
     """Everything a host needs besides the model file. Read from ``<model file name>.json``.
 
     Output (i, j) of a field belongs to the ``patch_px`` patch with its corner at (i, j) x ``stride_px``; the label
-    refers to the central ``label_px`` square of that patch. The probability is
+    refers to the central ``label_px`` square of that patch, at ``um_per_px``. ``classes`` are the names of the negative
+    and of the positive class; the logit is that of the positive one. ``edge_mode`` is ``valid`` or ``patch``, see
+    ``EDGE_MODES``. The probability is
     ``1 / (1 + exp(-logit / temperature))``, with a ``temperature`` fitted on ``valid``; the verdict is positive when it
     is ``threshold`` or above. ``operating_points`` are other thresholds to choose from. ``parents`` contains the
     SHA-256 of everything the file is derived from. ``tolerance`` is the largest difference from the golden logits on a
@@ -86,6 +95,7 @@ class Manifest:
     patch_px: int
     um_per_px: float
     edge_mode: str
+    classes: tuple[str, str]
     temperature: float
     threshold: float
     operating_points: tuple[OperatingPoint, ...]
@@ -99,8 +109,13 @@ class Manifest:
     tools: dict[str, str]
 
     def probability(self, logits: np.ndarray) -> np.ndarray:
-        """Return the calibrated probability of tumour in the centre, float64, for logits of any shape."""
+        """Return the calibrated probability of the positive class, float64, for logits of any shape."""
         return probability(logits, self.temperature)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the outputs of a field equal those of its patches."""
+        return self.edge_mode == DENSE
 
     @property
     def threshold_logit(self) -> float:
@@ -122,6 +137,8 @@ class Manifest:
     def as_json(self) -> dict[str, Any]:
         """Return the JSON document, including ``digest``."""
         body = dataclasses.asdict(self)
+        if self.contract == CLASSLESS:
+            del body["classes"]
         return {**body, "digest": digest(body)}
 
 
@@ -185,10 +202,12 @@ def read(model: Path) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a valid manifest ({error}); copy or export the model again") from error
     contract = body.get("contract") if isinstance(body, dict) else type(body).__name__
-    if contract != CONTRACT:
+    if contract not in (CLASSLESS, CONTRACT) or type(contract) is not int:
         newer = isinstance(contract, int) and contract > CONTRACT
         remedy = "update histoedge, or the edge folder" if newer else "export the model again"
-        raise ModelError(f"{path}: contract version {repr(contract)[:40]}, expected {CONTRACT}; {remedy}")
+        raise ModelError(
+            f"{path}: contract version {repr(contract)[:40]}, expected {CLASSLESS} or {CONTRACT}; {remedy}"
+        )
     if body.get("digest") != expected_digest:
         raise ModelError(f"{path}: changed after it was written (its digest does not match); export the model again")
     body = {key: value for key, value in body.items() if key != "digest"}
@@ -213,13 +232,18 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _checked_fields(path: Path, body: dict[str, Any]) -> Manifest:
     names = {field.name for field in dataclasses.fields(Manifest)}
+    if body["contract"] == CLASSLESS:
+        names.remove("classes")
     if wrong := sorted(names - body.keys()) + sorted(body.keys() - names):
         listed = ", ".join(name if name in names else repr(name[:40]) for name in wrong[:5])
         raise ModelError(f"{path}: missing or unknown keys: {listed}; export the model again")
     if not _are_points(body["operating_points"]):
         raise ModelError(f"{path}: operating_points: missing or unknown keys; export the model again")
     points = tuple(OperatingPoint(**point) for point in body["operating_points"])
-    manifest = Manifest(**{**body, "operating_points": points})
+    classes = body.get("classes", CLASSES)
+    if type(classes) is list:
+        classes = tuple(classes)
+    manifest = Manifest(**{**body, "operating_points": points, "classes": classes})
     records: tuple[Manifest | OperatingPoint, ...] = (manifest, *points)
     for record in records:
         for field in dataclasses.fields(record):
@@ -237,7 +261,32 @@ def _checked_fields(path: Path, body: dict[str, Any]) -> Manifest:
     if manifest.format not in FORMATS:
         expected = " or ".join(FORMATS)
         raise ModelError(f"{path}: format is {manifest.format[:40]!r}, expected {expected}; export the model again")
+    _check_geometry(path, manifest)
     return manifest
+
+
+def _check_geometry(path: Path, manifest: Manifest) -> None:
+    if manifest.edge_mode not in EDGE_MODES:
+        expected = " or ".join(EDGE_MODES)
+        raise ModelError(
+            f"{path}: edge_mode is {manifest.edge_mode[:40]!r}, expected {expected}; export the model again"
+        )
+    names = manifest.classes
+    if len(set(names)) != 2 or len(names) != 2 or not all(_is_class_name(name) for name in names):
+        raise ModelError(
+            f"{path}: classes are {str(names)[:80]}, expected the two names of the negative and the positive class; "
+            "export the model again"
+        )
+    for name in ("label_px", "stride_px"):
+        if getattr(manifest, name) > manifest.patch_px:
+            raise ModelError(
+                f"{path}: {name} is {getattr(manifest, name)}, expected at most {manifest.patch_px}, the patch_px; "
+                "export the model again"
+            )
+
+
+def _is_class_name(name: str) -> bool:
+    return name.isprintable() and name == name.strip() != "" and len(name) <= LONGEST_CLASS
 
 
 def _are_points(points: Any) -> bool:

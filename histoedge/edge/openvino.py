@@ -11,14 +11,13 @@ from .errors import ModelError
 from .patches import PATCH_PX, check_patches
 from .runtimes import Operator
 
-ONE_PATCH = (1, PATCH_PX, PATCH_PX, 3)
 SHAPES_CACHED = 4  # a patch, a batch, a field and the last, smaller field; compiling takes a tenth of a second
 FLOATS = ("f16", "bf16", "f32", "f64")
 IN_FLOATS = {"LP_TRANSFORMS_MODE": "NO"}  # compute QuantizeLinear in floats: src/plugins/intel_cpu
 
 
 def open_openvino(
-    content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1
+    content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1, patch_px: int = PATCH_PX
 ) -> "OpenVINORunner":
     """Return a runner for the bytes of an ``.onnx`` file, on OpenVINO's CPU plug-in.
 
@@ -33,7 +32,8 @@ def open_openvino(
 
     release = openvino.__version__.split("-")[0]
     in_floats = may_saturate and not _sums_in_32_bits()
-    return OpenVINORunner(_model(content), threads=threads, stride_px=stride_px, version=release, in_floats=in_floats)
+    settings: dict[str, Any] = {"threads": threads, "version": release, "in_floats": in_floats}
+    return OpenVINORunner(_model(content, patch_px), stride_px=stride_px, patch_px=patch_px, **settings)
 
 
 def _sums_in_32_bits() -> bool:
@@ -50,7 +50,7 @@ def _sums_in_32_bits() -> bool:
     return "avx512_vnni" in cpuinfo or "avx_vnni" in cpuinfo
 
 
-def openvino_operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
+def openvino_operators(content: bytes, *, may_saturate: bool = False, patch_px: int = PATCH_PX) -> tuple[Operator, ...]:
     """Return the operators of the CPU plug-in's runtime graph that process the patches.
 
     An operator is integer when its outputs and its ``runtimePrecision`` are (a float convolution may return integers).
@@ -64,7 +64,8 @@ def openvino_operators(content: bytes, *, may_saturate: bool = False) -> tuple[O
     operators: list[Operator] = []
     reached: set[str] = set()  # names of the nodes that depend on the patches' values
     in_floats = may_saturate and not _sums_in_32_bits()
-    compiled = _compiled(_model(content), ONE_PATCH, threads=1, in_floats=in_floats)
+    model = _model(content, patch_px)
+    compiled = _compiled(model, (1, patch_px, patch_px, 3), threads=1, in_floats=in_floats)
     for node in compiled.get_runtime_model().get_ordered_ops():
         name, info = node.get_friendly_name(), node.get_rt_info()
         kind, precision = (info[key].astype(str) for key in ("layerType", "runtimePrecision"))
@@ -79,13 +80,13 @@ def openvino_operators(content: bytes, *, may_saturate: bool = False) -> tuple[O
     return tuple(operators)
 
 
-def _model(content: bytes) -> Any:
+def _model(content: bytes, patch_px: int) -> Any:
     import openvino
 
     try:
         model = openvino.Core().read_model(content)
         _quantise_pixels(model)
-        model.reshape(list(ONE_PATCH))
+        model.reshape([1, patch_px, patch_px, 3])
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot open this file: {str(error).strip().splitlines()[-1]}") from error
     return model
@@ -144,17 +145,23 @@ class OpenVINORunner:
 
     runtime = "openvino"
 
-    def __init__(self, model: Any, *, threads: int, stride_px: int, version: str, in_floats: bool) -> None:
+    def __init__(
+        self, model: Any, *, threads: int, stride_px: int, patch_px: int, version: str, in_floats: bool
+    ) -> None:
         self.version, self.kernels = version, "cpu plug-in, in floats" if in_floats else "cpu plug-in"
         self._in_floats = in_floats
-        self._model, self._threads, self._stride_px = model, threads, stride_px
+        self._model, self._threads, self._stride_px, self._patch_px = model, threads, stride_px, patch_px
         self._lock = threading.Lock()  # a request stores the values of one call
         self._requests: dict[tuple[int, ...], Any] = {}
-        self._compile(ONE_PATCH)
+        self._compile((1, patch_px, patch_px, 3))
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
-        """Return the logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels."""
-        patches = check_patches(patches, stride_px=self._stride_px)
+        """Return the logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels.
+
+        Raises:
+            ModelError: the file cannot compute an array of this shape.
+        """
+        patches = check_patches(patches, patch_px=self._patch_px, stride_px=self._stride_px)
         with self._lock:
             request = self._requests.get(patches.shape) or self._compile(patches.shape)
             logits: np.ndarray = request.infer([patches], share_inputs=True)[0]  # outputs are copies
@@ -163,6 +170,10 @@ class OpenVINORunner:
     def _compile(self, shape: tuple[int, ...]) -> Any:
         while len(self._requests) >= SHAPES_CACHED:
             del self._requests[next(iter(self._requests))]
-        compiled = _compiled(self._model, shape, threads=self._threads, in_floats=self._in_floats)
+        try:
+            compiled = _compiled(self._model, shape, threads=self._threads, in_floats=self._in_floats)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ModelError(f"OpenVINO cannot run this file on pixels of shape {shape}: {reason}") from error
         self._requests[shape] = compiled.create_infer_request()
         return self._requests[shape]

@@ -29,7 +29,13 @@ PROVIDERS = {"mlas": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "t
 
 
 def open_ort(
-    content: bytes, *, threads: int = 1, may_saturate: bool = False, stride_px: int = 1, kernels: str = "mlas"
+    content: bytes,
+    *,
+    threads: int = 1,
+    may_saturate: bool = False,
+    stride_px: int = 1,
+    patch_px: int = PATCH_PX,
+    kernels: str = "mlas",
 ) -> "OnnxRuntimeRunner":
     """Return a runner for the bytes of an ``.onnx`` file.
 
@@ -47,7 +53,8 @@ def open_ort(
         session = _session(content, threads=threads, may_saturate=may_saturate)
     else:
         session, kernels = _on_gpu(content, kernels, threads=threads)
-    return OnnxRuntimeRunner(session, stride_px=stride_px, version=onnxruntime.__version__, kernels=kernels)
+    geometry = {"stride_px": stride_px, "patch_px": patch_px}
+    return OnnxRuntimeRunner(session, **geometry, version=onnxruntime.__version__, kernels=kernels)
 
 
 def _on_gpu(content: bytes, kernels: str, *, threads: int) -> tuple[Any, str]:
@@ -71,7 +78,7 @@ def _on_gpu(content: bytes, kernels: str, *, threads: int) -> tuple[Any, str]:
     return session, description
 
 
-def ort_operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operator, ...]:
+def ort_operators(content: bytes, *, may_saturate: bool = False, patch_px: int = PATCH_PX) -> tuple[Operator, ...]:
     """Return the operators of the optimised graph, in the order in which they ran on one black patch.
 
     The profile lists each with the types and shapes of its inputs and outputs, including parameters. An operator is
@@ -83,7 +90,7 @@ def ort_operators(content: bytes, *, may_saturate: bool = False) -> tuple[Operat
     """
     with tempfile.TemporaryDirectory(prefix="histoedge-") as folder:
         session = _session(content, threads=1, may_saturate=may_saturate, profile=Path(folder) / "profile")
-        session.run(None, {session.get_inputs()[0].name: np.zeros((1, PATCH_PX, PATCH_PX, 3), np.uint8)})
+        _run(session, None, {session.get_inputs()[0].name: np.zeros((1, patch_px, patch_px, 3), np.uint8)})
         events = json.loads(Path(session.end_profiling()).read_bytes())
     ending = "_kernel_time"
     kernel_events = [event for event in events if event["cat"] == "Node" and event["name"].endswith(ending)]
@@ -129,6 +136,16 @@ def _session(
         raise ModelError(f"ONNX Runtime cannot open this file: {_short_message(str(error))}") from error
 
 
+def _run(session: Any, outputs: list[str] | None, inputs: dict[str, np.ndarray]) -> list[Any]:
+    try:
+        return session.run(outputs, inputs)  # type: ignore[no-any-return]
+    except Exception as error:  # as above
+        (patches,) = inputs.values()
+        raise ModelError(
+            f"ONNX Runtime cannot run this file on pixels of shape {patches.shape}: {_short_message(str(error))}"
+        ) from error
+
+
 def _short_message(message: str) -> str:
     """Return the first line of an error without its location in the library's sources, a long C++ signature."""
     return _SOURCE_LOCATION.sub("", message.splitlines()[0]) if message else "no reason given"
@@ -139,14 +156,18 @@ class OnnxRuntimeRunner:
 
     runtime = "onnxruntime"
 
-    def __init__(self, session: Any, *, stride_px: int, version: str, kernels: str) -> None:
+    def __init__(self, session: Any, *, stride_px: int, patch_px: int, version: str, kernels: str) -> None:
         self.version, self.kernels = version, kernels
         self._session = session
-        self._stride_px = stride_px
+        self._stride_px, self._patch_px = stride_px, patch_px
         self._input = session.get_inputs()[0].name
         self._output = session.get_outputs()[0].name
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
-        """Return the logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels."""
-        patches = check_patches(patches, stride_px=self._stride_px)
-        return np.asarray(self._session.run([self._output], {self._input: patches})[0])
+        """Return the logits float32 (N, h, w, 1) of uint8 (N, H, W, 3) pixels.
+
+        Raises:
+            ModelError: the file cannot compute an array of this shape.
+        """
+        patches = check_patches(patches, patch_px=self._patch_px, stride_px=self._stride_px)
+        return np.asarray(_run(self._session, [self._output], {self._input: patches})[0])

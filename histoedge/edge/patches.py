@@ -4,8 +4,10 @@ import numpy as np
 
 from .errors import DataError
 
-PATCH_PX = 96
+PATCH_PX = 96  # PatchCamelyon's, the default
+SMALLEST_PATCH_PX, LARGEST_PATCH_PX = 32, 512
 LABEL_PX = 32  # the labelled square in the middle of a patch
+UM_PER_PX = 0.972  # PatchCamelyon: 10x, from slides scanned at 0.243 um/px
 _UINT8 = np.dtype(np.uint8)
 
 
@@ -28,6 +30,27 @@ def check_patches(patches: np.ndarray, *, patch_px: int = PATCH_PX, stride_px: i
     if beyond != (0, 0):
         patches = patches[:, : height - beyond[0], : width - beyond[1]]
     return np.ascontiguousarray(patches)
+
+
+def check_single(patches: np.ndarray, *, patch_px: int) -> np.ndarray:
+    """Return the patches as ``check_patches``, for a model to which a larger field has no meaning.
+
+    Raises:
+        DataError: not uint8, not (N, ``patch_px``, ``patch_px``, 3), or empty.
+    """
+    patches = check_patches(patches, patch_px=patch_px)
+    if patches.shape[1:3] != (patch_px, patch_px):
+        raise DataError(
+            f"patches have shape {patches.shape}; this model computes single patches (edge_mode patch), expected "
+            f"(N, {patch_px}, {patch_px}, 3); map(field) cuts a field into its patches"
+        )
+    return patches
+
+
+def cut(field: np.ndarray, *, patch_px: int, step_px: int) -> np.ndarray:
+    """Return the patches of a field, (h, w, ``patch_px``, ``patch_px``, 3), ``step_px`` apart: a view of the field."""
+    windows = np.lib.stride_tricks.sliding_window_view(field, (patch_px, patch_px), axis=(0, 1))
+    return windows[::step_px, ::step_px].transpose(0, 1, 3, 4, 2)
 
 
 def check_field(field: np.ndarray, *, patch_px: int = PATCH_PX) -> np.ndarray:

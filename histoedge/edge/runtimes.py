@@ -29,12 +29,13 @@ class Runner(Protocol):
     kernels: str
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
-        """Return tumour logits float32 (N, h, w, 1) of raw RGB pixels uint8 (N, H, W, 3); h = w = 1 for 96 x 96.
+        """Return logits float32 (N, h, w, 1) of raw RGB pixels uint8 (N, H, W, 3); h = w = 1 for patches.
 
-        For a larger field: one logit for each whole patch, ``stride_px`` apart, h = (H - 96) // stride_px + 1.
+        For a larger field: one logit for each whole patch, ``stride_px`` apart, h = (H - patch_px) // stride_px + 1.
 
         Raises:
-            DataError: the array is not uint8, not (N, H, W, 3), empty, or smaller than 96 x 96.
+            DataError: the array is not uint8, not (N, H, W, 3), empty, or smaller than a patch.
+            ModelError: the file cannot compute an array of this shape.
         """
         ...
 
@@ -65,8 +66,9 @@ class Runtime:
     install: str
     """Command that installs it."""
     opener: str
-    """The submodule of this package, such as ``ort``. Its ``open_ort(content, threads=, may_saturate=, stride_px=)``
-    returns a ``Runner``, its ``ort_operators(content, may_saturate=)`` the operators that it computes."""
+    """The submodule of this package, such as ``ort``. Its ``open_ort(content, threads=, may_saturate=, stride_px=,
+    patch_px=)`` returns a ``Runner``, its ``ort_operators(content, may_saturate=, patch_px=)`` the operators that it
+    computes."""
     packages: tuple[str, ...]
     """Distributions that provide the module."""
     kernels: str | None = None
@@ -150,29 +152,31 @@ def load(
         runtime: a name in ``all_runtimes()``; by default the first installed of ``RUNTIMES`` that opens the format.
         threads: number of threads of the interpreter.
         warm_up: predict one black patch now; otherwise the first call of the host is slower than the others.
-        step_px: pixels between neighbours of a map, a multiple of the manifest's ``stride_px``, which is the default.
-            ONNX Runtime then computes only these; the other runtimes compute all and drop the rest.
+        step_px: pixels between neighbours of a map; by default the manifest's ``stride_px``. In the ``edge_mode``
+            ``valid`` a multiple of it: ONNX Runtime then computes only these, the other runtimes compute all and drop
+            the rest. In the ``edge_mode`` ``patch`` any number: only these patches are cut.
 
     Raises:
-        ConfigError: ``step_px`` is not a multiple of the model's stride.
+        ConfigError: ``step_px`` is below 1, or not a multiple of the model's stride.
         ModelError: file, golden patches or manifest are missing, unreadable, or do not match.
         RuntimeUnavailable: the runtime is unknown, not installed, does not open this format, or finds no device.
     """
     row, content, manifest = _checked(model, runtime)
     step = _step(manifest, step_px)
     larger_stride = strided(content, step) if step > 1 and row.opener == "ort" else None
-    options: dict[str, Any] = {"may_saturate": bool(manifest.may_saturate), "stride_px": manifest.stride_px}
+    options: dict[str, Any] = {"may_saturate": bool(manifest.may_saturate)}
+    options |= {"stride_px": manifest.stride_px, "patch_px": manifest.patch_px}
     if row.kernels is not None:
         options["kernels"] = row.kernels
     runner: Runner = _opener(row)(larger_stride or content, threads=threads, **options)
     if warm_up:
         runner.predict(np.zeros((1, manifest.patch_px, manifest.patch_px, 3), np.uint8))
-    return ExportedRunner(runner, manifest, step=1 if larger_stride else step)
+    return ExportedRunner(runner, manifest, step=1 if larger_stride else step, step_px=step_px)
 
 
 def _step(manifest: Manifest, step_px: int | None) -> int:
-    """Return ``step_px`` in strides of the model."""
-    if step_px is None:
+    """Return ``step_px`` in strides of the model; 1 where single patches are cut."""
+    if step_px is None or (step_px >= 1 and not manifest.is_dense):
         return 1
     if step_px < 1 or step_px % manifest.stride_px:
         raise ConfigError(f"step_px is {step_px}; expected a multiple of the model's stride, {manifest.stride_px} px")
@@ -189,7 +193,7 @@ def operators(model: str | Path, *, runtime: str | None = None) -> tuple[Operato
     row, content, manifest = _checked(model, runtime)
     if row.kernels is not None:
         raise RuntimeUnavailable(f"{row.name} cannot list its operators; {', '.join(RUNTIMES)} can")
-    return _operators_of(row)(content, may_saturate=bool(manifest.may_saturate))
+    return _operators_of(row)(content, may_saturate=bool(manifest.may_saturate), patch_px=manifest.patch_px)
 
 
 def _checked(model: str | Path, runtime: str | None) -> tuple[Runtime, bytes, Manifest]:

@@ -19,7 +19,7 @@ _Span = tuple[int, int]
 def strided(content: bytes, step: int) -> bytes | None:
     """Return the ONNX file with a stride of ``step`` in its last convolution.
 
-    The map then contains values 0, ``step``, 2 ``step`` ... of each row and column; the logit of a 96 x 96 patch is
+    The map then contains values 0, ``step``, 2 ``step`` ... of each row and column; the logit of a patch is
     unchanged. None when this is not possible: the convolution has a stride already, operators other than quantisation
     follow it, ``step`` is over 127, or ``content`` is no ONNX file, which the runtime will report.
     """

@@ -1,4 +1,4 @@
-"""Whole-slide scanning: from a slide file to a map with one probability for every 32 x 32 px square.
+"""Whole-slide scanning: from a slide file to a map with one probability for every labelled square.
 
 The modules in call order, each calling only those after it:
 

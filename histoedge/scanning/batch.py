@@ -22,7 +22,7 @@ from histoedge.scanning.outcome import PAGE, SlideOutcome, write_outcomes
 from histoedge.scanning.plane import Plane
 from histoedge.scanning.scanner import Scan, scan, scan_inputs
 from histoedge.scanning.slide import DICOM, SUFFIXES, name_of
-from histoedge.scanning.slidemap import STEP_PX
+from histoedge.scanning.slidemap import SlideMap
 from histoedge.version import __version__
 
 MAP, HEATMAP, REGIONS, TILES, SUMMARY = (
@@ -33,7 +33,6 @@ MAP, HEATMAP, REGIONS, TILES, SUMMARY = (
     "summary.json",
 )
 ALL = "slides.csv"
-FIELD_SQUARES = 5  # side of a top field's picture, in squares: its patch (3) and one more on each side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,10 +212,10 @@ def _scan_slide(path: Path, folder: Path, job: BatchJob, model: _Model) -> dict[
         regions = foci.foci(slide_map, model.threshold)
         ometiff.write_ometiff(slide_map, folder / MAP)
         scale = heatmap.draw(slide_map, regions, folder / HEATMAP, threshold=model.threshold)
-        files.write_json(folder / REGIONS, geojson.collection(regions))
+        files.write_json(folder / REGIONS, geojson.collection(regions, slide_map.manifest.classes[1]))
         tiles.write_tiles(slide_map, folder / TILES)
         figures = summary.of(slide_map, regions, threshold=model.threshold)
-        top_fields = [_top_field(plane, field) for field in figures["top_fields"]]
+        top_fields = [_top_field(slide_map, plane, field) for field in figures["top_fields"]]
     figures |= {
         "heatmap": {"file": HEATMAP, "level0_px_per_px": scale},
         "seconds": {**timings.seconds, "by the clock": time.perf_counter() - started},
@@ -231,12 +230,12 @@ def _scan_slide(path: Path, folder: Path, job: BatchJob, model: _Model) -> dict[
     return figures
 
 
-def _top_field(plane: Plane, field: dict[str, Any]) -> pages.Field:
+def _top_field(slide_map: SlideMap, plane: Plane, field: dict[str, Any]) -> pages.Field:
     """Return a top field with its pixels at the model's resolution, its square in the middle."""
-    around = FIELD_SQUARES // 2
-    left, top = ((field[key] + 1 - around) * STEP_PX for key in ("column", "row"))
+    left, top = ((field[key] - 1) * slide_map.step_px for key in ("column", "row"))
+    side = pages.picture_px(slide_map)
     return pages.Field(
-        pixels=plane.read(left, top, FIELD_SQUARES * STEP_PX, FIELD_SQUARES * STEP_PX),
+        pixels=plane.read(left, top, side, side),
         x=field["x"],
         y=field["y"],
         probability=field["probability"],

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from histoedge import cpus, edge
+from histoedge.edge import manifest as manifests
 from histoedge.progress import Progress, silent
 from histoedge.scanning.grid import Grid, pixels_of
 from histoedge.scanning.plane import Plane
-from histoedge.scanning.slidemap import STEP_PX
 from histoedge.scanning.unfinished import Unfinished
 
 AHEAD = 4  # fields in memory per interpreter, being read, waiting or computed: enough to hide a slow read
@@ -159,4 +159,4 @@ def open_interpreter(model: Path, *, runtime: str | None, threads: int = 1) -> e
     Raises:
         ModelError, RuntimeUnavailable: see ``edge.load``.
     """
-    return edge.load(model, runtime=runtime, threads=threads, step_px=STEP_PX)
+    return edge.load(model, runtime=runtime, threads=threads, step_px=manifests.read(model).label_px)

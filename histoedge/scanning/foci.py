@@ -9,7 +9,7 @@ import numpy as np
 
 from histoedge.scanning.slidemap import SlideMap
 
-TOP, APART = 12, 3  # number of top fields; distance between them in squares, so their patches do not overlap
+TOP = 12  # number of top fields
 TOUCHING = np.ones((3, 3), bool)  # squares that share a corner belong to one focus
 
 
@@ -29,6 +29,7 @@ def foci(slide_map: SlideMap, threshold: float) -> "list[Focus]":
             largest_probability=float(probability[rows, columns].max()),
             area_mm2=len(rows) * square_mm2,
             step_level0_px=slide_map.step_level0_px,
+            margin_squares=slide_map.margin_squares,
             um_per_level0_px=slide_map.slide_um_per_px,
         )
         for rows, columns in _places(labels)
@@ -51,9 +52,10 @@ def top_fields(slide_map: SlideMap, count: int = TOP) -> list[tuple[int, int]]:
     """Return row and column of the squares with the highest logits whose patches do not overlap."""
     rows, columns = np.nonzero(~np.isnan(slide_map.logits))
     order = np.argsort(-slide_map.logits[rows, columns], kind="stable")
+    apart = -(-slide_map.manifest.patch_px // slide_map.step_px)  # squares
     chosen: list[tuple[int, int]] = []
     for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-        if all(abs(row - y) >= APART or abs(column - x) >= APART for y, x in chosen):
+        if all(abs(row - y) >= apart or abs(column - x) >= apart for y, x in chosen):
             chosen.append((row, column))
             if len(chosen) == count:
                 break
@@ -70,6 +72,7 @@ class Focus:
     largest_probability: float
     area_mm2: float
     step_level0_px: float
+    margin_squares: float
     um_per_level0_px: float
 
     @cached_property
@@ -77,10 +80,10 @@ class Focus:
         """The outline as a shapely (Multi)Polygon with holes, in pixels of level 0."""
         import shapely
 
-        left, top = self.columns + 1.0, self.rows + 1.0
+        left, top = self.columns.astype(float), self.rows.astype(float)
         boxes = shapely.box(left, top, left + 1, top + 1)  # integers: adjacent edges coincide exactly
         squares = shapely.coverage_union_all(boxes)
-        return shapely.transform(squares, lambda corners: corners * self.step_level0_px)
+        return shapely.transform(squares, lambda corners: (corners + self.margin_squares) * self.step_level0_px)
 
     @property
     def diameter_mm(self) -> float:

@@ -6,21 +6,22 @@ from uuid import NAMESPACE_OID, uuid5
 
 from histoedge.scanning.foci import Focus
 
-CLASS: dict[str, Any] = {"name": "Tumor", "color": [200, 0, 0]}  # QuPath's standard name and colour
+COLOUR = [200, 0, 0]  # QuPath's for tumour
+QUPATH_NAMES = {"tumour": "Tumor"}  # QuPath's standard names
 
 
-def collection(foci: Sequence[Focus]) -> dict[str, Any]:
+def collection(foci: Sequence[Focus], positive: str) -> dict[str, Any]:
     """Return a FeatureCollection with one annotation per focus, in order (RFC 7946 except for the coordinates).
 
-    Measurements are an object, as QuPath writes them since 0.4.
+    ``positive`` is the name of the positive class. Measurements are an object, as QuPath writes them since 0.4.
     """
     return {
         "type": "FeatureCollection",
-        "features": [_feature(number, focus) for number, focus in enumerate(foci, start=1)],
+        "features": [_feature(number, focus, positive) for number, focus in enumerate(foci, start=1)],
     }
 
 
-def _feature(number: int, focus: Focus) -> dict[str, Any]:
+def _feature(number: int, focus: Focus, positive: str) -> dict[str, Any]:
     from shapely.geometry import mapping
 
     return {
@@ -30,7 +31,7 @@ def _feature(number: int, focus: Focus) -> dict[str, Any]:
         "properties": {
             "objectType": "annotation",
             "name": f"focus {number}",
-            "classification": CLASS,
+            "classification": {"name": QUPATH_NAMES.get(positive, positive), "color": COLOUR},
             "measurements": {
                 "area mm^2": round(focus.area_mm2, 6),
                 "diameter mm": round(focus.diameter_mm, 4),

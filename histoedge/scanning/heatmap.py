@@ -41,7 +41,8 @@ def draw(slide_map: SlideMap, foci: Sequence[Focus], path: Path, *, threshold: f
     outlines = [ring / scale for focus in foci for ring in rings(focus)]
     axes.add_collection(LineCollection(outlines, colors="black", linewidths=0.8), autolim=False)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
-    _legend(figure, scale * slide_map.slide_um_per_px, whole_width, whole_height, threshold=threshold)
+    title = f"probability of {slide_map.manifest.classes[1]}; outlines at {threshold:.3g}"
+    _legend(figure, scale * slide_map.slide_um_per_px, whole_width, whole_height, threshold=threshold, title=title)
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     picture_with_legend = Image.new("RGBA", canvas.get_width_height(), "white")
@@ -99,13 +100,15 @@ def rings(focus: Focus) -> list[np.ndarray]:
     return [np.asarray(ring.coords) for part in parts for ring in (part.exterior, *part.interiors)]
 
 
-def _legend(figure: Any, um_per_px: float, whole_width: int, whole_height: int, *, threshold: float) -> None:
+def _legend(
+    figure: Any, um_per_px: float, whole_width: int, whole_height: int, *, threshold: float, title: str
+) -> None:
     from matplotlib.cm import ScalarMappable
 
     bar = figure.add_axes((20 / whole_width, 42 / whole_height, 260 / whole_width, 14 / whole_height))
     figure.colorbar(ScalarMappable(cmap=COLOURS), cax=bar, orientation="horizontal", alpha=OPACITY)
     bar.axvline(threshold, color="black", linewidth=1.5)
-    bar.set_title(f"probability of tumour; outlines at {threshold:.3g}", fontsize=9, loc="left", pad=4)
+    bar.set_title(title, fontsize=9, loc="left", pad=4, parse_math=False)
     bar.tick_params(labelsize=8)
     length_um = round_length(BAR_PX * um_per_px)
     length = length_um / um_per_px

@@ -15,7 +15,7 @@ SMALLEST_PX = 64  # the last level has no side above this
 
 
 def write_ometiff(slide_map: SlideMap, path: Path) -> None:
-    """Write two images, ``tumour probability`` and ``tumour logit``, one pixel per square, NaN without tissue.
+    """Write two images, the positive class' probability and logit, one pixel per square, NaN without tissue.
 
     Coarser levels are means of the squares with tissue. The bytes depend on the map alone.
 
@@ -29,10 +29,15 @@ def write_ometiff(slide_map: SlideMap, path: Path) -> None:
     description: dict[str, Any] = {"UUID": f"urn:uuid:{name}", "Creator": "histoedge", "axes": "YX"}
     for axis in "XY":
         description |= {f"PhysicalSize{axis}": slide_map.step_um, f"PhysicalSize{axis}Unit": "µm"}
-    # the first square is one square away from the slide's corner
-    plane = {f"Position{axis}": [slide_map.step_um] for axis in "XY"} | {f"Position{axis}Unit": ["µm"] for axis in "XY"}
+    # the first square is the patches' margin away from the slide's corner
+    margin_um = slide_map.margin_px * slide_map.um_per_px
+    positive = slide_map.manifest.classes[1]
+    plane = {f"Position{axis}": [margin_um] for axis in "XY"} | {f"Position{axis}Unit": ["µm"] for axis in "XY"}
     with files.replacing(path) as temporary, tifffile.TiffWriter(temporary, ome=True) as file:
-        for title, values in (("tumour probability", slide_map.probability), ("tumour logit", slide_map.logits)):
+        for title, values in (
+            (f"{positive} probability", slide_map.probability),
+            (f"{positive} logit", slide_map.logits),
+        ):
             levels = pyramid(values)
             for number, level in enumerate(levels):
                 file.write(

@@ -33,7 +33,9 @@ class SlideOutcome:
         """Return one line: the summary sentence and the path of the page, or the reason of a failure."""
         if self.summary is None:
             return f"{name_of(self.slide)}: {self.reason}"
-        return f"{name_of(self.slide)}: {summary.sentence(self.summary)}; {self.folder / PAGE}"
+        line = f"{name_of(self.slide)}: {summary.sentence(self.summary)}; {self.folder / PAGE}"
+        slower = self.summary["map"].get("computed") == "patches"  # maps of earlier versions do not record it
+        return f"{line}; computed {summary.computed(self.summary)}" if slower else line
 
     def as_json(self) -> dict[str, Any]:
         """Return the outcome and its summary as a JSON object."""

@@ -11,7 +11,7 @@ from histoedge.reporting.template import render
 from histoedge.scanning import heatmap
 from histoedge.scanning.foci import Focus
 from histoedge.scanning.slidemap import SlideMap
-from histoedge.scanning.summary import sentence
+from histoedge.scanning.summary import computed, sentence
 
 FOCI = 30  # rows of the table: the largest foci
 OUTLINED = 400  # foci with an outline in the picture; more would make the page large
@@ -56,6 +56,9 @@ def page(
         colours=_data("png", heatmap.png(heatmap.colours(slide_map))),
         scale=heatmap.swatches(),
         place=place,
+        square=_square(slide_map),
+        patch_px=slide_map.manifest.patch_px,
+        positive=slide_map.manifest.classes[1],
         outlines=[_path(focus) for focus in foci[:OUTLINED]],
         fields=[(_data("jpeg", heatmap.jpeg(field.pixels)), field) for field in fields],
         foci=foci[:FOCI],
@@ -67,6 +70,19 @@ def page(
 
 def _data(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def picture_px(slide_map: SlideMap) -> int:
+    """Return the side of a top field's picture in pixels of the plane: its patch and one square more on each side."""
+    return slide_map.manifest.patch_px + 2 * slide_map.step_px
+
+
+def _square(slide_map: SlideMap) -> dict[str, float]:
+    """Return start and side of the square in a top field's picture, in percent of the picture."""
+    start = slide_map.step_px + slide_map.margin_px
+    return {
+        name: 100 * value / picture_px(slide_map) for name, value in (("start", start), ("side", slide_map.step_px))
+    }
 
 
 def _path(focus: Focus) -> str:
@@ -114,6 +130,7 @@ def _details(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("SHA-256 of the model", model["sha256"]),
         ("Resolution of the scan", f"{grid['um_per_px']:.4g} µm per px"),
         ("Map", f"{grid['rows']} x {grid['columns']} squares of {grid['step_um']:.4g} µm side"),
+        ("Computed", computed(summary)),
         ("Threshold", f"{summary['threshold']:.6g}, {summary['inputs']['at'] or 'default of the manifest'}"),
         ("Run time", f"{elapsed:.2f} s elapsed; summed over threads: {stages}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())),

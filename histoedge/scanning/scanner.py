@@ -13,7 +13,7 @@ from histoedge.scanning import engine, plane, readers, slide, tissue
 from histoedge.scanning.engine import FieldsJob, Timings, Workers
 from histoedge.scanning.grid import grid_of
 from histoedge.scanning.plane import Plane
-from histoedge.scanning.slidemap import STEP_PX, SlideMap
+from histoedge.scanning.slidemap import SlideMap
 from histoedge.scanning.unfinished import Unfinished
 
 FIELD_PX = 1024
@@ -48,7 +48,7 @@ def scan(
     Raises:
         DataError: the slide cannot be read, or its resolution does not fit the model.
         ModelError, RuntimeUnavailable: the model cannot be opened.
-        ConfigError: the model's stride does not divide a square, or the field is smaller than a patch.
+        ConfigError: see ``grid_of``.
         ClusterError: see ``cluster.compute``.
     """
     manifest = manifests.read(model)
@@ -57,12 +57,13 @@ def scan(
     slide_plane = plane.of_model(opened, manifest.um_per_px, settings.um_per_px)
     grid = grid_of(slide_plane, manifest, settings.field_px)
     with timings.of("mask"):
-        picture = tissue.overview(slide_plane)
-        um_per_px = slide_plane.um_per_px * STEP_PX / tissue.PER_SQUARE
+        per_square = tissue.pixels_per_square(grid.step_px, manifest.um_per_px)
+        picture = tissue.overview(slide_plane, grid.step_px / per_square)
+        um_per_px = slide_plane.um_per_px * grid.step_px / per_square
         mask = tissue.mask(picture, um_per_px) if settings.mask else np.ones(picture.shape[:2], bool)
-        squares = tissue.squares(mask, grid.rows, grid.columns)
-        per_square = _thumbnail_px_per_square(picture)
-        thumbnail = picture if per_square == tissue.PER_SQUARE else tissue.overview(slide_plane, per_square)
+        squares = tissue.squares(mask, grid, per_square)
+        shown = per_square * _thumbnail_enlargement(picture, grid.step_px // per_square)
+        thumbnail = picture if shown == per_square else tissue.overview(slide_plane, grid.step_px / shown)
     unfinished = Unfinished(folder, grid, scan_inputs(path, manifest.sha256, settings))
     job = FieldsJob(
         plane=slide_plane,
@@ -92,7 +93,8 @@ def scan(
         logits=np.where(squares, unfinished.logits, np.float32(np.nan)),
         tissue=squares,
         thumbnail=thumbnail,
-        thumbnail_scale=slide_plane.scale * STEP_PX / per_square,
+        thumbnail_scale=slide_plane.scale * grid.step_px / shown,
+        computed_share=grid.computed_share(is_dense=manifest.is_dense),
         manifest=manifest,
     )
     return Scanned(slide_map, timings, slide_plane)
@@ -116,7 +118,6 @@ def scan_inputs(path: Path, sha256: str, settings: Scan) -> dict[str, Any]:
     }
 
 
-def _thumbnail_px_per_square(picture: np.ndarray) -> int:
-    """Return the thumbnail's pixels per side of a square: a small slide is shown finer than its mask is computed."""
-    longest = int(max(picture.shape[:2]))
-    return tissue.PER_SQUARE * max(1, min(STEP_PX // tissue.PER_SQUARE, THUMBNAIL_PX // longest))
+def _thumbnail_enlargement(picture: np.ndarray, most: int) -> int:
+    """Return how much finer the thumbnail is than the mask's picture: a small slide is shown up to ``most`` finer."""
+    return max(1, min(most, THUMBNAIL_PX // int(max(picture.shape[:2]))))

@@ -6,9 +6,6 @@ import numpy as np
 
 from histoedge.edge import Manifest
 
-STEP_PX = 32
-"""Side of a square in pixels of the plane: the centre square of a patch, to which its label applies."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SlideMap:
@@ -16,10 +13,10 @@ class SlideMap:
 
     The plane is the slide at ``um_per_px``, the model's resolution, with the slide's origin; one plane pixel is
     ``scale`` pixels of the slide at full resolution (level 0). Row i, column j of ``logits``, float32 (rows, columns),
-    is the square of ``STEP_PX`` plane pixels whose corner is at (i + 1, j + 1) x ``STEP_PX``: the centre of the patch
-    whose corner is at (i, j) x ``STEP_PX``. It is NaN without tissue. ``tissue``, bool (rows, columns), marks the
+    is a square of ``step_px`` plane pixels, to which the label of a patch applies: the centre of the patch whose corner
+    is at (i, j) x ``step_px``, ``margin_px`` from the patch's border. It is NaN without tissue. ``tissue``, bool (rows, columns), marks the
     squares with tissue. ``thumbnail``, uint8 (h, w, 3), shows the whole slide; one of its pixels is
-    ``thumbnail_scale`` pixels of level 0.
+    ``thumbnail_scale`` pixels of level 0. ``computed_share`` is the number of pixels computed for each pixel of the map.
     """
 
     slide: str
@@ -32,6 +29,7 @@ class SlideMap:
     tissue: np.ndarray
     thumbnail: np.ndarray
     thumbnail_scale: float
+    computed_share: float
     manifest: Manifest
 
     @property
@@ -40,15 +38,30 @@ class SlideMap:
         return self.manifest.probability(self.logits).astype(np.float32)
 
     @property
+    def step_px(self) -> int:
+        """Side of a square in pixels of the plane."""
+        return self.manifest.label_px
+
+    @property
+    def margin_px(self) -> float:
+        """Pixels of the plane between the border of a patch and its centre square."""
+        return (self.manifest.patch_px - self.manifest.label_px) / 2
+
+    @property
+    def margin_squares(self) -> float:
+        """``margin_px`` in squares."""
+        return self.margin_px / self.step_px
+
+    @property
     def step_um(self) -> float:
         """Side of a square in micrometres."""
-        return STEP_PX * self.um_per_px
+        return self.step_px * self.um_per_px
 
     @property
     def step_level0_px(self) -> float:
         """Side of a square in pixels of level 0."""
-        return STEP_PX * self.scale
+        return self.step_px * self.scale
 
     def corner_level0_px(self, row: int, column: int) -> tuple[float, float]:
         """Return x and y of a square's upper left corner, in pixels of level 0."""
-        return (column + 1) * self.step_level0_px, (row + 1) * self.step_level0_px
+        return (column + self.margin_squares) * self.step_level0_px, (row + self.margin_squares) * self.step_level0_px

@@ -13,7 +13,9 @@ FORMAT, KIND = 1, "scan"
 def of(slide_map: SlideMap, foci: Sequence[Focus], *, threshold: float) -> dict[str, Any]:
     """Return slide, model, areas, foci and top fields; positions are those of squares, in pixels of level 0.
 
-    Areas count squares with a probability: the outermost 32 px of the plane have none.
+    Areas count squares with a probability: the margin of the plane outside of all labelled squares has none.
+    ``pixels_computed`` counts the pixels that the model computed for each pixel of the map; ``computed`` is ``fields``,
+    or ``patches`` for a model to which only single patches have a meaning.
     """
     manifest = slide_map.manifest
     square_mm2 = (slide_map.step_um / 1e3) ** 2
@@ -48,6 +50,7 @@ def of(slide_map: SlideMap, foci: Sequence[Focus], *, threshold: float) -> dict[
             "sha256": manifest.sha256,
             "um_per_px": manifest.um_per_px,
             "edge_mode": manifest.edge_mode,
+            "classes": list(manifest.classes),
             "temperature": manifest.temperature,
         },
         "map": {
@@ -56,6 +59,8 @@ def of(slide_map: SlideMap, foci: Sequence[Focus], *, threshold: float) -> dict[
             "um_per_px": slide_map.um_per_px,
             "step_um": slide_map.step_um,
             "step_level0_px": slide_map.step_level0_px,
+            "computed": "fields" if manifest.is_dense else "patches",
+            "pixels_computed": slide_map.computed_share,
         },
         "threshold": threshold,
         "tissue_mm2": tissue_mm2,
@@ -67,6 +72,17 @@ def of(slide_map: SlideMap, foci: Sequence[Focus], *, threshold: float) -> dict[
         "top_fields": fields,
         "histoedge": __version__,
     }
+
+
+def computed(summary: dict[str, Any]) -> str:
+    """Return how the map was computed, a clause without a full stop."""
+    grid = summary["map"]
+    if grid["computed"] == "fields":
+        return f"in fields, {grid['pixels_computed']:.2f} pixels computed for each pixel"
+    return (
+        f"patch by patch (edge_mode patch), {grid['pixels_computed']:.1f} pixels computed for each pixel: slower than "
+        "in fields"
+    )
 
 
 def sentence(summary: dict[str, Any]) -> str:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from histoedge.scanning.grid import Grid
 from histoedge.scanning.plane import Plane
-from histoedge.scanning.slidemap import STEP_PX
 
-PER_SQUARE = 4  # pixels of the overview per side of a square
+OVERVIEW_UM = 7.776  # about the side of a pixel of the overview, 8 px at 0.972 um/px
 SATURATIONS = (0.06, 0.15)  # limits of Otsu's threshold, which also splits slides of glass alone or tissue alone
 DARKEST = 0.15  # brightness of black borders and opaque objects is below it
 PEN_HUES = (0.17, 0.69)  # from yellow through green to blue: not a hue of haematoxylin or eosin
@@ -13,11 +13,16 @@ BAND_PX, REACH_PX = 256, 4  # rows smoothed at once; reach of the Gaussian of si
 LEAST_TISSUE_UM = 100.0  # smaller tissue and smaller holes than a square of this side are dropped
 
 
-def overview(plane: Plane, per_square: int = PER_SQUARE) -> np.ndarray:
-    """Return the whole slide, uint8 (h, w, 3), with ``per_square`` pixels per ``STEP_PX`` of the plane."""
+def pixels_per_square(step_px: int, um_per_px: float) -> int:
+    """Return how many pixels of the overview a square of ``step_px`` at ``um_per_px`` has on each side."""
+    return max(1, min(step_px, round(step_px * um_per_px / OVERVIEW_UM)))
+
+
+def overview(plane: Plane, px_per_pixel: float) -> np.ndarray:
+    """Return the whole slide, uint8 (h, w, 3), with ``px_per_pixel`` pixels of the plane in each of its pixels."""
     coarse = Plane(
         plane.slide,
-        um_per_px=plane.um_per_px * STEP_PX / per_square,
+        um_per_px=plane.um_per_px * px_per_pixel,
         slide_um_per_px=plane.um_per_px / plane.scale,
         kept_bytes=0,
         same=1e-9,
@@ -60,10 +65,24 @@ def _colours(picture: np.ndarray) -> np.ndarray:
     return colours
 
 
-def squares(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Return which squares of the map contain tissue, bool (rows, columns), from the mask of the ``overview``."""
-    padded = np.zeros(((rows + 2) * PER_SQUARE, (columns + 2) * PER_SQUARE), bool)
-    height, width = (min(a, b) for a, b in zip(mask.shape, padded.shape, strict=True))
-    padded[:height, :width] = mask[:height, :width]
-    with_border = padded.reshape(rows + 2, PER_SQUARE, columns + 2, PER_SQUARE).any(axis=(1, 3))
-    return np.asarray(with_border)[1:-1, 1:-1]
+def squares(mask: np.ndarray, grid: Grid, per_square: int) -> np.ndarray:
+    """Return which squares of the map contain tissue, bool (rows, columns), from the mask of the ``overview``.
+
+    A pixel of the mask that belongs to two squares counts in both.
+    """
+    twice_margin = (grid.patch_px - grid.step_px) * per_square  # in pixels of the mask, times 2 x step_px
+    start, rest = divmod(twice_margin, 2 * grid.step_px)
+    if rest:
+        mask = _or_next(_or_next(mask, 0), 1)
+    rows, columns = grid.rows, grid.columns
+    padded = np.zeros((rows * per_square, columns * per_square), bool)
+    inner = mask[start : start + padded.shape[0], start : start + padded.shape[1]]
+    padded[: inner.shape[0], : inner.shape[1]] = inner
+    return np.asarray(padded.reshape(rows, per_square, columns, per_square).any(axis=(1, 3)))
+
+
+def _or_next(mask: np.ndarray, axis: int) -> np.ndarray:
+    """Return where a pixel or the next one along the axis is set."""
+    after = np.roll(mask, -1, axis)
+    after[(slice(None),) * axis + (-1,)] = False
+    return np.asarray(mask | after)

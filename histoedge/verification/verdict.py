@@ -9,9 +9,9 @@ from typing import Any
 from histoedge import edge, files
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
-from histoedge.edge.manifest import Manifest
+from histoedge.edge.manifest import DENSE, Manifest
 
-FORMAT = 2  # of the verdict's JSON; format 2 contains operators and the twin
+FORMAT = 3  # of the verdict's JSON; format 3 contains the map of a field and the digest of the manifest
 
 NAMES_SHOWN = 3
 
@@ -22,7 +22,8 @@ class GoldenCheck:
 
     ``operators`` counts the operators of the runtime's optimised graph, ``integer_operators`` those that run in
     integers; ``not_integer`` names the others. ``undelegated`` names those that ``kernels`` left to the runtime's own
-    kernels.
+    kernels. ``field_px`` is the side of the field whose map was compared with its patches, ``field_largest`` the largest
+    difference of a logit.
     """
 
     runtime: str
@@ -35,6 +36,8 @@ class GoldenCheck:
     integer_operators: int | None
     not_integer: tuple[str, ...]
     undelegated: tuple[str, ...]
+    field_px: int | None
+    field_largest: float | None
 
     def operators_line(self) -> str:
         """Return one line: how many operators run in integers, and the first of those that do not."""
@@ -88,7 +91,7 @@ class TwinCheck:
 class Verdict:
     """The result of ``verify``: a golden check per runtime; with data, also a comparison and a check of the twin.
 
-    ``output_quantum`` is None for a file that computes in floats; ``may_saturate`` is copied from the manifest.
+    ``digest`` is the manifest's: the verdict is on its geometry too. ``output_quantum`` is None for a file that computes in floats; ``may_saturate`` is copied from the manifest.
     ``twin`` is None without a twin or without a runtime for it. ``outdated`` is a message if the run's weights changed
     after the file was exported. ``layers`` are the errors by layer (``lab.layers.LayerError``, worst first) and
     ``advice`` the conclusion from them, if requested. ``not_kept`` is the reason why the verdict could not be written
@@ -97,6 +100,8 @@ class Verdict:
 
     model: str
     sha256: str
+    digest: str
+    edge_mode: str
     recipe: str
     tolerance: float
     tolerance_reason: str
@@ -116,6 +121,15 @@ class Verdict:
         ran = [check for check in self.golden if check.status != "unavailable"]
         golden = bool(ran) and all(check.status == "ok" for check in ran) and self.outdated is None
         return golden and all(check is None or check.passed for check in (self.comparison, self.twin))
+
+    def geometry_line(self) -> str | None:
+        """Return one line: how the map of a field compares with its patches; None if no runtime computed one."""
+        measured = [(check.field_largest, check.field_px) for check in self.golden if check.field_largest is not None]
+        if not measured:
+            return None
+        largest, field_px = max(measured)
+        how = "in one call" if self.edge_mode == DENSE else "as patches, in batches (edge_mode patch)"
+        return f"geometry: a map of {field_px} x {field_px} px {how} differs from single patches by {largest:.4g}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -139,7 +153,7 @@ def write_verdict(verdict: Verdict, path: Path) -> str | None:
 
 
 def is_current(model: Path) -> bool:
-    """Return whether a passing verdict on these bytes and the installed runtimes is next to the model."""
+    """Return whether a passing verdict on these bytes, this manifest and the installed runtimes is next to the model."""
     try:
         versions = passed_on(model)
         format_ = manifests.read(model).format
@@ -154,7 +168,7 @@ def passed_on(model: Path) -> dict[str, str | None]:
     """Return the runtimes and versions (None: not installed) of the verdict next to the model, on any machine.
 
     Raises:
-        ModelError: model or manifest missing, unreadable or altered; no passing verdict of these bytes next to them;
+        ModelError: model or manifest missing, unreadable or altered; no passing verdict of both next to them;
             the run's weights changed after the export.
     """
     manifest = manifests.read(model)
@@ -169,11 +183,14 @@ def passed_on(model: Path) -> dict[str, str | None]:
             )
         verdict = json.loads(path.read_text())
         passed = (verdict["format"], verdict["sha256"], verdict["passed"]) == (FORMAT, manifest.sha256, True)
+        passed = passed and verdict["digest"] == manifest.as_json()["digest"]
         versions = {str(check["runtime"]): check["version"] for check in verdict["golden"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         passed = False
     if not passed:
-        raise ModelError(f"{model}: no passing verdict of this file next to it; run histoedge verify {model}")
+        raise ModelError(
+            f"{model}: no passing verdict of this file and manifest next to it; run histoedge verify {model}"
+        )
     return versions
 
 

@@ -16,6 +16,7 @@ from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError, RuntimeUnavailable
 from histoedge.edge.manifest import Manifest
 from histoedge.progress import Progress, silent
+from histoedge.verification.map_check import check_map
 from histoedge.verification.verdict import (
     GoldenCheck,
     SourceComparison,
@@ -47,6 +48,8 @@ def verify(
 ) -> Verdict:
     """Check hashes and recompute the golden patches on every runtime, on which an int8 file must run in integers.
 
+    On every runtime the map of a field must equal its patches, and the receptive field must be the manifest's.
+
     If the run contains weights of the recipe, the file must have been exported from them.
 
     A passing verdict is written next to the model as ``<model>.verdict.json``; a failing one removes that file. If that
@@ -75,6 +78,8 @@ def verify(
     verdict = Verdict(
         model=model.name,
         sha256=manifest.sha256,
+        digest=manifest.as_json()["digest"],
+        edge_mode=manifest.edge_mode,
         recipe=manifest.recipe,
         tolerance=manifest.tolerance,
         tolerance_reason=manifest.tolerance_reason,
@@ -92,6 +97,7 @@ def verify(
 def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, runtime: edge.Runtime) -> GoldenCheck:
     def not_run(status: str, reason: str) -> GoldenCheck:
         empty: dict[str, Any] = dict.fromkeys(("version", "kernels", "largest", "operators", "integer_operators"))
+        empty |= dict.fromkeys(("field_px", "field_largest"))
         return GoldenCheck(runtime=runtime.name, status=status, reason=reason, not_integer=(), undelegated=(), **empty)
 
     if not runtime.installed():
@@ -99,10 +105,16 @@ def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, runti
     try:
         runner = edge.load(model, runtime=runtime.name)
         operators = edge.operators(model, runtime=runtime.name)
+        logits = runner.predict(golden.patches).reshape(-1)
     except (ModelError, RuntimeUnavailable) as error:
         return not_run("failed", str(error))
-    logits = runner.predict(golden.patches).reshape(-1)
+    if logits.shape != golden.logits.shape:
+        side = f"{manifest.patch_px} x {manifest.patch_px} px"
+        return not_run(
+            "failed", f"{logits.size} logits of {golden.logits.size} patches of {side}; expected one of each"
+        )
     largest = float(np.abs(logits - golden.logits).max())
+    mapped = check_map(runner, golden)
     reasons = []
     if not largest <= manifest.tolerance:  # a NaN fails too
         reasons.append(
@@ -113,6 +125,7 @@ def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, runti
         reasons.append(
             f"{len(floats)} multiplications in floats ({floats[0]} is the first), expected 0 in an int8 file"
         )
+    reasons += mapped.reasons
     return GoldenCheck(
         runtime=runtime.name,
         version=runner.version,
@@ -124,6 +137,8 @@ def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, runti
         integer_operators=sum(operator.integer for operator in operators),
         not_integer=tuple(str(operator) for operator in operators if not operator.integer),
         undelegated=tuple(str(operator) for operator in operators if not operator.delegated),
+        field_px=mapped.field_px,
+        field_largest=mapped.largest,
     )
 
 

@@ -73,7 +73,7 @@ def test_a_changed_manifest_is_refused(mean_red: Path) -> None:
     [
         ("{", "not a valid manifest"),
         ("[]", "contract version"),
-        ('{"contract": 99}', "contract version 99, expected 2; update histoedge"),
+        ('{"contract": 99}', "contract version 99, expected 2 or 3; update histoedge"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_refused(mean_red: Path, content: str, message: str) -> None:

@@ -21,7 +21,8 @@ from histoedge.scanning.engine import AHEAD, FieldsJob, Timings, Workers
 from histoedge.scanning.grid import Grid, grid_of
 from histoedge.scanning.plane import Plane
 from histoedge.scanning.readers import open_slide
-from histoedge.scanning.slidemap import STEP_PX, SlideMap
+from histoedge.edge.patches import LABEL_PX
+from histoedge.scanning.slidemap import SlideMap
 from histoedge.scanning.unfinished import Unfinished
 
 Texture = Callable[[int, int], np.ndarray]
@@ -44,8 +45,8 @@ def logits_of_patches(path: Path, model: Path) -> np.ndarray:
     """Return the logits (rows, columns) of every patch, cut out and predicted alone."""
     runner = edge.load(model)
     slide_plane = plane.of_model(open_slide(path), runner.manifest.um_per_px, None)
-    rows, columns = ((side - 96) // STEP_PX + 1 for side in (slide_plane.height, slide_plane.width))
-    corners = [(row * STEP_PX, column * STEP_PX) for row in range(rows) for column in range(columns)]
+    rows, columns = ((side - 96) // LABEL_PX + 1 for side in (slide_plane.height, slide_plane.width))
+    corners = [(row * LABEL_PX, column * LABEL_PX) for row in range(rows) for column in range(columns)]
     logits = [runner.predict(slide_plane.read(left, top, 96, 96)[None]) for top, left in corners]
     return np.array(logits, np.float32).reshape(rows, columns)
 
@@ -175,7 +176,7 @@ def test_a_slide_barely_larger_than_a_patch(
 
 
 def test_fields_with_tissue_are_numbered_strip_by_strip() -> None:
-    grid = Grid(rows=20, columns=100, per_field=10)
+    grid = Grid(rows=20, columns=100, per_field=10, step_px=32, patch_px=96)
     squares = np.zeros((20, 100), bool)
     squares[[0, 19, 19, 0], [0, 9, 99, 80]] = True
     assert grid.fields(squares) == [0, 10, 8, 19]  # the second strip starts at field 8

@@ -34,6 +34,7 @@ def flat(mean_red: Path) -> SlideMap:
         tissue=tissue,
         thumbnail=np.full((height // 16, width // 16, 3), 200, np.uint8),
         thumbnail_scale=16,
+        computed_share=1.1,
         manifest=replace(manifests.read(mean_red), temperature=1.0),
     )
 
@@ -77,7 +78,7 @@ def test_top_fields_do_not_overlap(flat: SlideMap) -> None:
 
 
 def test_annotations_are_in_pixels_of_level_0(flat: SlideMap) -> None:
-    document = geojson.collection(foci.foci(mark(flat, (2, 3)), THRESHOLD))
+    document = geojson.collection(foci.foci(mark(flat, (2, 3)), THRESHOLD), "tumour")
     assert document["type"] == "FeatureCollection"
     (feature,) = document["features"]
     (ring,) = feature["geometry"]["coordinates"]

@@ -8,6 +8,7 @@ import pytest
 
 from histoedge.data import synthetic
 from histoedge.scanning import readers, tissue
+from histoedge.scanning.grid import Grid
 from histoedge.scanning.plane import Plane
 
 UM_PER_PX = 7.776  # of the overview: 8 px of a plane at 0.972 um per px
@@ -15,6 +16,10 @@ GLASS, EOSIN, DARK = (242, 240, 243), (214, 150, 190), (12, 10, 14)
 GREEN_PEN, BLUE_PEN = (60, 170, 90), (40, 70, 190)
 
 Box = tuple[int, int, int, int]
+
+
+def grid(rows: int, columns: int, *, step_px: int = 32, patch_px: int = 96) -> Grid:
+    return Grid(rows=rows, columns=columns, per_field=30, step_px=step_px, patch_px=patch_px)
 
 
 def picture(*boxes: tuple[Box, tuple[int, int, int]], side: int = 400) -> np.ndarray:
@@ -80,8 +85,30 @@ def test_bands_do_not_change_the_mask() -> None:
 def test_a_square_with_one_tissue_pixel_has_tissue() -> None:
     mask = np.zeros((44, 40), bool)  # 11 x 10 squares; the outer ones are not the centre of a patch
     mask[8, 11], mask[43, 39], mask[0, 0] = True, True, True
-    squares = tissue.squares(mask, 9, 8)
+    squares = tissue.squares(mask, grid(9, 8), 4)
     assert np.argwhere(squares).tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("label_px", "patch_px", "pixel", "expected"),
+    [
+        (64, 64, (8, 3), [[1, 0]]),  # no margin: eight pixels to a square
+        (32, 64, (5, 6), [[0, 1]]),  # a margin of 2 pixels, half a square
+        (32, 72, (6, 2), [[0, 0], [1, 0]]),  # a margin of 2.5 pixels: the pixel belongs to two squares
+    ],
+)
+def test_squares_lie_in_the_middle_of_their_patches(
+    label_px: int, patch_px: int, pixel: tuple[int, int], expected: list[list[int]]
+) -> None:
+    mask = np.zeros((40, 40), bool)
+    mask[pixel] = True
+    squares = tissue.squares(mask, grid(4, 4, step_px=label_px, patch_px=patch_px), label_px // 8)
+    assert np.argwhere(squares).tolist() == expected
+
+
+def test_the_overview_has_about_the_same_resolution_for_all_models() -> None:
+    for step_px, um_per_px, per_square in [(32, 0.972, 4), (64, 0.5, 4), (224, 0.5, 14), (32, 0.25, 1), (8, 0.1, 1)]:
+        assert tissue.pixels_per_square(step_px, um_per_px) == per_square
 
 
 def test_synthetic_tissue_is_separated_from_glass(write_slide: Callable[..., Path]) -> None:
@@ -92,7 +119,7 @@ def test_synthetic_tissue_is_separated_from_glass(write_slide: Callable[..., Pat
         row, column = divmod(number, 4)
         pixels[96 * (row + 2) : 96 * (row + 3), 96 * (column + 2) : 96 * (column + 3)] = patch
     plane = Plane(readers.open_slide(write_slide(pixels)), um_per_px=0.972, slide_um_per_px=0.972)
-    squares = tissue.squares(tissue.mask(tissue.overview(plane), UM_PER_PX), 22, 22)
+    squares = tissue.squares(tissue.mask(tissue.overview(plane, 8), UM_PER_PX), grid(22, 22), 4)
     expected = np.zeros((22, 22), bool)
     expected[5:17, 5:17] = True
     assert squares[expected].mean() > 0.95

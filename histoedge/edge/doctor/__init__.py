@@ -1,7 +1,7 @@
 """The doctor: find the integration mistake that explains a program's logits of the golden patches.
 
 ``handover`` writes the golden patches and reads the program's logits, ``mistakes`` simulates common mistakes (with
-``geometry`` and ``jpeg``), ``diagnosis`` finds the mistake that explains the logits.
+``windows`` and ``jpeg``), ``diagnosis`` finds the mistake that explains the logits.
 """
 
 from .diagnosis import Case, Diagnosis, diagnose

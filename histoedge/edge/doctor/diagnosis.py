@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import DataError
+from ..patches import UM_PER_PX
 from . import mistakes
 from .mistakes import MISTAKES, Suspect
 
@@ -40,7 +41,7 @@ class Case:
     predict: Callable[[np.ndarray], np.ndarray]
     tolerance: float
     temperature: float = 1.0
-    um_per_px: float = 0.972
+    um_per_px: float = UM_PER_PX
     saturated: np.ndarray | None = None
     _simulated: dict[tuple[str, str], np.ndarray] = field(default_factory=dict, repr=False)
 

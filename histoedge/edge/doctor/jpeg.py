@@ -23,7 +23,7 @@ def recompressed(patches: np.ndarray, quality: int, *, halved: bool) -> np.ndarr
     """Return uint8 (N, H, W, 3) RGB patches after JPEG compression and decompression.
 
     Args:
-        patches: uint8 (N, H, W, 3) RGB; H and W are multiples of 16.
+        patches: uint8 (N, H, W, 3) RGB.
         quality: 1 to 100.
         halved: chroma subsampling 4:2:0; otherwise 4:4:4.
     """
@@ -37,10 +37,13 @@ def recompressed(patches: np.ndarray, quality: int, *, halved: bool) -> np.ndarr
     luma = _coded(luma, _table(LUMINANCE, quality))
     table = _table(CHROMINANCE, quality)
     if halved:
-        chroma = [_doubled(_coded(_halved(plane), table)) for plane in chroma]
+        # the sides are filled before the pixels are averaged, the rows below them afterwards
+        halves = (_halved(_filled(plane, 2, 2 * BLOCK)) for plane in chroma)
+        rows, columns = -(-patches.shape[1] // 2), -(-patches.shape[2] // 2)
+        chroma = [_doubled(_coded(plane, table)[:, :rows, :columns]) for plane in halves]
     else:
         chroma = [_coded(plane, table) for plane in chroma]
-    cb, cr = chroma[0] - 128, chroma[1] - 128
+    cb, cr = (plane[:, : patches.shape[1], : patches.shape[2]] - 128 for plane in chroma)
     decoded = (
         luma + ((91881 * cr + 32768) >> 16),
         luma + ((-22554 * cb - 46802 * cr + 32768) >> 16),
@@ -75,12 +78,21 @@ def _transformed(blocks: np.ndarray, matrix: np.ndarray, bits: int) -> np.ndarra
 
 def _coded(plane: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Return a plane of 0..255, int32 (N, H, W), after transform, quantisation and inverse transform."""
+    rows, columns = plane.shape[1:]
+    plane = _filled(plane, BLOCK, BLOCK)
     count, height, width = plane.shape
     blocks = (plane - 128.0).reshape(count, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(0, 1, 3, 2, 4)
     eighths = _transformed(_transformed(blocks, COSINES.T, 11), COSINES.T, 15)
     coefficients = np.copysign(np.floor(np.abs(eighths) / (8 * table) + 0.5), eighths) * table
     pixels = _transformed(_transformed(coefficients.swapaxes(-1, -2), COSINES, 11), COSINES, 18).swapaxes(-1, -2) + 128
-    return np.asarray(np.clip(pixels, 0, 255), np.int32).transpose(0, 1, 3, 2, 4).reshape(plane.shape)
+    return (
+        np.asarray(np.clip(pixels, 0, 255), np.int32).transpose(0, 1, 3, 2, 4).reshape(plane.shape)[:, :rows, :columns]
+    )
+
+
+def _filled(plane: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the plane with its last row and column repeated, up to whole multiples of ``height`` and ``width``."""
+    return np.pad(plane, ((0, 0), (0, -plane.shape[1] % height), (0, -plane.shape[2] % width)), mode="edge")
 
 
 def _halved(plane: np.ndarray) -> np.ndarray:

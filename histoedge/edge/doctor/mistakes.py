@@ -1,6 +1,6 @@
 """The known integration mistakes: their effect on pixels or logits, a description and a remedy.
 
-Pixels are uint8 (N, 96, 96, 3) RGB, the model's input; a ``Suspect`` returns what the model received instead.
+Pixels are uint8 (N, S, S, 3) RGB, the model's input; a ``Suspect`` returns what the model received instead.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 
 from ..manifest import probability
-from . import geometry, jpeg
+from ..patches import PATCH_PX
+from . import jpeg, windows
 
 Pixels = Callable[[np.ndarray], np.ndarray]
 Logits = Callable[[np.ndarray], np.ndarray]
@@ -32,7 +33,7 @@ MISTAKES = {
     "bgr": Mistake("red and blue are swapped (BGR for RGB)", "reverse the channels: OpenCV's COLOR_BGR2RGB"),
     "planes": Mistake(
         "the bytes are stored channel by channel (CHW for HWC)",
-        "transpose (3, 96, 96) to (96, 96, 3): R, G, B of each pixel",
+        "transpose (3, height, width) to (height, width, 3): R, G, B of each pixel",
     ),
     "divided": Mistake("pixels were divided by 255, then converted to uint8", _RAW),
     "normalised": Mistake("pixels were normalised with a mean and a standard deviation, then converted to uint8", _RAW),
@@ -52,12 +53,16 @@ MISTAKES = {
     "shifted": Mistake(
         "patches are shifted", "check the corner of the window, the padding and the rounding of positions"
     ),
-    "cut": Mistake("only the middle of the patches arrived", "pass 96 x 96 px without padding"),
+    "cut": Mistake(
+        "only the middle of the patches arrived", "pass whole patches, of the manifest's patch_px, without padding"
+    ),
     "scaled": Mistake("patches are resized", "pass pixels at the manifest's um_per_px: read a slide at that level"),
     "sigmoid": Mistake("the sigmoid was applied to the output", f"compare logits; {_DECODE}"),
     "sigmoid twice": Mistake("the sigmoid was applied twice", f"compare logits; {_DECODE}"),
     "calibrated": Mistake("the logits were divided by the temperature", f"compare the raw logits; {_DECODE}"),
-    "sign": Mistake("the sign is flipped", "the file's only output is the logit of tumour: do not negate it"),
+    "sign": Mistake(
+        "the sign is flipped", "the file's only output is the logit of the positive class: do not negate it"
+    ),
     "order": Mistake("the logits are right but in another order", "write one row per patch: 00.ppm first"),
     "constant": Mistake(
         "every patch got the same logit",
@@ -174,9 +179,11 @@ def families(patch_px: int, um_per_px: float) -> tuple[Family, ...]:
                 for fill in SCALE_FILLS if side < patch_px else SCALE_FILLS[:1]:  # an enlarged patch has no border
                     yield _scaled(side, kernel, fill, patch_px=patch_px, um_per_px=um_per_px)
 
+    reach = _step(patch_px) - 1
+
     def near_scales(best: Suspect) -> Iterator[Suspect]:
         (side,) = best.numbers
-        return scales((near for near in range(side - 1, side + 2) if near != patch_px), KERNELS)
+        return scales((near for near in range(side - reach, side + reach + 1) if near != patch_px), KERNELS)
 
     return (
         Family(
@@ -206,24 +213,29 @@ def _shifted(move: tuple[int, ...], fill: str) -> Suspect:
     down, right = move
     parts = [f"{abs(down)} px {'down' if down > 0 else 'up'}"] if down else []
     parts += [f"{abs(right)} px {'right' if right > 0 else 'left'}"] if right else []
-    damaged = partial(geometry.shifted, down=down, right=right, fill=fill)
+    damaged = partial(windows.shifted, down=down, right=right, fill=fill)
     return Suspect("shifted", f"{' and '.join(parts)}, border {fill}", damaged, move)
 
 
 def _cuts(patch_px: int) -> Iterator[Suspect]:
-    """Yield the even sides from 16 px, with a black or a white border."""
-    for side in range(16, patch_px, 2):
+    """Yield the sides from a sixth of the patch, with a black or a white border."""
+    for side in range(patch_px // 6, patch_px, _step(patch_px)):
         for place, words in (("centre", "in the centre of"), ("corner", "at the top left of")):
-            for fill in geometry.FILLS:
-                damaged = partial(geometry.cut, side=side, place=place, fill=fill)
+            for fill in windows.FILLS:
+                damaged = partial(windows.cut, side=side, place=place, fill=fill)
                 yield Suspect("cut", f"{side} px, {words} {fill}", damaged)
 
 
 def _sides(patch_px: int) -> tuple[int, ...]:
-    """Return the sides to try for resized patches: in steps of 2 up to twice the side, then in steps of 3."""
-    smallest, largest = round(patch_px / LARGEST_FACTOR), round(patch_px * LARGEST_FACTOR)
-    larger = (*range(patch_px + 1, 2 * patch_px, 2), *range(2 * patch_px, largest, 3))
-    return (*range(smallest, patch_px, 2), patch_px - 1, *larger)
+    """Return the sides to try for resized patches: of 96 px in steps of 2 up to twice the side, then in steps of 3."""
+    smallest, largest, step = round(patch_px / LARGEST_FACTOR), round(patch_px * LARGEST_FACTOR), _step(patch_px)
+    larger = (*range(patch_px + 1, 2 * patch_px, step), *range(2 * patch_px, largest, step * 3 // 2))
+    return (*range(smallest, patch_px, step), patch_px - 1, *larger)
+
+
+def _step(patch_px: int) -> int:
+    """Return the step of the coarse search over sides, in pixels: 2 for patches of 96 px, more for larger ones."""
+    return 2 * max(1, patch_px // PATCH_PX)
 
 
 def _scaled(side: int, kernel: str, fill: str, *, patch_px: int, um_per_px: float) -> Suspect:
@@ -231,7 +243,7 @@ def _scaled(side: int, kernel: str, fill: str, *, patch_px: int, um_per_px: floa
     factor = side / patch_px
     detail = f"by about {factor:.3g}, {kernel}: {um_per_px / factor:.3g} um per px instead of {um_per_px:g}"
     detail += f", border {fill}" if side < patch_px else f"; the central {patch_px / factor:.0f} px fill the patch"
-    damaged = partial(geometry.resized, side=side, kernel=kernel, fill=fill)
+    damaged = partial(windows.resized, side=side, kernel=kernel, fill=fill)
     return Suspect("scaled", detail, damaged, (side,))
 
 

@@ -12,7 +12,7 @@ from histoedge import edge
 from histoedge.data import synthetic
 from histoedge.edge import manifest as manifests
 from histoedge.edge.__main__ import main
-from histoedge.edge.doctor import geometry, jpeg, mistakes
+from histoedge.edge.doctor import jpeg, mistakes, windows
 from histoedge.edge.doctor.diagnosis import Case, diagnose
 from histoedge.edge.doctor.handover import read_logits
 from histoedge.edge.errors import DataError
@@ -196,7 +196,7 @@ def test_resizing_equals_pillows_except_for_rounding(
 ) -> None:
     canvas = Image.new("RGB", (96, 96))
     canvas.paste(Image.fromarray(patches[1]).resize((side, side), filter_), ((96 - side) // 2,) * 2)
-    resized = geometry.resized(patches[1:2], side, kernel=kernel)[0]
+    resized = windows.resized(patches[1:2], side, kernel=kernel)[0]
     difference = np.abs(resized.astype(int) - np.asarray(canvas))
     between = 0.05 if kernel == "nearest" else 0.001  # a centre between two pixels has two nearest ones
     assert np.mean(difference > 2) < between  # both passes round; Pillow uses fixed point
@@ -205,13 +205,13 @@ def test_resizing_equals_pillows_except_for_rounding(
 def test_a_window_is_moved_and_its_border_filled() -> None:
     square = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1).repeat(3, axis=3)
     moved = {
-        fill: geometry.shifted(square, 1, -2, fill)[0, :, :, 0].tolist() for fill in ("black", "white", "edge", "wrap")
+        fill: windows.shifted(square, 1, -2, fill)[0, :, :, 0].tolist() for fill in ("black", "white", "edge", "wrap")
     }
     assert moved["black"] == [[0, 0, 0, 0], [2, 3, 0, 0], [6, 7, 0, 0], [10, 11, 0, 0]]
     assert moved["white"] == [[255] * 4, [2, 3, 255, 255], [6, 7, 255, 255], [10, 11, 255, 255]]
     assert moved["edge"] == [[2, 3, 3, 3], [2, 3, 3, 3], [6, 7, 7, 7], [10, 11, 11, 11]]
     assert moved["wrap"] == [[14, 15, 12, 13], [2, 3, 0, 1], [6, 7, 4, 5], [10, 11, 8, 9]]
-    assert geometry.cut(square, 2, "corner", "white")[0, :, :, 0].tolist() == [
+    assert windows.cut(square, 2, "corner", "white")[0, :, :, 0].tolist() == [
         [5, 6, 255, 255],
         [9, 10, 255, 255],
         [255] * 4,

@@ -1,4 +1,4 @@
-"""Predict the tumour probability of image files; only one batch of images is in memory at a time."""
+"""Predict the positive class' probability of image files; only one batch of images is in memory at a time."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,14 +52,14 @@ def predict(
     Raises:
         ConfigError: the manifest has no operating point of that name.
         ModelError, RuntimeUnavailable: the model cannot be opened.
-        DataError: an image is not a 96 x 96 RGB patch; the message contains its path.
+        DataError: an image is not an RGB patch of the manifest's size; the message contains its path.
     """
     manifest = manifests.read(model)
     threshold = manifest.threshold if at is None else manifest.operating_point(at).threshold
     runner = edge.load(model, runtime=runtime, threads=threads)
     for start in range(0, len(paths), BATCH):
         group = paths[start : start + BATCH]
-        patches = np.stack([image.read_patch(path) for path in group])
+        patches = np.stack([image.read_patch(path, patch_px=manifest.patch_px) for path in group])
         logits = runner.predict(patches).reshape(-1)
         probabilities = manifest.probability(logits)
         for path, logit, probability in zip(group, logits, probabilities, strict=True):

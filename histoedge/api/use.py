@@ -24,12 +24,12 @@ def predict(
     threads: int = 1,
     progress: Progress = silent,
 ) -> "list[Prediction]":
-    """Predict the tumour probability of images, in the order given; folders sorted by file name.
+    """Predict the positive class' probability of images, in the order given; folders sorted by file name.
 
     ``csv`` is a file to write, with the columns id,label (label: the probability).
 
     Raises:
-        DataError: an image is not a 96 x 96 patch; ``csv`` is then not written.
+        DataError: an image is not a patch of the model's size; ``csv`` is then not written.
     """
     from histoedge import prediction
 
@@ -53,7 +53,7 @@ def explain(
     no_cache: bool = False,
     progress: Progress = silent,
 ) -> "Explained":
-    """Draw where a model looks: heat maps of patches, and the share of the evidence in the central 32 x 32 px.
+    """Draw where a model looks: heat maps of patches, and the share of the evidence in the labelled centre.
 
     ``model`` is an exported file (occlusion) or a run's weights file (occlusion and Grad-CAM). ``data`` adds a contact
     sheet and the evidence of 256 patches, both from the valid split.

@@ -12,6 +12,7 @@ from histoedge import edge
 from histoedge.cli.group import main
 from histoedge.cli.options import PATH, json_option, no_cache_option, threads_option
 from histoedge.cli.output import print_json, print_rows
+from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ComparisonFailed
 from histoedge.edge.manifest import OperatingPoint
 
@@ -97,7 +98,7 @@ def predict_command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Predict the tumour probability of patches, in the order given; folders sorted by file name."""
+    """Predict the positive class' probability of patches, in the order given; folders sorted by file name."""
     if at is not None and csv_file is not None:
         raise click.UsageError("--csv writes probabilities, which --at does not change; use only one of them")
     show_bar = csv_file is not None and sys.stderr.isatty()
@@ -118,8 +119,9 @@ def predict_command(
     elif as_json:
         print_json([{**dataclasses.asdict(row), "id": row.id} for row in predictions])
     else:
+        classes = manifests.read(model).classes
         for row in predictions:
-            click.echo(f"{row.probability:.4f}  {'tumour' if row.positive else 'normal'}  {row.path}")
+            click.echo(f"{row.probability:.4f}  {classes[row.positive]}  {row.path}")
 
 
 @main.command("explain")
@@ -145,7 +147,7 @@ def explain_command(
     no_cache: bool,
     as_json: bool,
 ) -> None:
-    """Draw where MODEL looks: heat maps of patches, and the share of the evidence in the central 32 x 32 px.
+    """Draw where MODEL looks: heat maps of patches, and the share of the evidence in the labelled centre.
 
     MODEL is an exported file (occlusion) or a run's weights file (occlusion and Grad-CAM). With --data, also a contact
     sheet of the most confident right and wrong patches, and the evidence of 256 patches, both from the valid split.
@@ -238,7 +240,6 @@ def info_command(model: Path, as_json: bool) -> None:
     """Print MODEL's manifest, after checking its hashes, and whether it has a passing verdict."""
     from histoedge import verification as verifying
     from histoedge.edge import golden as goldens
-    from histoedge.edge import manifest as manifests
 
     manifest = manifests.read(model)
     content = manifests.checked_bytes(model, manifest)

@@ -1,10 +1,9 @@
-"""Explanation of single predictions: heat maps, and the share of the evidence in the centre 32 x 32 px.
+"""Explanation of single predictions: heat maps, and the share of the evidence in the labelled centre.
 
 Models are called through functions only, so explaining an exported file does not import TensorFlow.
 """
 
 from histoedge.explanation.attribution import (
-    UNIFORM_SHARE,
     Gradients,
     Model,
     centre_share,
@@ -18,7 +17,6 @@ from histoedge.explanation.attribution import (
 )
 
 __all__ = [
-    "UNIFORM_SHARE",
     "Gradients",
     "Model",
     "centre_share",

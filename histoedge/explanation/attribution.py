@@ -1,6 +1,6 @@
 """Attribution maps of one model: occlusion, Grad-CAM if its weights are available, and their share in the centre.
 
-The label of a patch applies to its centre 32 x 32 px. The share of the positive evidence in that square measures
+The label of a patch applies to its centre, 32 x 32 of 96 px in PatchCamelyon. The share of the positive evidence in that square measures
 whether the model looks there.
 """
 
@@ -14,14 +14,13 @@ import numpy as np
 from histoedge import edge
 from histoedge.data import Split, image
 from histoedge.edge import manifest as manifests
-from histoedge.edge.errors import ConfigError
+from histoedge.edge.errors import ConfigError, DataError
 from histoedge.edge.patches import LABEL_PX, PATCH_PX
 from histoedge.explanation import occlusion
 from histoedge.progress import Progress, silent
 
 WEIGHTS_SUFFIX = ".weights.h5"
 WEIGHTS_THRESHOLD = 0.5  # the threshold that export writes into every manifest
-UNIFORM_SHARE = (LABEL_PX / PATCH_PX) ** 2  # 1/9: the share in the centre of a constant map
 SAMPLE_PATCHES = 256  # the standard error of a class mean is then about 0.02
 SAMPLE_SEED = 0
 SHEET_PATCHES = 8  # of each kind
@@ -33,7 +32,7 @@ Maps = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients:
-    """A method that needs the network itself: ``maps`` returns float (N, 96, 96) of uint8 (N, 96, 96, 3) patches.
+    """A method that needs the network itself: ``maps`` returns float (N, S, S) of uint8 (N, S, S, 3) patches.
 
     ``uniform_share`` is the centre's share of a constant map, which need not reach the border.
     """
@@ -47,8 +46,9 @@ class Gradients:
 class Model:
     """The model to explain.
 
-    ``predict`` returns logits float32 (N, 1, 1, 1) of uint8 (N, 96, 96, 3) patches. Probabilities are those of the
-    logits at ``temperature``; a patch is positive at ``threshold`` or above.
+    ``predict`` returns logits float32 (N, 1, 1, 1) of uint8 (N, S, S, 3) patches, S = ``patch_px``, whose label applies
+    to the central ``label_px``. Probabilities are those of the logits at ``temperature``; a patch is positive, of the
+    second of ``classes``, at ``threshold`` or above.
     """
 
     name: str
@@ -56,6 +56,18 @@ class Model:
     temperature: float
     threshold: float
     gradients: Gradients | None = None
+    patch_px: int = PATCH_PX
+    label_px: int = LABEL_PX
+    classes: tuple[str, str] = manifests.CLASSES
+
+    @property
+    def per_side(self) -> int:
+        """Squares of an occlusion map along a side."""
+        return occlusion.squares_per_side(self.patch_px, self.label_px)
+
+    def centre_share(self, maps: np.ndarray) -> np.ndarray:
+        """Return ``centre_share`` of maps of this model's patches."""
+        return centre_share(maps, patch_px=self.patch_px, label_px=self.label_px)
 
     def probability(self, logits: np.ndarray) -> np.ndarray:
         """Return the calibrated probabilities of logits, float64, as ``Manifest.probability``."""
@@ -65,7 +77,7 @@ class Model:
     def uniform_shares(self) -> dict[str, float]:
         """The centre's share of a constant map by method: the value to compare a share with."""
         others = {} if self.gradients is None else {self.gradients.name: self.gradients.uniform_share}
-        return {"occlusion": UNIFORM_SHARE, **others}
+        return {"occlusion": (self.label_px / self.patch_px) ** 2, **others}
 
 
 class GradientNetwork(Protocol):
@@ -92,9 +104,9 @@ class GradientNetwork(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """One explained patch, uint8 (96, 96, 3).
+    """One explained patch, uint8 (S, S, 3), with its ``verdict``, a class name, and the side of its labelled square.
 
-    By method: its map, float (96, 96), its share in the centre (see ``centre_share``; None for nan) and the share of a
+    By method: its map, float (S, S), its share in the centre (see ``centre_share``; None for nan) and the share of a
     constant map.
     """
 
@@ -103,6 +115,8 @@ class Explanation:
     logit: float
     probability: float
     positive: bool
+    verdict: str
+    label_px: int
     maps: Mapping[str, np.ndarray]
     shares: Mapping[str, float | None]
     uniform_shares: Mapping[str, float]
@@ -110,8 +124,7 @@ class Explanation:
     def as_json(self) -> dict[str, Any]:
         """Return the numbers, one row of a table."""
         shares = {f"{method}_share": share for method, share in self.shares.items()}
-        verdict = "tumour" if self.positive else "normal"
-        return {"id": self.id, "verdict": verdict, "logit": self.logit, "probability": self.probability, **shares}
+        return {"id": self.id, "verdict": self.verdict, "logit": self.logit, "probability": self.probability, **shares}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +171,9 @@ def exported(path: Path, *, runtime: str | None = None) -> Model:
         predict=edge.load(path, runtime=runtime).predict,
         temperature=manifest.temperature,
         threshold=manifest.threshold,
+        patch_px=manifest.patch_px,
+        label_px=manifest.label_px,
+        classes=manifest.classes,
     )
 
 
@@ -177,31 +193,34 @@ def images(model: Model, paths: Sequence[Path], *, progress: Progress = silent) 
 
     Raises:
         ConfigError: two images of the same name, whose pictures would overwrite each other; raised before any work.
-        DataError: an image that is not a 96 x 96 RGB patch; the message names it.
+        DataError: an image that is not an RGB patch of the model's size; the message names it.
     """
     by_id: dict[str, Path] = {}
     for path in paths:
         if by_id.setdefault(path.stem, path) != path:
             raise ConfigError(f"{path} and {by_id[path.stem]} have the same id; explain them in separate commands")
     for number, path in enumerate(paths, start=1):
-        yield _explain_patch(model, path.stem, image.read_patch(path))
+        yield _explain_patch(model, path.stem, image.read_patch(path, patch_px=model.patch_px))
         progress("explain", number, len(paths))
 
 
 def _explain_patch(model: Model, id_: str, patch: np.ndarray) -> Explanation:
     logits = model.predict(patch[None]).reshape(-1)
     probability = float(model.probability(logits)[0])
-    drops = occlusion.drops(model.predict, patch[None], stride_px=occlusion.STRIDE_PX)
-    maps, shares = {"occlusion": occlusion.spread(drops[0])}, {"occlusion": centre_share(occlusion.tiles(drops))}
+    drops = occlusion.drops(model.predict, patch[None], per_side=model.per_side, fine=True)
+    maps = {"occlusion": occlusion.spread(drops[0], model.patch_px)}
+    shares = {"occlusion": model.centre_share(occlusion.tiles(drops))}
     if model.gradients is not None:
         gradient_maps = model.gradients.maps(patch[None])
-        maps[model.gradients.name], shares[model.gradients.name] = gradient_maps[0], centre_share(gradient_maps)
+        maps[model.gradients.name], shares[model.gradients.name] = gradient_maps[0], model.centre_share(gradient_maps)
     return Explanation(
         id=id_,
         patch=patch,
         logit=float(logits[0]),
         probability=probability,
         positive=probability >= model.threshold,
+        verdict=model.classes[probability >= model.threshold],
+        label_px=model.label_px,
         maps=maps,
         shares={method: None if np.isnan(share[0]) else float(share[0]) for method, share in shares.items()},
         uniform_shares=model.uniform_shares,
@@ -215,20 +234,27 @@ def evidence_of_images(model: Model, rows: Sequence[Mapping[str, Any]]) -> list[
 
 
 def evidence_of_split(model: Model, split: Split, *, progress: Progress = silent) -> list[Evidence]:
-    """Return the evidence over at most 256 patches of a split, drawn with seed 0: tumour first, then normal."""
+    """Return the evidence over at most 256 patches of a split, drawn with seed 0: the positive class first.
+
+    Raises:
+        DataError: the split has patches of another size than the model.
+    """
+    check_size(model, split)
     chosen = np.sort(np.random.default_rng(SAMPLE_SEED).permutation(len(split.labels))[:SAMPLE_PATCHES])
     parts: dict[str, list[np.ndarray]] = {method: [] for method in model.uniform_shares}
     for start in range(0, len(chosen), CHUNK_PATCHES):
         patches = split.patches[chosen[start : start + CHUNK_PATCHES]]
-        parts["occlusion"].append(centre_share(occlusion.drops(model.predict, patches)))
+        parts["occlusion"].append(
+            model.centre_share(occlusion.drops(model.predict, patches, per_side=model.per_side, fine=False))
+        )
         if model.gradients is not None:
-            parts[model.gradients.name].append(centre_share(model.gradients.maps(patches)))
+            parts[model.gradients.name].append(model.centre_share(model.gradients.maps(patches)))
         progress("evidence", start + len(patches), len(chosen))
     labels = split.labels[chosen]
     shares = {method: np.concatenate(chunks) for method, chunks in parts.items()}
     return [
         row
-        for name, label in (("tumour", 1), ("normal", 0))
+        for name, label in ((model.classes[1], 1), (model.classes[0], 0))
         for row in evidence(name, {method: values[labels == label] for method, values in shares.items()}, model)
     ]
 
@@ -255,23 +281,38 @@ def evidence(name: str, shares: Mapping[str, np.ndarray], model: Model) -> list[
     return rows
 
 
-def centre_share(maps: np.ndarray) -> np.ndarray:
-    """Return the share of the positive evidence in the centre 32 x 32 px.
+def check_size(model: Model, split: Split) -> None:
+    """Raise DataError if the patches of a split have another size than the model's."""
+    if split.patches.shape[1] != model.patch_px:
+        raise DataError(
+            f"{split.name}: patches of {split.patches.shape[1]} px, {model.name} expects {model.patch_px} px; "
+            "use the data that the model was trained on"
+        )
 
-    With m+ = max(m, 0), the share is the sum of m+ over the middle third of the rows and columns, divided by the sum of
-    m+ over the whole map. Negative values (covering the square raises the logit: evidence against tumour) are ignored.
-    In occlusion ``tiles`` and Grad-CAM maps no value belongs to the centre only in part. A model that sees only the
-    centre has an occlusion share of exactly 1; a constant map has exactly 1/9.
+
+def centre_share(maps: np.ndarray, *, patch_px: int = PATCH_PX, label_px: int = LABEL_PX) -> np.ndarray:
+    """Return the share of the positive evidence in the labelled square.
+
+    With m+ = max(m, 0), the share is the sum of m+ over the central ``label_px``, divided by the sum of m+ over the
+    whole map. A value that belongs to the centre in part counts in part. Negative values (covering the square raises
+    the logit: evidence against the positive class) are ignored. With PatchCamelyon's sizes no value of occlusion
+    ``tiles`` and Grad-CAM maps belongs to the centre only in part. A model that sees only the centre then has an
+    occlusion share of exactly 1; a constant map has 1/9.
 
     Args:
-        maps: float (N, side, side) covering the 96 x 96 px evenly, side a multiple of 3.
+        maps: float (N, side, side) covering the patches evenly.
+        patch_px: side of the patches.
+        label_px: side of the labelled square.
 
     Returns:
         float64 (N,), nan for a map without positive values.
     """
     positive = np.maximum(maps.astype(np.float64), 0)
-    third = maps.shape[1] // 3
-    centre = positive[:, third : 2 * third, third : 2 * third].sum(axis=(1, 2))
+    side = maps.shape[1]
+    edges = np.arange(side + 1)
+    start, stop = ((patch_px + sign * label_px) * side / (2 * patch_px) for sign in (-1, 1))
+    inside = np.diff(np.clip(edges, start, stop))  # share of each row, and of each column, in the centre
+    centre = (positive * np.outer(inside, inside)).sum(axis=(1, 2))
     total = positive.sum(axis=(1, 2))
     shares = np.full(len(maps), np.nan)
     np.divide(centre, total, out=shares, where=total > 0)
@@ -279,7 +320,12 @@ def centre_share(maps: np.ndarray) -> np.ndarray:
 
 
 def probabilities(model: Model, split: Split, *, progress: Progress = silent) -> np.ndarray:
-    """Return the model's probabilities of a whole split, float64 (N,); one chunk of patches is in memory at a time."""
+    """Return the model's probabilities of a whole split, float64 (N,); one chunk of patches is in memory at a time.
+
+    Raises:
+        DataError: the split has patches of another size than the model.
+    """
+    check_size(model, split)
     parts = []
     for start in range(0, len(split.labels), CHUNK_PATCHES):
         patches = split.patches[start : start + CHUNK_PATCHES]
@@ -293,7 +339,7 @@ def most_confident(labels: np.ndarray, probability: np.ndarray, threshold: float
 
     Args:
         labels: 0 and 1, (N,).
-        probability: of tumour, (N,).
+        probability: of the positive class, (N,).
         threshold: positive at this probability or above.
 
     Returns:

@@ -31,7 +31,7 @@ def explain(
 
     Args:
         model: see ``open_model``.
-        paths: images, each a 96 x 96 RGB patch.
+        paths: images, each an RGB patch of the model's size.
         split: the valid split, never test, because the results may influence the next training.
         out: folder of the pictures, ``<id>.explained.png`` and ``contact_sheet.png``.
         progress: called after each image and each chunk of patches.
@@ -53,6 +53,6 @@ def explain(
         probabilities = attribution.probabilities(model, split, progress=progress)
         kinds = attribution.most_confident(split.labels, probabilities, model.threshold)
         sheet = out / "contact_sheet.png"
-        draw.contact_sheet(split, kinds, probabilities, sheet, model=model.name)
+        draw.contact_sheet(split, kinds, probabilities, sheet, model=model)
         evidence += attribution.evidence_of_split(model, split, progress=progress)
     return Explained(images=tuple(rows), evidence=tuple(evidence), contact_sheet=sheet, temperature=model.temperature)

@@ -68,7 +68,7 @@ def centre_red(write_onnx: Callable[..., Path]) -> Path:
 
 def test_covering_a_square_removes_its_part_of_the_logit(chequered: np.ndarray) -> None:
     chequered[0, :16, :16] = 0
-    drops = occlusion.drops(bright, chequered)
+    drops = occlusion.drops(bright, chequered, per_side=6, fine=False)
     assert drops.shape == (2, 6, 6)
     assert drops[0, 0, 0] == 0
     assert (drops[0].ravel()[1:] == 128).all()
@@ -77,22 +77,24 @@ def test_covering_a_square_removes_its_part_of_the_logit(chequered: np.ndarray) 
 
 def test_a_patch_of_one_colour_has_no_evidence_because_the_cover_is_the_mean_colour() -> None:
     patches = np.full((1, 96, 96, 3), (200, 120, 160), np.uint8)
-    drops = occlusion.drops(lambda variants: variants.sum(axis=(1, 2, 3)).astype(np.float32), patches)
+    drops = occlusion.drops(
+        lambda variants: variants.sum(axis=(1, 2, 3)).astype(np.float32), patches, per_side=6, fine=False
+    )
     assert (drops == 0).all()
     assert np.isnan(explanation.centre_share(drops)).all()
 
 
 def test_tiles_are_among_the_squares_of_the_finer_map(noise: np.ndarray) -> None:
-    fine = occlusion.drops(bright, noise, stride_px=occlusion.STRIDE_PX)
+    fine = occlusion.drops(bright, noise, per_side=6, fine=True)
     assert fine.shape == (4, 11, 11)
-    np.testing.assert_array_equal(occlusion.tiles(fine), occlusion.drops(bright, noise))
+    np.testing.assert_array_equal(occlusion.tiles(fine), occlusion.drops(bright, noise, per_side=6, fine=False))
 
 
 def test_spread_keeps_the_position_of_each_square() -> None:
-    assert (occlusion.spread(np.full((11, 11), 2.5)) == 2.5).all()
+    assert (occlusion.spread(np.full((11, 11), 2.5), 96) == 2.5).all()
     drops = np.zeros((11, 11))
     drops[2, 10] = 1
-    rows, columns = np.nonzero(occlusion.spread(drops))
+    rows, columns = np.nonzero(occlusion.spread(drops, 96))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (16, 31, 80, 95)
 
 
@@ -100,12 +102,12 @@ def test_spread_keeps_the_position_of_each_square() -> None:
 
 
 def test_a_model_that_sees_only_the_centre_has_all_evidence_there(noise: np.ndarray) -> None:
-    assert (explanation.centre_share(occlusion.drops(bright_centre, noise)) == 1).all()
+    assert (explanation.centre_share(occlusion.drops(bright_centre, noise, per_side=6, fine=False)) == 1).all()
 
 
 def test_uniform_evidence_has_a_ninth_in_the_centre(chequered: np.ndarray) -> None:
-    assert explanation.centre_share(occlusion.drops(bright, chequered)) == pytest.approx(1 / 9)
-    assert explanation.centre_share(np.ones((1, 96, 96))) == pytest.approx(explanation.UNIFORM_SHARE)
+    assert explanation.centre_share(occlusion.drops(bright, chequered, per_side=6, fine=False)) == pytest.approx(1 / 9)
+    assert explanation.centre_share(np.ones((1, 96, 96))) == pytest.approx(1 / 9)
 
 
 def test_evidence_against_tumour_is_ignored() -> None:

@@ -29,7 +29,7 @@ GROUPS = {
         *("patch_px", "label_px", "um_per_px", "stride_px", "receptive_field_px", "centre_offset_px", "edge_mode"),
     ),
     "weights": ("network", "recipe", "params", "macs", "zeros", "parents"),
-    "decision": ("temperature", "threshold", "operating_points"),
+    "decision": ("classes", "temperature", "threshold", "operating_points"),
     "arithmetic": ("output_quantum", "tolerance", "may_saturate"),
     "input statistics": ("input_statistics",),
     "tools": ("golden_runtime", "tools"),
@@ -244,7 +244,8 @@ def _parts(value: Any) -> Mapping[str | None, Any]:
     if isinstance(value, dict):
         return value
     if isinstance(value, tuple):
-        return {point.name: point for point in value}
+        points = {point.name: point for point in value if isinstance(point, OperatingPoint)}
+        return points if len(points) == len(value) else {None: list(value)}
     return {None: value}
 
 

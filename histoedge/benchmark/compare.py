@@ -128,11 +128,11 @@ def pairs(a: Results, b: Results) -> Iterator[tuple[Measurement | None, Measurem
 
 
 def cell_name(row: Measurement) -> str:
-    """Return ``int8.onnx @ onnxruntime``, with threads, batch and field if these are not 1, 1 and 96 px."""
+    """Return ``int8.onnx @ onnxruntime``, with threads, batch and field if these are not 1, 1 and a patch."""
     parts = [f"{row.model} @ {row.runtime}"]
     parts += [f"{row.threads} threads"] if row.threads != 1 else []
     parts += [f"batch {row.batch}"] if row.batch != 1 else []
-    parts += [f"{row.field_px} px"] if row.field_px != 96 else []
+    parts += [] if row.of_patches else [f"{row.field_px} px"]
     return ", ".join(parts)
 
 

@@ -18,7 +18,7 @@ def decode(patches: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
     """Measure the decoding of one patch with Pillow in this process.
 
     Args:
-        patches: uint8 (n, 96, 96, 3); real patches, because the time depends on how well they compress.
+        patches: uint8 (n, S, S, 3); real patches, because the time depends on how well they compress.
         seed: of the order of the formats in a round, and of the bootstrap.
 
     Returns:

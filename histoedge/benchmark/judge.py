@@ -15,7 +15,6 @@ from histoedge.benchmark.result_row import Measurement
 from histoedge.config import BenchPlan
 from histoedge.data import Split
 from histoedge.edge import manifest as manifests
-from histoedge.edge.patches import PATCH_PX
 from histoedge.metrics import Interval
 
 GPU_RUNTIMES = ("onnxruntime-cuda", "onnxruntime-tensorrt")
@@ -148,6 +147,6 @@ def _cost(contender: Contender, plan: BenchPlan, machine: Machine) -> dict[str, 
 
 def _peak_share(row: Measurement, p50_ms: float, machine: Machine) -> float | None:
     peak_gmacs = max(machine.peaks.get(str(row.threads), {}).values(), default=None)
-    if peak_gmacs is None or row.macs is None or row.field_px != PATCH_PX or row.runtime in GPU_RUNTIMES:
+    if peak_gmacs is None or row.macs is None or not row.of_patches or row.runtime in GPU_RUNTIMES:
         return None
     return row.macs * row.batch / (1e6 * p50_ms) / peak_gmacs

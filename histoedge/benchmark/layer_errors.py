@@ -53,7 +53,7 @@ def measure_layers(
 
     Args:
         files: int8 files by name, in the ``models`` folder of their run, which contains the weights.
-        patches: uint8 (N, 96, 96, 3), not of the test split: the errors decide which layers stay in float.
+        patches: uint8 (N, S, S, 3), not of the test split: the errors decide which layers stay in float.
         timeout_s: limit for one file, in seconds.
         progress: called after each file.
     """

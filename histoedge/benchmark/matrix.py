@@ -21,6 +21,7 @@ from histoedge.edge import lookalike
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.edge.manifest import Manifest
+from histoedge.edge.patches import LABEL_PX, PATCH_PX
 
 KERAS = "keras"
 KERAS_MISSING = "the lab is not installed; pip install 'histoedge[lab]'"
@@ -63,7 +64,7 @@ class Contender:
 
     ``number`` is its place in the benchmark. ``fp32`` is the fp32 file next to the model, None for fp32 files and the
     source network. ``source`` is the SHA-256 of the source network. ``temperature`` and ``threshold`` are the
-    manifest's, None without one. ``rounds_ms`` are the times of the calls of each round, ``joules`` their energy.
+    manifest's, None without one; ``patch_px``, ``label_px``, ``classes`` and ``is_dense`` are the manifest's too. ``rounds_ms`` are the times of the calls of each round, ``joules`` their energy.
     """
 
     path: Path
@@ -74,6 +75,10 @@ class Contender:
     source: str | None = None
     temperature: float | None = None
     threshold: float | None = None
+    patch_px: int | None = None
+    label_px: int = LABEL_PX
+    classes: tuple[str, str] = manifests.CLASSES
+    is_dense: bool = True
     rounds_ms: tuple[np.ndarray, ...] = ()
     joules: tuple[float | None, ...] = ()
 
@@ -89,7 +94,7 @@ class Contender:
 
     @property
     def threshold_logit(self) -> float:
-        """The logit from which a patch is called tumour; 0 without a manifest."""
+        """The logit from which a patch is called positive; 0 without a manifest."""
         if self.threshold is None or self.temperature is None:
             return 0.0
         return manifests.threshold_logit(self.threshold, self.temperature)
@@ -177,18 +182,41 @@ def contenders(job: BenchJob) -> list[Contender]:
         runtimes = ", ".join(plan.runtimes) or "any runtime"
         raise ConfigError(f"nothing to measure: none of {len(job.models)} files can be opened by {runtimes}")
     allowed = cpus.allowed()
+    patch_px = job.split.patches.shape[1]
+    shapes = _shapes(plan, patch_px)
     cells: list[Contender] = []
     for threads in dict.fromkeys(plan.threads):
-        for shape in plan.shapes:
-            scenario = next((name for name, scenario in SCENARIOS.items() if scenario.shape == shape), None)
+        for shape, scenario in shapes.items():
             fields: dict[str, Any] = {"threads": threads, "scenario": scenario, **dataclasses.asdict(shape)}
             for file in one_shape:
                 row = dataclasses.replace(file.row, **fields)
+                if row.status == "ok" and (reason := _no_field(file, shape.field_px, patch_px)) is not None:
+                    row = dataclasses.replace(row, status="unavailable", reason=reason)
                 if row.status == "ok" and allowed is not None and threads > allowed:
                     reason = f"{threads} threads requested, but this process may use only {allowed} CPUs"
                     row = dataclasses.replace(row, status="unavailable", reason=reason)
                 cells.append(dataclasses.replace(file, row=row, number=len(cells)))
     return cells
+
+
+def _shapes(plan: BenchPlan, patch_px: int) -> dict[Shape, str | None]:
+    """Return the shapes of the plan with the names of their scenarios; a field of 96 px, the default, is one patch."""
+    shapes: dict[Shape, str | None] = {}
+    for shape in plan.shapes:
+        name = next((name for name, scenario in SCENARIOS.items() if scenario.shape == shape), None)
+        shapes.setdefault(Shape(shape.batch, patch_px if shape.field_px == PATCH_PX else shape.field_px), name)
+    return shapes
+
+
+def _no_field(file: Contender, field_px: int, patch_px: int) -> str | None:
+    """Return why the file cannot compute fields of ``field_px``, or patches of the data's ``patch_px``; None if it can."""
+    if file.patch_px not in (None, patch_px):
+        return f"the file expects patches of {file.patch_px} px, the data has patches of {patch_px} px"
+    if field_px < patch_px:
+        return f"a field of {field_px} px is smaller than a patch of {patch_px} px"
+    if field_px > patch_px and not file.is_dense:
+        return f"the file computes single patches (edge_mode patch); a field of {field_px} px is cut into its patches"
+    return None
 
 
 def _files_on_runtimes(job: BenchJob) -> Iterator[Contender]:
@@ -212,7 +240,7 @@ def _read(path: Path) -> Manifest | ModelError:
         return error
 
 
-ONE_PATCH: dict[str, Any] = {"threads": 1, "batch": 1, "field_px": 96}
+ONE_PATCH: dict[str, Any] = {"threads": 1, "batch": 1, "field_px": PATCH_PX}
 
 
 def _source(weights: Path, manifests_read: Sequence[Manifest]) -> Contender:
@@ -220,7 +248,7 @@ def _source(weights: Path, manifests_read: Sequence[Manifest]) -> Contender:
     sha256 = _sha256(weights)
     fp32 = [file for file in manifests_read if file.recipe == "fp32" and file.parents.get("source") == sha256]
     fields = {name: getattr(fp32[0], name) for name in ("network", "params", "macs")} if fp32 else {}
-    calibration = {name: getattr(fp32[0], name) for name in ("temperature", "threshold")} if fp32 else {}
+    stated: dict[str, Any] = _stated(fp32[0]) if fp32 else {}
     installed = importlib.util.find_spec("keras") is not None
     row = Measurement(
         **ONE_PATCH,
@@ -234,7 +262,7 @@ def _source(weights: Path, manifests_read: Sequence[Manifest]) -> Contender:
         sha256=sha256,
         **fields,
     )
-    return Contender(path=weights, row=row, command=KERAS_COMMAND, source=sha256, **calibration)
+    return Contender(path=weights, row=row, command=KERAS_COMMAND, source=sha256, **stated)
 
 
 def _exported(path: Path, name: str, manifest: Manifest | ModelError, runtime: edge.Runtime) -> Contender:
@@ -261,9 +289,14 @@ def _exported(path: Path, name: str, manifest: Manifest | ModelError, runtime: e
         row=row,
         fp32=None if manifest.recipe == "fp32" else path.with_name(manifest.fp32),
         source=manifest.parents.get("source"),
-        temperature=manifest.temperature,
-        threshold=manifest.threshold,
+        **_stated(manifest),
     )
+
+
+def _stated(manifest: Manifest) -> dict[str, Any]:
+    """Return the fields of a contender that are the manifest's."""
+    names = ("temperature", "threshold", "patch_px", "label_px", "classes", "is_dense")
+    return {name: getattr(manifest, name) for name in names}
 
 
 def _sha256(path: Path) -> str:

@@ -153,12 +153,16 @@ def _measure(contenders: Sequence[Contender], job: BenchJob, finished: FinishedC
 
 
 def _groups(contenders: Sequence[Contender], plan: BenchPlan) -> list[list[Contender]]:
-    """Return the groups, each integer peak in the first group with its number of threads."""
+    """Return the groups, each integer peak in the first group with its number of threads, if that has its field."""
     groups = [list(group) for _, group in groupby(contenders, key=lambda contender: contender.group)]
     usable = sorted({contender.row.threads for contender in contenders if contender.row.status == "ok"})
     for threads in usable if plan.integer_peak else []:
+        peaks = [_ceiling_cell(threads, runtime) for runtime in ceiling.RUNTIMES]
         first = next(group for group in groups if group[0].row.threads == threads)
-        first += [_ceiling_cell(threads, runtime) for runtime in ceiling.RUNTIMES]
+        if first[0].row.field_px == PATCH_PX:
+            first += peaks
+        else:  # other patches: the peak has its own
+            groups.append(peaks)
     return groups
 
 
@@ -201,6 +205,8 @@ def _draw_flips(folder: Path, judged: _Judged, split: Split) -> None:
                 judged.answers.clean[contender.file_on_runtime],
                 judged.answers.clean[reference.file_on_runtime],
                 threshold_logit=contender.threshold_logit,
+                label_px=contender.label_px,
+                classes=contender.classes,
                 temperature=contender.temperature or 1.0,
                 model=f"{row.model} @ {row.runtime}",
                 reference_model=row.reference or "",
@@ -219,18 +225,19 @@ def _empty_rss_bytes(plan: BenchPlan) -> int | None:
 
 
 def _evenly(split: Split, count: int) -> np.ndarray:
-    """Return at most ``count`` patches of a split, evenly spaced, uint8 (n, 96, 96, 3)."""
+    """Return at most ``count`` patches of a split, evenly spaced, uint8 (n, S, S, 3)."""
     return np.asarray(split.patches[evenly_spaced(len(split.labels), count)])
 
 
 def _fields(patches: np.ndarray, field_px: int, seed: int) -> np.ndarray:
     """Return the patches, or larger fields assembled from random patches: uint8 (n, field_px, field_px, 3)."""
-    if field_px == PATCH_PX:
+    patch_px = patches.shape[1]
+    if field_px == patch_px:
         return patches
-    side = math.ceil(field_px / PATCH_PX)
-    count = max(MIN_FIELDS, TIMED_PATCHES * PATCH_PX**2 // field_px**2)
+    side = math.ceil(field_px / patch_px)
+    count = max(MIN_FIELDS, TIMED_PATCHES * patch_px**2 // field_px**2)
     drawn = patches[np.random.default_rng(seed).integers(0, len(patches), (count, side, side))]
-    fields = drawn.swapaxes(2, 3).reshape(count, side * PATCH_PX, side * PATCH_PX, 3)
+    fields = drawn.swapaxes(2, 3).reshape(count, side * patch_px, side * patch_px, 3)
     return np.ascontiguousarray(fields[:, :field_px, :field_px])
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from histoedge.benchmark.curves import Reliability, Roc
 from histoedge.benchmark.quality import Robustness
+from histoedge.edge.patches import PATCH_PX
 from histoedge.metrics import Interval
 
 STATUSES = ("ok", "unsettled", "unavailable", "failed")
@@ -21,8 +22,8 @@ class Measurement:
 
     Status:
         ``ok``; ``unsettled``: measured, but the 95 % interval of p50 is wider than the plan's ``settled_width``, or
-        there was only one round; ``unavailable``: the runtime or its device is missing, or there are fewer CPUs than
-        ``threads``; ``failed``. Every status but ``ok`` has a ``reason``.
+        there was only one round; ``unavailable``: the runtime or its device is missing, there are fewer CPUs than
+        ``threads``, or a field has no meaning to the file; ``failed``. Every status but ``ok`` has a ``reason``.
 
     Size:
         ``compressed_bytes`` is the file after zlib at its highest level, ``zeros`` the share of zeros in its kernels.
@@ -114,6 +115,11 @@ class Measurement:
     roc: Roc | None = None
     reliability: Reliability | None = None
     robustness: tuple[Robustness, ...] | None = None
+
+    @property
+    def of_patches(self) -> bool:
+        """Whether a field of this cell is one patch; of a cell without figures, whether it is one of 96 px."""
+        return self.field_px == PATCH_PX if self.n_outputs is None else self.n_outputs == self.batch
 
     @property
     def measured(self) -> bool:

@@ -9,15 +9,15 @@ from histoedge import metrics
 from histoedge.data import Split, picture
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import DataError
-from histoedge.edge.patches import LABEL_PX, PATCH_PX
+from histoedge.edge.patches import LABEL_PX
 
 MAX_FLIPS = 50
 COLUMNS = 10
 MIN_COLUMNS = 7  # room for the title
 ENLARGED = 2  # screen pixels per pixel of a patch; a whole number avoids blur
 DPI = 100
+SMALLEST_PITCH_PX = 96
 GAP_PX, CAPTION_PX, TITLE_PX = 4, 20, 26  # in pixels of a patch
-CORNER = (PATCH_PX - LABEL_PX) / 2
 COLOURS = {True: "#1b7837", False: "#b2182b"}  # of captions, by whether the file is right
 PALETTE = 256  # colours; enough for stained tissue, and the file is a third as large
 
@@ -52,6 +52,8 @@ def draw_flips(
     temperature: float,
     model: str,
     reference_model: str,
+    label_px: int = LABEL_PX,
+    classes: tuple[str, str] = manifests.CLASSES,
 ) -> bytes:
     """Draw the flips with the largest change as a PNG file: patch, centre square, label, both probabilities.
 
@@ -63,6 +65,8 @@ def draw_flips(
         temperature: the file's; it calibrates both probabilities, and one threshold applies to both.
         model: the file's name in the title.
         reference_model: the reference's name in the title.
+        label_px: side of the labelled square in the middle of each patch.
+        classes: names of the negative and the positive class.
 
     Returns:
         PNG bytes, the same for the same arguments; only a title if no decision differs.
@@ -77,8 +81,10 @@ def draw_flips(
     chosen = worst_flips(logits, reference, threshold_logit=threshold_logit)
     columns = min(COLUMNS, max(MIN_COLUMNS, len(chosen)))
     rows = -(-len(chosen) // columns)
-    width = columns * (PATCH_PX + GAP_PX) + GAP_PX
-    height = TITLE_PX + rows * (PATCH_PX + CAPTION_PX + GAP_PX)
+    patch_px = split.patches.shape[1]
+    pitch = max(patch_px, SMALLEST_PITCH_PX) + GAP_PX  # room for the caption
+    width = columns * pitch + GAP_PX
+    height = TITLE_PX + rows * (patch_px + CAPTION_PX + GAP_PX)
     figure = Figure(figsize=(ENLARGED * width / DPI, ENLARGED * height / DPI), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], frame_on=False)
     count = metrics.flips(logits, reference, threshold_logit=threshold_logit)
@@ -88,25 +94,28 @@ def draw_flips(
     axes.text(GAP_PX, TITLE_PX / 2, title, fontsize=12, va="center", parse_math=False)
     before, after = (manifests.probability(values, temperature) for values in (reference, logits))
     for number, index in enumerate(chosen.tolist()):
-        left = GAP_PX + (number % columns) * (PATCH_PX + GAP_PX)
-        top = TITLE_PX + (number // columns) * (PATCH_PX + CAPTION_PX + GAP_PX)
-        label = "tumour" if split.labels[index] else "normal"
+        left = GAP_PX + (number % columns) * pitch
+        top = TITLE_PX + (number // columns) * (patch_px + CAPTION_PX + GAP_PX)
+        label = classes[split.labels[index]]
         right = bool((logits[index] >= threshold_logit) == split.labels[index])
         caption = (
             f"{label}: {before[index]:.3f} \N{RIGHTWARDS ARROW} {after[index]:.3f} {'right' if right else 'wrong'}"
         )
-        _patch(axes, split.patches[index], left, top, caption, COLOURS[right])
+        _patch(axes, split.patches[index], left, top, label_px)
+        place = top + patch_px + CAPTION_PX / 2
+        axes.text(left, place, caption, fontsize=8.5, va="center", color=COLOURS[right], parse_math=False)
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=DPI, metadata={"Software": None})
     return _with_few_colours(image)
 
 
-def _patch(axes: Any, patch: np.ndarray, left: float, top: float, caption: str, colour: str) -> None:
-    """Draw one enlarged patch, its centre square, and a caption below."""
-    extent = (left, left + PATCH_PX, top + PATCH_PX, top)
+def _patch(axes: Any, patch: np.ndarray, left: float, top: float, label_px: int) -> None:
+    """Draw one enlarged patch and its centre square."""
+    patch_px = len(patch)
+    extent = (left, left + patch_px, top + patch_px, top)
     axes.imshow(patch, extent=extent, interpolation="nearest", aspect="auto")
-    picture.centre_square(axes, left + CORNER, top + CORNER)
-    axes.text(left, top + PATCH_PX + CAPTION_PX / 2, caption, fontsize=8.5, va="center", color=colour)
+    corner = (patch_px - label_px) / 2
+    picture.centre_square(axes, left + corner, top + corner, label_px=label_px)
 
 
 def _with_few_colours(image: io.BytesIO) -> bytes:

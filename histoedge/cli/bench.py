@@ -12,7 +12,7 @@ from histoedge.cli.group import main
 from histoedge.cli.options import PATH, config_option, json_option, no_cache_option
 from histoedge.cli.output import print_json
 from histoedge.edge.errors import ComparisonFailed
-from histoedge.edge.patches import PATCH_PX
+from histoedge.edge.patches import SMALLEST_PATCH_PX
 
 
 @main.command("bench")
@@ -32,8 +32,8 @@ from histoedge.edge.patches import PATCH_PX
     "--field",
     "field_px",
     multiple=True,
-    type=click.IntRange(PATCH_PX),
-    help=f"Side of a field in pixels, repeatable.  [default: {PATCH_PX}]",
+    type=click.IntRange(SMALLEST_PATCH_PX),
+    help="Side of a field in pixels, repeatable.  [default: one patch]",
 )
 @click.option(
     "--scenario",

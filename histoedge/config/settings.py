@@ -73,7 +73,7 @@ class CompressConfig:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Shape:
-    """Input shape of one call: ``batch`` square fields of ``field_px`` px; a patch is 96 px."""
+    """Input shape of one call: ``batch`` square fields of ``field_px`` px; 96 is one patch of any size."""
 
     batch: int
     field_px: int
@@ -111,7 +111,7 @@ class BenchPlan:
     runtimes: tuple[str, ...] = setting((), "runtimes; empty: Keras and the default runtimes of each file")
     threads: tuple[int, ...] = setting((1,), "list of thread counts of the runtime")
     batch: tuple[int, ...] = setting((1,), "list of batch sizes, in fields per call")
-    field_px: tuple[int, ...] = setting((96,), "list of field sides; a patch is 96 px", unit="px")
+    field_px: tuple[int, ...] = setting((96,), "list of field sides; 96 is one patch of any size", unit="px")
     scenarios: tuple[str, ...] = setting((), "additional shapes: single-stream, multi-stream, offline, field")
     rounds: int = setting(10, "minimum number of rounds; each round runs all cells in random order")
     runs_per_round: int = setting(50, "timed calls per cell and round", unit="calls")
@@ -128,7 +128,7 @@ class BenchPlan:
     def __post_init__(self) -> None:
         for name in ("rounds", "runs_per_round"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name, minimum in (("threads", 1), ("batch", 1), ("field_px", 96)):
+        for name, minimum in (("threads", 1), ("batch", 1), ("field_px", 32)):
             values = getattr(self, name)
             require(bool(values), f"{name} must contain at least one number")
             for value in values:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from histoedge.benchmark import Measurement, Results
-from histoedge.edge.patches import PATCH_PX
 from histoedge.metrics import Interval, value_of
 from histoedge.reporting import groups
 from histoedge.reporting.short import brackets, signed, three
@@ -44,7 +43,7 @@ def headlines(results: Results) -> list[Headline]:
     answers, are excluded. Times are for one patch per call, or for the first shape if that was not measured.
     """
     sound = [row for row in results.measurements if row.measured and _is_sound(row, results)]
-    one_patch = [row for row in sound if (row.batch, row.field_px) == (1, PATCH_PX)] or [
+    one_patch = [row for row in sound if row.batch == 1 and row.of_patches] or [
         row for row in sound if (row.batch, row.field_px) == (sound[0].batch, sound[0].field_px)
     ]
     figures = [

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from histoedge.benchmark import Measurement
 from histoedge.config import SCENARIOS
-from histoedge.edge.patches import PATCH_PX
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Group:
     @property
     def of_fields(self) -> bool:
         """Whether calls process fields larger than a patch; their MACs and outputs per call differ from a patch's."""
-        return self.rows[0].field_px != PATCH_PX
+        return not _typical(self.rows).of_patches
 
 
 def groups(rows: Iterable[Measurement]) -> list[Group]:
@@ -36,7 +35,12 @@ def groups(rows: Iterable[Measurement]) -> list[Group]:
     for row in rows:
         members.setdefault((row.threads, row.batch, row.field_px), []).append(row)
     vary = [len({key[part] for key in members}) > 1 for part in range(3)]
-    return [Group(_title(of_group[0], vary), tuple(of_group)) for of_group in members.values()]
+    return [Group(_title(_typical(of_group), vary), tuple(of_group)) for of_group in members.values()]
+
+
+def _typical(rows: Sequence[Measurement]) -> Measurement:
+    """Return the first measured row of a group, or the first."""
+    return next((row for row in rows if row.measured), rows[0])
 
 
 def files_on_runtimes(rows: Iterable[Measurement]) -> list[Measurement]:
@@ -72,8 +76,8 @@ def _title(row: Measurement, vary: Sequence[bool]) -> str:
     threads_vary, batch_varies, field_varies = vary
     parts = []
     if batch_varies or field_varies:
-        shape = f"{row.field_px} px" if row.field_px != PATCH_PX else f"batch {row.batch}"
-        shape += f", batch {row.batch}" if row.field_px != PATCH_PX and row.batch > 1 else ""
+        shape = f"batch {row.batch}" if row.of_patches else f"{row.field_px} px"
+        shape += f", batch {row.batch}" if not row.of_patches and row.batch > 1 else ""
         parts.append(f"{row.scenario} ({shape})" if row.scenario else shape)
     if threads_vary:
         parts.append(f"{row.threads} thread{'s' if row.threads > 1 else ''}")

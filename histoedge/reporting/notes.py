@@ -10,7 +10,7 @@ SPARSITY_NOTE = (
     "compressed file (zlib kB). slim removes channels and reduces latency."
 )
 CALIBRATION_NOTE = (
-    "ECE: expected calibration error of the probability of tumour on test, 15 bins, at the temperature fitted on "
+    "ECE: expected calibration error of the positive class' probability on test, 15 bins, at the temperature fitted on "
     "valid. Sensitivity at a specificity, and the reverse: bootstrap 95 % intervals; each resample chooses the "
     "threshold again on test. Flips: decisions that differ from the reference's at the manifest's threshold; p: "
     "McNemar's exact test."

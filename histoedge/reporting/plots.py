@@ -153,7 +153,7 @@ def roc(rows: Sequence[Measurement], *, corner: bool = False) -> Figure | None:
 
 
 def reliabilities(rows: Sequence[Measurement]) -> list[Figure]:
-    """Plot, for each network, the share of tumour against the probability, with Wilson's 95 % intervals."""
+    """Plot, for each network, the share of positives against the probability, with Wilson's 95 % intervals."""
     chosen = _curves(rows, "reliability")
     return [_reliability(row, name) for row, name in zip(chosen, groups.network_names(chosen), strict=True)]
 
@@ -246,7 +246,7 @@ def _reliability(row: Measurement, name: str) -> Figure:
     curve = row.reliability
     assert curve is not None
     x, y = Scale(0, 1, 34, SMALL - 10), Scale(0, 1, SMALL - 40, 22)
-    axes = Axes(x, y, "probability", "share of tumour", max_ticks=2)
+    axes = Axes(x, y, "probability", "share of positives", max_ticks=2)
     marks = axes.frame()
     marks.append(path([(x(0), y(0)), (x(1), y(1))], "#9aa4b2", width=1, dash="3 4"))
     colour = "#1d6fb8"
@@ -255,7 +255,7 @@ def _reliability(row: Measurement, name: str) -> Figure:
     for probability, patches, positives in zip(curve.probability, curve.patches, curve.positives, strict=True):
         share = metrics.proportion(positives, patches)
         marks.append(line(x(probability), y(share.lo), x(probability), y(share.hi), colour, **{"stroke-opacity": 0.5}))
-        tooltip = f"{patches:,} patches, mean probability {probability:.2f}: share of tumour {share.value:.2f}"
+        tooltip = f"{patches:,} patches, mean probability {probability:.2f}: share of positives {share.value:.2f}"
         radius = 2 + 3 * (patches / largest) ** 0.5
         points.append(dot(x(probability), y(share.value), colour, radius=radius, title=tooltip))
     centres = [(float(point.attributes["cx"]), float(point.attributes["cy"])) for point in points]

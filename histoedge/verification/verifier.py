@@ -13,7 +13,7 @@ from histoedge.cell import KERAS_COMMAND, SOURCE, Cell, CellFailed
 from histoedge.data import Split
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
-from histoedge.edge.errors import ModelError, RuntimeUnavailable
+from histoedge.edge.errors import DataError, ModelError, RuntimeUnavailable
 from histoedge.edge.manifest import Manifest
 from histoedge.progress import Progress, silent
 from histoedge.verification.map_check import check_map
@@ -62,6 +62,7 @@ def verify(
         progress: called after each runtime.
 
     Raises:
+        DataError: the split has patches of another size than the file.
         ModelError: file, manifest or golden patches are missing, unreadable or altered; with ``split``: no reference to
             compare with, or a twin from other weights.
     """
@@ -143,6 +144,11 @@ def _golden_check(model: Path, manifest: Manifest, golden: goldens.Golden, runti
 
 
 def _on_split(model: Path, manifest: Manifest, split: Split) -> tuple[SourceComparison, TwinCheck | None]:
+    if split.patches.shape[1] != manifest.patch_px:
+        raise DataError(
+            f"{split.name}: patches of {split.patches.shape[1]} px, {model.name} expects {manifest.patch_px} px; "
+            "use the data that the model was trained on"
+        )
     runner = edge.load(model)
     twin = _twin(model, manifest)  # its errors are raised before the long computation
     logits = _logits(runner, split)
@@ -203,7 +209,7 @@ def _reference_logits(model: Path, manifest: Manifest, split: Split) -> tuple[st
     if source.is_file() and files.sha256(source) == manifest.parents["source"] and _lab_is_installed():
         with Cell(KERAS_COMMAND) as cell:
             try:
-                cell.load(source, runtime="keras")
+                cell.load(source, runtime="keras", field_px=manifest.patch_px)
                 return f"{SOURCE} @ keras", cell.predict(split.patches, batch=256).reshape(-1)
             except CellFailed as error:
                 raise ModelError(f"{source}: the source network cannot be computed: {error}") from error

@@ -35,7 +35,7 @@ def test_a_plan_accepts_lists_or_a_single_value_and_options_replace_them(tmp_pat
         ("threads = []", "threads must contain at least one number"),
         ("threads = [0]", "threads must be at least 1, got 0"),
         ('threads = ["two"]', "threads must contain values of type int, got 'two'"),
-        ("field_px = 64", "field_px must be at least 96, got 64"),
+        ("field_px = 31", "field_px must be at least 32, got 31"),
         ('scenarios = ["singlestream"]', "did you mean single-stream"),
         ("min_seconds = 20", "min_seconds must be at most max_seconds, got 20.0 and 10.0"),
         ("settled_width = 0", "settled_width must be above 0"),

@@ -25,12 +25,12 @@ from targets import files_on_runtimes, labelled
 from histoedge import edge, metrics
 from histoedge.benchmark import environment
 from histoedge.edge import manifest as manifests
+from histoedge.edge.patches import LABEL_PX
 from histoedge.lab import architecture
 from histoedge.scanning import FIELD_PX, Scan, engine, plane, unfinished
 from histoedge.scanning import batch as slides
 from histoedge.scanning.engine import Timings, Workers
 from histoedge.scanning.grid import Grid, pixels_of
-from histoedge.edge.patches import LABEL_PX
 
 DENSE_ROUNDS, ROUNDS = 28, 7  # a dense round takes a third of a second
 BATCH = 64
@@ -265,8 +265,8 @@ def slide_tables(path: Path, models: Sequence[Path], folder: Path) -> list[Row]:
         f"Dense against patch-wise on one thread: fields of {FIELD_PX} px, and their patches every {LABEL_PX} px, in "
         f"memory, batch {BATCH}. Both return a verdict for each square; {DENSE_ROUNDS} alternating rounds, 95 % "
         "interval. `ratio_of_macs` is the ratio of the multiply-accumulates, with those of the head counted once every "
-        f"{LABEL_PX} px. `holds`: the interval is at least {LEAST_RATIO:g}, and the ratio at least {LEAST_OF_MACS:g} of "
-        "`ratio_of_macs`.",
+        f"{LABEL_PX} px. `holds`: the interval is at least {LEAST_RATIO:g}, and the ratio at least {LEAST_OF_MACS:g} "
+        "of `ratio_of_macs`.",
         [dense_row(task) for task in tasks],
     )
     add(

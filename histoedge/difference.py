@@ -244,7 +244,7 @@ def _parts(value: Any) -> Mapping[str | None, Any]:
     if isinstance(value, dict):
         return value
     if isinstance(value, tuple):
-        points = {point.name: point for point in value if isinstance(point, OperatingPoint)}
+        points: dict[str | None, Any] = {point.name: point for point in value if isinstance(point, OperatingPoint)}
         return points if len(points) == len(value) else {None: list(value)}
     return {None: value}
 

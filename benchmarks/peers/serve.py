@@ -5,6 +5,7 @@ from pathlib import Path
 from histoedge import edge
 from histoedge.cell import Request, serve
 from histoedge.edge import litert, openvino, ort
+from histoedge.edge.patches import PATCH_PX
 
 
 def open_peer(request: Request) -> edge.Runner:
@@ -25,9 +26,10 @@ def open_intermediate(path: Path, *, threads: int) -> openvino.OpenVINORunner:
 
     model = Core().read_model(path)
     openvino._quantise_pixels(model)
-    model.reshape(list(openvino.ONE_PATCH))
+    model.reshape([1, PATCH_PX, PATCH_PX, 3])
     version = __version__.split("-")[0]
-    return openvino.OpenVINORunner(model, threads=threads, stride_px=1, version=version, in_floats=False)
+    geometry = {"stride_px": 1, "patch_px": PATCH_PX}
+    return openvino.OpenVINORunner(model, threads=threads, **geometry, version=version, in_floats=False)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ class Contender:
 
     ``number`` is its place in the benchmark. ``fp32`` is the fp32 file next to the model, None for fp32 files and the
     source network. ``source`` is the SHA-256 of the source network. ``temperature`` and ``threshold`` are the
-    manifest's, None without one; ``patch_px``, ``label_px``, ``classes`` and ``is_dense`` are the manifest's too. ``rounds_ms`` are the times of the calls of each round, ``joules`` their energy.
+    manifest's, None without one; ``patch_px``, ``label_px``, ``classes`` and ``is_dense`` are the manifest's too.
+    ``rounds_ms`` are the times of the calls of each round, ``joules`` their energy.
     """
 
     path: Path
@@ -209,7 +210,7 @@ def _shapes(plan: BenchPlan, patch_px: int) -> dict[Shape, str | None]:
 
 
 def _no_field(file: Contender, field_px: int, patch_px: int) -> str | None:
-    """Return why the file cannot compute fields of ``field_px``, or patches of the data's ``patch_px``; None if it can."""
+    """Return why the file cannot compute fields of ``field_px`` of data with ``patch_px``; None if it can."""
     if file.patch_px not in (None, patch_px):
         return f"the file expects patches of {file.patch_px} px, the data has patches of {patch_px} px"
     if field_px < patch_px:

@@ -37,7 +37,7 @@ PLACEHOLDERS = {
     "accepts a `.weights.h5` file",
     "A": "the older model",
     "B": "the newer model",
-    "IMAGE": "an image file of 96 x 96 px",
+    "IMAGE": "an image file of the model's patch size, 96 x 96 px for PatchCamelyon",
     "SLIDE": "a slide file, or a folder of DICOM files of one slide",
     "FOLDER": "a folder with many images or slides",
     "DIR": "a folder; for `doctor`, `selftest` and `golden` a folder with one model, such as one written by `embed`",

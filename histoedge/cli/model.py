@@ -32,7 +32,8 @@ SELFTEST = "python -m edge selftest ."
 def verify_command(model: Path, source: str | None, layers: bool, no_cache: bool, as_json: bool) -> None:
     """Run MODEL's golden patches on each installed runtime; exit code 3 when a logit is wrong.
 
-    The map of a field must equal its patches, whatever the manifest states. An int8 file must also compute in integers, and with --data match the file of the same recipe in the other format.
+    The map of a field must equal its patches, whatever the manifest states. An int8 file must also compute in integers,
+    and with --data match the file of the same recipe in the other format.
     """
     from histoedge import progress
 

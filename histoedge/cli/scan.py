@@ -50,7 +50,7 @@ def scan_command(
     runtime: str | None,
     as_json: bool,
 ) -> None:
-    """Map whole slides: a verdict for each labelled square (32 x 32 px), as pictures, OME-TIFF, GeoJSON, table and page.
+    """Map whole slides: a verdict for each labelled square (32 x 32 px), as pictures, OME-TIFF, GeoJSON, table, page.
 
     An interrupted scan resumes; finished slides are kept. Unreadable slides are listed at the end; the others are
     scanned, and the exit code is 1.

@@ -4,7 +4,7 @@ It needs the standard library, numpy and one interpreter, which is imported when
 The folder can be copied on its own and renamed.
 
     runner = load("int8.onnx")
-    logits = runner.predict(patches)          # uint8 (N, 96, 96, 3) RGB, the manifest's patch_px -> float32 (N, 1, 1, 1)
+    logits = runner.predict(patches)          # uint8 (N, S, S, 3) RGB, S = patch_px -> float32 (N, 1, 1, 1)
     verdicts = runner.decide(patches)         # at the manifest's threshold
     logits = runner.map(field)                # uint8 (H, W, 3) -> float32 (h, w), one for each whole patch
 """

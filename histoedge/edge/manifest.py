@@ -19,8 +19,9 @@ CONTRACT = 3
 CLASSLESS = 2  # the earlier contract, still read: its classes are normal and tumour
 DENSE, SINGLE = "valid", "patch"
 EDGE_MODES = (DENSE, SINGLE)
-"""Whether a field has a meaning to the file. ``valid``: it is fully convolutional with valid padding, and the outputs of
-a field equal those of its patches. ``patch``: only single patches have a meaning, and a map is computed from them."""
+"""Whether a field has a meaning to the file. ``valid``: it is fully convolutional with valid padding, and the outputs
+of a field equal those of its patches. ``patch``: only single patches have a meaning, and a map is computed from
+them."""
 CLASSES = ("normal", "tumour")
 LONGEST_CLASS = 64
 LARGEST_MODEL_BYTES = 1 << 30

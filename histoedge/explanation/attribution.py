@@ -1,7 +1,7 @@
 """Attribution maps of one model: occlusion, Grad-CAM if its weights are available, and their share in the centre.
 
-The label of a patch applies to its centre, 32 x 32 of 96 px in PatchCamelyon. The share of the positive evidence in that square measures
-whether the model looks there.
+The label of a patch applies to its centre, 32 x 32 of 96 px in PatchCamelyon. The share of the positive evidence in
+that square measures whether the model looks there.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

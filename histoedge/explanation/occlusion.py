@@ -55,7 +55,7 @@ def tiles(fine: np.ndarray) -> np.ndarray:
 
 
 def spread(fine: np.ndarray, patch_px: int) -> np.ndarray:
-    """Spread the drops of a fine map, (2n - 1, 2n - 1), to pixels, float64 (S, S): the mean over each pixel's squares."""
+    """Spread the drops of a fine map, (2n - 1, 2n - 1), to pixels, float64 (S, S): the mean of each pixel's squares."""
     spans = _spans(patch_px, (len(fine) + 1) // 2, fine=True)
     total, count = np.zeros((2, patch_px, patch_px))
     for (row, column), drop in np.ndenumerate(fine):

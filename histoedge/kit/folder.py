@@ -38,6 +38,14 @@ PACKAGES = {"onnx": ("onnxruntime", "openvino"), "tflite": ("ai-edge-litert",)}
 """Packages that open a format, the recommended one first."""
 
 SHARING = {"onnx": "ONNX Runtime computes their calls concurrently", "tflite": "their calls run one after the other"}
+MAPS = {
+    manifests.DENSE: 'With `edge.load("{model}", step_px=N)`, N a multiple of {stride_px}, the corner is at (i, j) x N '
+    "px: the same values, and ONNX Runtime computes only these.",
+    manifests.SINGLE: "Only single patches have a meaning to this network (edge_mode patch): `predict` refuses larger "
+    "arrays, and `map` cuts a field into its patches and computes them in batches, which is slower than one call. "
+    'With `edge.load("{model}", step_px=N)` the corner is at (i, j) x N px.',
+}
+"""How a map is computed, by ``edge_mode``."""
 NETWORK = {
     "onnx": "ONNX Runtime from 1.29 sends usage data to Microsoft unless `ORT_DISABLE_TELEMETRY=1` is set before it is "
     "loaded; `edge` and the examples set it, and your own program must set it too",
@@ -139,6 +147,10 @@ def _texts(model: str, manifest: Manifest, golden: Golden) -> dict[str, bytes]:
         if manifest.operating_points
         else "",
         "sharing": SHARING[format_],
+        "map_note": textwrap.fill(MAPS[manifest.edge_mode].format(model=model, stride_px=manifest.stride_px), WIDTH),
+        "classes": repr(manifest.classes),
+        "negative": manifest.classes[0],
+        "positive": manifest.classes[1],
         "network_note": textwrap.fill(f"{NETWORK[format_]}.", WIDTH),
         "compile": f"{command} -Wl,-rpath,${home}/lib -o example",
         "compiled": textwrap.fill(f"{home} is {contents}. For this release: {COMPILED[format_]}.", WIDTH),

@@ -56,7 +56,7 @@ def page(
         colours=_data("png", heatmap.png(heatmap.colours(slide_map))),
         scale=heatmap.swatches(),
         place=place,
-        square=_square(slide_map),
+        square=square_of(slide_map),
         patch_px=slide_map.manifest.patch_px,
         positive=slide_map.manifest.classes[1],
         outlines=[_path(focus) for focus in foci[:OUTLINED]],
@@ -77,7 +77,7 @@ def picture_px(slide_map: SlideMap) -> int:
     return slide_map.manifest.patch_px + 2 * slide_map.step_px
 
 
-def _square(slide_map: SlideMap) -> dict[str, float]:
+def square_of(slide_map: SlideMap) -> dict[str, float]:
     """Return start and side of the square in a top field's picture, in percent of the picture."""
     start = slide_map.step_px + slide_map.margin_px
     return {

@@ -14,9 +14,10 @@ class SlideMap:
     The plane is the slide at ``um_per_px``, the model's resolution, with the slide's origin; one plane pixel is
     ``scale`` pixels of the slide at full resolution (level 0). Row i, column j of ``logits``, float32 (rows, columns),
     is a square of ``step_px`` plane pixels, to which the label of a patch applies: the centre of the patch whose corner
-    is at (i, j) x ``step_px``, ``margin_px`` from the patch's border. It is NaN without tissue. ``tissue``, bool (rows, columns), marks the
-    squares with tissue. ``thumbnail``, uint8 (h, w, 3), shows the whole slide; one of its pixels is
-    ``thumbnail_scale`` pixels of level 0. ``computed_share`` is the number of pixels computed for each pixel of the map.
+    is at (i, j) x ``step_px``, ``margin_px`` from the patch's border. It is NaN without tissue. ``tissue``, bool (rows,
+    columns), marks the squares with tissue. ``thumbnail``, uint8 (h, w, 3), shows the whole slide; one of its pixels is
+    ``thumbnail_scale`` pixels of level 0. ``computed_share`` is the number of pixels computed for each pixel of the
+    map.
     """
 
     slide: str

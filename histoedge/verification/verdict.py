@@ -22,8 +22,8 @@ class GoldenCheck:
 
     ``operators`` counts the operators of the runtime's optimised graph, ``integer_operators`` those that run in
     integers; ``not_integer`` names the others. ``undelegated`` names those that ``kernels`` left to the runtime's own
-    kernels. ``field_px`` is the side of the field whose map was compared with its patches, ``field_largest`` the largest
-    difference of a logit.
+    kernels. ``field_px`` is the side of the field whose map was compared with its patches, ``field_largest`` the
+    largest difference of a logit.
     """
 
     runtime: str
@@ -91,11 +91,12 @@ class TwinCheck:
 class Verdict:
     """The result of ``verify``: a golden check per runtime; with data, also a comparison and a check of the twin.
 
-    ``digest`` is the manifest's: the verdict is on its geometry too. ``output_quantum`` is None for a file that computes in floats; ``may_saturate`` is copied from the manifest.
-    ``twin`` is None without a twin or without a runtime for it. ``outdated`` is a message if the run's weights changed
-    after the file was exported. ``layers`` are the errors by layer (``lab.layers.LayerError``, worst first) and
-    ``advice`` the conclusion from them, if requested. ``not_kept`` is the reason why the verdict could not be written
-    next to the model; it is not part of the JSON document.
+    ``digest`` is the manifest's: the verdict is on its geometry too. ``output_quantum`` is None for a file that
+    computes in floats; ``may_saturate`` is copied from the manifest. ``twin`` is None without a twin or without a
+    runtime for it. ``outdated`` is a message if the run's weights changed after the file was exported. ``layers`` are
+    the errors by layer (``lab.layers.LayerError``, worst first) and ``advice`` the conclusion from them, if requested.
+    ``not_kept`` is the reason why the verdict could not be written next to the model; it is not part of the JSON
+    document.
     """
 
     model: str
@@ -153,7 +154,7 @@ def write_verdict(verdict: Verdict, path: Path) -> str | None:
 
 
 def is_current(model: Path) -> bool:
-    """Return whether a passing verdict on these bytes, this manifest and the installed runtimes is next to the model."""
+    """Return whether a passing verdict on this file, manifest and the installed runtimes is next to the model."""
     try:
         versions = passed_on(model)
         format_ = manifests.read(model).format
@@ -188,9 +189,7 @@ def passed_on(model: Path) -> dict[str, str | None]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         passed = False
     if not passed:
-        raise ModelError(
-            f"{model}: no passing verdict of this file and manifest next to it; run histoedge verify {model}"
-        )
+        raise ModelError(f"{model}: no passing verdict of this file next to it; run histoedge verify {model}")
     return versions
 
 

@@ -56,6 +56,25 @@ def test_a_ramp_is_smooth_and_noise_is_not() -> None:
     np.testing.assert_allclose(drift.statistics(patches)["focus"], [0.5, 1], atol=0.03)
 
 
+def test_patches_of_the_manifests_size_are_examined(mean_red_of: Callable[..., Path]) -> None:
+    random = np.random.default_rng(0)
+    trained = random.integers(60, 200, (60, 64, 64, 3), np.uint8)
+    trained = (trained + np.linspace(0, 50, 64)[:, None]).astype(np.uint8)  # some contrast
+    statistics = drift.describe(trained)
+    manifest = manifests.read(mean_red_of(64, 16, input_statistics=statistics, um_per_px=0.5))
+    watch = drift.Watch(manifest, step=1)
+    watch.add(trained.reshape(6, 10, 64, 64, 3).swapaxes(2, 1)[:1].reshape(1, 64 * 1, 640, 3))
+    assert watch.report().n_patches == 10
+    watch.add(trained)
+    assert (watch.report().n_patches, watch.report().drifted) == (70, False)
+    blurred = drift.Watch(manifest, step=1)
+    smooth = np.broadcast_to((2 * np.arange(64))[:, None], (60, 64, 64, 3))[:, :, :, [0, 0, 0]].astype(np.uint8)
+    blurred.add(np.ascontiguousarray(smooth))
+    assert "finer than 0.5 um per px" in blurred.report().sentence
+    with pytest.raises(DataError, match="64 x 64 px or more"):
+        watch.add(np.zeros((1, 63, 64, 3), np.uint8))
+
+
 def test_a_description_contains_the_quantiles() -> None:
     patches = np.zeros((101, 96, 96, 3), np.uint8)
     patches[..., 0] = np.arange(101)[:, None, None]

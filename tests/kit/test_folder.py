@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,37 @@ def check_the_example(kit: Path, home: str, library: str) -> None:
     assert " on patch 1, " in done.stdout
     (kit / "golden.rgb").write_bytes(b"short")
     assert run().returncode == 1
+
+
+def test_a_kit_of_single_patches_names_their_classes_and_says_how_maps_are_computed(
+    mobilenet: Callable[..., Path], tmp_path: Path
+) -> None:
+    names = ["it's benign", 'in "situ"']
+    model = mobilenet("single", patch_px=64, label_px=64, classes=names, um_per_px=0.5)
+    with pytest.raises(ModelError, match="no passing verdict"):
+        embed(model, tmp_path / "kit")
+    assert verification.verify(model).passed
+    embed(model, tmp_path / "kit")
+    readme = (tmp_path / "kit" / "README.md").read_text()
+    assert (
+        'the central 64 x 64 px of a 64 x 64 px patch of stained tissue: in "situ" (positive) or\nit\'s benign.'
+        in readme
+    )
+    assert "Only single patches have a meaning to this network (edge_mode patch)" in readme
+    assert "**0.5 um per px**" in readme
+    assert "96" not in readme.split("## After a change")[0].replace("0.96", "")
+    done = alone("path", tmp_path / "kit" / "example.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {line.partition(" ")[2] for line in done.stdout.splitlines()} <= set(names)
+    selftest = alone("module", "edge", "selftest", ".", cwd=tmp_path / "kit")
+    assert selftest.returncode == 0, selftest.stderr
+    code = (
+        "import edge, numpy as np\n"
+        "field = np.random.default_rng(0).integers(0, 256, (130, 100, 3), np.uint8)\n"
+        "runner = edge.load('single.onnx')\n"
+        "alone = runner.predict(field[None, 64:128, 32:96]).item()\n"
+        "assert abs(runner.map(field)[2, 1] - alone) < 1e-5, alone\n"
+    )
+    (tmp_path / "kit" / "map.py").write_text(code)
+    mapped = alone("path", tmp_path / "kit" / "map.py", cwd=tmp_path / "kit")
+    assert mapped.returncode == 0, mapped.stderr

@@ -16,12 +16,12 @@ from histoedge import data, edge, metrics
 from histoedge.data import synthetic
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, DataError
+from histoedge.edge.patches import LABEL_PX
 from histoedge.scanning import FIELD_PX, Scan, engine, plane, scan
 from histoedge.scanning.engine import AHEAD, FieldsJob, Timings, Workers
 from histoedge.scanning.grid import Grid, grid_of
 from histoedge.scanning.plane import Plane
 from histoedge.scanning.readers import open_slide
-from histoedge.edge.patches import LABEL_PX
 from histoedge.scanning.slidemap import SlideMap
 from histoedge.scanning.unfinished import Unfinished
 

@@ -95,15 +95,18 @@ def test_a_field_of_a_dense_model_computes_little_more_than_the_map(
     assert grid.computed_share(is_dense=False) == 9
 
 
-def test_the_square_of_a_top_field_is_the_labelled_one(mean_red_of: Callable[..., Path]) -> None:
-    manifest = edge.load(mean_red_of(64, 16, label_px=32)).manifest
-
-    class Sides:
-        step_px, margin_px = 32, 16.0
-
-    Sides.manifest = manifest
-    assert page.picture_px(Sides) == 128
-    assert page._square(Sides) == {"start": 37.5, "side": 25.0}
+def test_the_square_of_a_top_field_is_the_labelled_one(
+    write_slide: Callable[..., Path],
+    texture: Callable[[int, int], np.ndarray],
+    mean_red_of: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    pixels = texture(200, 200)
+    model = mean_red_of(64, 16, label_px=32, um_per_px=0.5)
+    settings = Scan(mask=False, field_px=400)
+    slide_map, *_ = scan(write_slide(pixels, um_per_px=0.5), model, tmp_path, settings=settings, workers=ONE_EACH)
+    assert page.picture_px(slide_map) == 128
+    assert page.square_of(slide_map) == {"start": 37.5, "side": 25.0}
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_a_verdict_is_on_the_manifest_too(mobilenet: Callable[..., Path], sign: 
     assert verification.verify(model).passed
     assert verification.passed_on(model)
     sign(model, edge_mode="valid")
-    with pytest.raises(ModelError, match="no passing verdict of this file and manifest"):
+    with pytest.raises(ModelError, match="no passing verdict of this file next to it"):
         verification.passed_on(model)
 
 

@@ -181,6 +181,53 @@ def test_jpeg_equals_pillows_bit_for_bit(patches: np.ndarray, quality: int, halv
         np.testing.assert_array_equal(jpeg.recompressed(patch[None], quality, halved=halved)[0], decoded)
 
 
+@pytest.mark.parametrize("halved", [True, False])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (50, 50), (33, 90), (75, 41)])
+def test_jpeg_equals_pillows_for_other_sides_too(patches: np.ndarray, height: int, width: int, halved: bool) -> None:
+    patch = np.ascontiguousarray(patches[0, :height, :width])
+    content = io.BytesIO()
+    Image.fromarray(patch).save(content, "JPEG", quality=75, subsampling=2 if halved else 0)
+    decoded = np.asarray(Image.open(content))
+    np.testing.assert_array_equal(jpeg.recompressed(patch[None], 75, halved=halved)[0], decoded)
+
+
+@pytest.mark.parametrize("patch_px", [32, 64, 96, 97, 192, 512])
+def test_each_scale_is_near_one_of_the_coarse_search(patch_px: int) -> None:
+    *_, scales = mistakes.families(patch_px, 0.5)
+    sides = {suspect.numbers[0]: suspect for suspect in scales.coarse()}
+    reached = set(sides)
+    for suspect in sides.values():
+        reached |= {neighbour.numbers[0] for neighbour in scales.neighbours(suspect)}
+    assert set(range(min(sides), max(sides))) - reached <= {patch_px}
+    assert len(sides) <= 250
+
+
+@pytest.mark.parametrize(
+    ("patch_px", "mistake"), [(64, "bgr"), (64, "upside down"), (64, "scaled"), (64, "shifted"), (128, "scaled")]
+)
+def test_patches_of_other_sizes_are_diagnosed(patch_px: int, mistake: str) -> None:
+    """A model that is a random filter over the whole patch."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 200, (10, patch_px // 8, patch_px // 8, 3))
+    whole = coarse.repeat(8, 1).repeat(8, 2) + random.integers(0, 56, (10, patch_px, patch_px, 3))
+    pixels = whole.astype(np.uint8)
+    kernel = random.normal(0, 1 / patch_px, pixels.shape[1:])
+
+    def predict(values: np.ndarray) -> np.ndarray:
+        return np.asarray(np.tensordot(values.astype(np.float64) / 255, kernel, 3))
+
+    damage = {
+        "bgr": lambda values: values[..., ::-1],
+        "upside down": lambda values: values[:, ::-1],
+        "scaled": lambda values: windows.resized(values, 3 * patch_px // 4, kernel="linear", fill="black"),
+        "shifted": lambda values: windows.shifted(values, 2, -1, "black"),
+    }[mistake]
+    case = Case(pixels, predict(pixels), predict, tolerance=1e-6, um_per_px=0.5)
+    diagnosis = diagnose(case, predict(damage(pixels)))
+    assert diagnosis.findings[0].mistake == mistake
+    assert diagnosis.findings[0].exact
+
+
 @pytest.mark.parametrize("side", [24, 49, 77, 97, 187])
 @pytest.mark.parametrize(
     ("kernel", "filter_"),

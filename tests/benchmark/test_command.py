@@ -36,7 +36,7 @@ def test_options_can_repeat_and_override_the_settings_file(write_mean_red, tmp_p
     ("options", "code", "message"),
     [
         (["--threads", "0"], 2, "0 is not in the range x>=1"),
-        (["--field", "64"], 2, "64 is not in the range x>=96"),
+        (["--field", "31"], 2, "31 is not in the range x>=32"),
         (["--scenario", "server"], 2, "'server' is not one of"),
         (["--runtime", "onnxrunime"], 1, "did you mean onnxruntime"),
         (["--runtime", "litert-builtin"], 1, "none of 1 files can be opened by litert-builtin"),

@@ -1,7 +1,9 @@
 """The geometry in a manifest is checked against the file, whatever the manifest states."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from histoedge import edge, verification
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
-from histoedge.edge.errors import ModelError
+from histoedge.edge.errors import DataError, ModelError
 from histoedge.verification import map_check
 
 RELEASED = Path(__file__).parents[2] / "exported"
@@ -56,6 +58,25 @@ def test_a_wrong_stride_is_refused(mean_red_int8: Path, sign: Callable[..., Path
     lying = sign(mean_red_int8, stride_px=stride_px)
     assert f"stride_px {stride_px}; " in reasons(lying) or "receptive_field_px is 96" in reasons(lying)
     assert verification.verify(sign(mean_red_int8, stride_px=32)).passed
+
+
+@pytest.mark.skipif(not RELEASED.is_dir(), reason="not a checkout")
+@pytest.mark.parametrize("name", ["int8.onnx", "fp32.onnx", "int8.tflite", "fp32.tflite"])
+@pytest.mark.parametrize("stride_px", [4, 7, 9, 16])
+def test_a_wrong_stride_of_a_released_file_is_refused(
+    tmp_path: Path, sign: Callable[..., Path], name: str, stride_px: int
+) -> None:
+    model = tmp_path / name
+    for path_of in (Path, manifests.manifest_path, goldens.golden_path):
+        shutil.copy(path_of(RELEASED / "edge" / "models" / name), path_of(model))
+    assert f"the manifest's stride_px {stride_px}; " in reasons(sign(model, stride_px=stride_px))
+    assert verification.verify(sign(model, stride_px=8)).passed
+
+
+def test_data_of_another_size_are_refused(mean_red_of: Callable[..., Path]) -> None:
+    split = SimpleNamespace(name="test", patches=np.zeros((2, 96, 96, 3), np.uint8), labels=np.array([0, 1]))
+    with pytest.raises(DataError, match="test: patches of 96 px, mean_red_64.onnx expects 64 px; use the data"):
+        verification.verify(mean_red_of(64, 16), split=split)
 
 
 def test_a_wrong_patch_size_is_refused(mean_red_of: Callable[..., Path], sign: Callable[..., Path]) -> None:

@@ -42,9 +42,12 @@ def verify_command(model: Path, source: str | None, layers: bool, no_cache: bool
     if as_json:
         print_json(verdict.as_json())
     else:
-        columns = ("runtime", "version", "kernels", "status", "reason", "largest")
+        columns = ("runtime", "version", "kernels", "status", "largest")
         rows = [{key: getattr(check, key) for key in columns} for check in verdict.golden]
         print_rows([{key: value for key, value in row.items() if value is not None} for row in rows])
+        for check in verdict.golden:
+            if check.reason is not None:
+                click.echo(f"{check.runtime}: {check.reason}")
         for check in verdict.golden if verdict.output_quantum is not None else ():
             if check.operators is not None:
                 click.echo(check.operators_line())
@@ -269,7 +272,7 @@ def _value_text(value: object) -> str:
     if isinstance(value, dict):
         items = ((name, f"({_value_text(item)})" if isinstance(item, dict) else item) for name, item in value.items())
         return ", ".join(f"{name} {item}" for name, item in items) or "none"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from histoedge.data import image
-from histoedge.data.geometry import LARGEST_PATCH_PX, PATCHCAMELYON, SMALLEST_PATCH_PX, Geometry
+from histoedge.data.geometry import PATCHCAMELYON, Geometry
 from histoedge.edge.errors import DataError
+from histoedge.edge.patches import LARGEST_PATCH_PX, SMALLEST_PATCH_PX
 
 FILE = "data.toml"
 LARGEST_FILE_BYTES = 1 << 20

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from histoedge.edge.errors import DataError
-from histoedge.edge.patches import LABEL_PX, PATCH_PX
-
-SMALLEST_PATCH_PX, LARGEST_PATCH_PX = 32, 512
-UM_PER_PX = 0.972  # PatchCamelyon: level 2 of CAMELYON16's slides
+from histoedge.edge.manifest import CLASSES, is_class_name
+from histoedge.edge.patches import LABEL_PX, LARGEST_PATCH_PX, PATCH_PX, SMALLEST_PATCH_PX, UM_PER_PX
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Geometry:
     patch_px: int = PATCH_PX
     label_px: int = LABEL_PX
     um_per_px: float = UM_PER_PX
-    classes: tuple[str, str] = ("normal", "tumour")
+    classes: tuple[str, str] = CLASSES
 
     def __post_init__(self) -> None:
         patch, label, scale, classes = self.patch_px, self.label_px, self.um_per_px, self.classes
@@ -36,9 +34,12 @@ class Geometry:
             raise DataError(f"label_px is {label!r}, expected 1 to {patch}, the side of a patch")
         if type(scale) not in (int, float) or not math.isfinite(scale) or scale <= 0:
             raise DataError(f"um_per_px is {scale!r}, expected a finite number above 0")
-        named = type(classes) is tuple and all(type(name) is str and name.strip() for name in classes)
+        named = type(classes) is tuple and all(type(name) is str and is_class_name(name) for name in classes)
         if not named or len(classes) != 2 or len(set(classes)) != 2:
-            raise DataError(f"classes are {classes!r}, expected two different names, the positive class second")
+            raise DataError(
+                f"classes are {classes!r}, expected two different names, the positive class second, each of at most 64 "
+                "printable characters"
+            )
 
     def as_json(self) -> dict[str, Any]:
         """Return the geometry as a JSON object."""

@@ -17,10 +17,10 @@ import numpy as np
 
 from histoedge import files
 from histoedge.data import cache_folder, digests, hdf5, rows, table
-from histoedge.data.geometry import LARGEST_PATCH_PX, SMALLEST_PATCH_PX, Geometry
+from histoedge.data.geometry import Geometry
 from histoedge.data.split import Split, read_rows
 from histoedge.edge.errors import DataError
-from histoedge.edge.patches import PATCH_PX
+from histoedge.edge.patches import LARGEST_PATCH_PX, PATCH_PX, SMALLEST_PATCH_PX
 from histoedge.progress import Progress, silent
 
 FILES = "camelyonpatch_level_2_split_*.h5*"

@@ -273,7 +273,7 @@ def _check_geometry(path: Path, manifest: Manifest) -> None:
             f"{path}: edge_mode is {manifest.edge_mode[:40]!r}, expected {expected}; export the model again"
         )
     names = manifest.classes
-    if len(set(names)) != 2 or len(names) != 2 or not all(_is_class_name(name) for name in names):
+    if len(set(names)) != 2 or len(names) != 2 or not all(map(is_class_name, names)):
         raise ModelError(
             f"{path}: classes are {str(names)[:80]}, expected the two names of the negative and the positive class; "
             "export the model again"
@@ -286,7 +286,8 @@ def _check_geometry(path: Path, manifest: Manifest) -> None:
             )
 
 
-def _is_class_name(name: str) -> bool:
+def is_class_name(name: str) -> bool:
+    """Whether a manifest may name a class so: one printable line of at most 64 characters, no space at its ends."""
     return name.isprintable() and name == name.strip() != "" and len(name) <= LONGEST_CLASS
 
 

@@ -129,7 +129,7 @@ def _session(
         options.profile_file_prefix = str(profile)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised
     try:
         return onnxruntime.InferenceSession(content, options, providers=[provider])
     except Exception as error:  # the library raises its own pybind classes, which differ between releases

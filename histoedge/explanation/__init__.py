@@ -6,7 +6,6 @@ Models are called through functions only, so explaining an exported file does no
 from histoedge.explanation.attribution import (
     Gradients,
     Model,
-    centre_share,
     evidence,
     evidence_of_split,
     exported,
@@ -15,6 +14,7 @@ from histoedge.explanation.attribution import (
     most_confident,
     open_model,
 )
+from histoedge.explanation.centre import centre_share
 
 __all__ = [
     "Gradients",

@@ -56,7 +56,8 @@ def check_map(runner: ExportedRunner, golden: Golden) -> MapCheck:
         else:
             largest, reasons = _single(runner, field, patches)
     except ModelError as error:
-        reasons = [f"a map of {field.shape[0]} x {field.shape[1]} px cannot be computed ({error}); {SINGLE_REMEDY}"]
+        remedy = _not_dense(manifest) if manifest.is_dense else "the file must accept a batch of any size"
+        reasons = [f"a map of {field.shape[0]} x {field.shape[1]} px cannot be computed ({error}): {remedy}"]
     finite = largest is not None and np.isfinite(largest)
     return MapCheck(field_px=field.shape[0], largest=largest if finite else None, reasons=tuple(reasons))
 
@@ -88,9 +89,16 @@ def _dense(runner: ExportedRunner, field: np.ndarray, expected: np.ndarray) -> t
     lengths = f"; it gave logits of shape {logits.shape}, expected {shape}" if logits.shape != shape else ""
     return largest, [
         f"the logits of a field of {field.shape[0]} x {field.shape[1]} px differ from those of its {expected.size} "
-        f"patches by up to {largest:.4g}, at most {manifest.tolerance:.4g} allowed{lengths}: not fully convolutional "
-        f"with valid padding, or not with the manifest's stride_px {manifest.stride_px}; {SINGLE_REMEDY}"
+        f"patches by up to {largest:.4g}, at most {manifest.tolerance:.4g} allowed{lengths}: "
+        f"{_not_dense(manifest)}"
     ]
+
+
+def _not_dense(manifest: Manifest) -> str:
+    return (
+        "not fully convolutional with valid padding, or not with the manifest's stride_px "
+        f"{manifest.stride_px}; {SINGLE_REMEDY}"
+    )
 
 
 def _receptive_field(runner: ExportedRunner, patches: np.ndarray, logits: np.ndarray) -> list[str]:

@@ -31,6 +31,7 @@ def test_a_geometry_survives_json() -> None:
         ({"um_per_px": "1"}, "um_per_px is '1'"),
         ({"classes": ["a", "a"]}, "expected two different names, the positive class second"),
         ({"classes": ["a", ""]}, "expected two different names"),
+        ({"classes": ["a", "b\n"]}, "each of at most 64 printable characters"),
         ({"classes": ["a", "b", "c"]}, "expected two different names"),
         ({"classes": [["a"], "b"]}, "expected two different names"),
         ({"classes": "ab"}, "expected two different names"),

@@ -140,6 +140,11 @@ def test_a_file_with_fixed_sides_cannot_compute_a_map(mean_red: Path, sign: Call
     expected = "a map of 192 x 192 px cannot be computed (ONNX Runtime cannot run this file on pixels of shape"
     assert expected in (check.reason or "")
     assert verification.verify(sign(mean_red, edge_mode="patch")).passed
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    mean_red.write_bytes(fixed.SerializeToString())
+    failed = verification.verify(sign(mean_red)).golden[0]
+    assert failed.status == "failed"
+    assert "ONNX Runtime cannot run this file on pixels of shape (3, 96, 96, 3)" in (failed.reason or "")
 
 
 def test_a_verdict_is_on_the_manifest_too(mobilenet: Callable[..., Path], sign: Callable[..., Path]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from histoedge import edge
 from histoedge.data import Split, image
+from histoedge.data.geometry import Geometry
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, DataError
 from histoedge.edge.patches import LABEL_PX, PATCH_PX
@@ -87,6 +88,11 @@ class GradientNetwork(Protocol):
     @property
     def temperature(self) -> float:
         """The temperature fitted on valid."""
+        ...
+
+    @property
+    def geometry(self) -> Geometry:
+        """Sizes and classes of the training data."""
         ...
 
     @property
@@ -185,6 +191,9 @@ def from_weights(path: Path, network: GradientNetwork) -> Model:
         predict=network.predict,
         temperature=network.temperature,
         threshold=WEIGHTS_THRESHOLD,
+        patch_px=network.geometry.patch_px,
+        label_px=network.geometry.label_px,
+        classes=network.geometry.classes,
         gradients=Gradients(name="gradcam", maps=network.maps, uniform_share=network.uniform_share),
     )
 

@@ -10,11 +10,10 @@ from typing import Any
 
 from histoedge.config import meaning, setting
 from histoedge.edge.errors import ModelError
-from histoedge.edge.patches import LABEL_PX, PATCH_PX
+from histoedge.edge.patches import LABEL_PX, LARGEST_PATCH_PX, PATCH_PX, SMALLEST_PATCH_PX
 from histoedge.lab import graph
 from histoedge.lab.graph import KERNELS, Node, Row
 
-LARGEST_PATCH_PX = 512
 _FIRST_FIELDS = ("kind", "channels", "kernel", "stride", "bias", "dropout")  # of the first version: always in as_json
 
 
@@ -33,8 +32,8 @@ class Network:
             raise ModelError(f"{where} the last row must be a head with 1 channel")
         if self.rows[0].kind not in ("conv", "depthwise") or any(row.kind == "head" for row in self.rows[:-1]):
             raise ModelError(f"{where} the first row must be a conv or depthwise, and only the last row a head")
-        if not 32 <= self.patch_px <= LARGEST_PATCH_PX:
-            raise ModelError(f"{where} patch_px is {self.patch_px}, expected 32 to {LARGEST_PATCH_PX}")
+        if not SMALLEST_PATCH_PX <= self.patch_px <= LARGEST_PATCH_PX:
+            raise ModelError(f"{where} patch_px is {self.patch_px}, expected {SMALLEST_PATCH_PX} to {LARGEST_PATCH_PX}")
         try:
             nodes = self.nodes
         except ModelError as error:

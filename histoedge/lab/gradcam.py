@@ -41,7 +41,7 @@ class GradCam:
             )
         last = spread[-1]
         self.layer = keras_weights.output_layer(model, last)
-        self._label_px = saved.geometry.label_px
+        self.geometry = saved.geometry
         self.temperature = saved.calibration.temperature
         self._positions = nearest_positions(last.field, last.out_px, saved.network.patch_px)
         self._model = keras.Model(model.input, [model.get_layer(self.layer).output, model.output])
@@ -50,8 +50,8 @@ class GradCam:
     def uniform_share(self) -> float:
         """Share of a uniform map in the labelled centre: more than 1/9 if the map is 0 at the border."""
         within = self._positions >= 0
-        first = (len(within) - self._label_px) // 2
-        return float((within[first : first + self._label_px].sum() / within.sum()) ** 2)
+        first = (len(within) - self.geometry.label_px) // 2
+        return float((within[first : first + self.geometry.label_px].sum() / within.sum()) ** 2)
 
     def predict(self, patches: np.ndarray) -> np.ndarray:
         """Return logits float32 (N, 1, 1, 1) of uint8 (N, side, side, 3) pixels."""

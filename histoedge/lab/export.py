@@ -30,6 +30,11 @@ FLOAT_TOLERANCE = {
     "fp32": (1e-4, "sums of float32 in another order"),
     "fp16": (2e-2, "weights rounded to float16, sums in another order"),
 }
+INT8_TOLERANCE = {
+    True: (1.01, "one output quantum is rounding, two are a wrong scale"),
+    False: (4.01, "runtimes round sums of branches at different places: OpenVINO by three output quanta"),
+}
+"""Output quanta and the reason, for chains of convolutions and for other networks; 3.0 measured for a MobileNetV2."""
 
 Statistics = dict[str, dict[str, float]]
 
@@ -221,7 +226,8 @@ def _manifest(
     if recipe.precision == "int8":
         low, high = (float(bound) for bound in saved.arrays["head/range"])
         quantum = (high - low) / 255
-        tolerance, reason = 1.01 * quantum, "one output quantum is rounding, two are a wrong scale"
+        quanta, reason = INT8_TOLERANCE[network.plain]
+        tolerance = quanta * quantum
     return Manifest(
         contract=manifests.CONTRACT,
         format=content.format,

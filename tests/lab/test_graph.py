@@ -124,7 +124,9 @@ def test_float_files_have_the_logits_of_the_network(network: Network, patches: n
     tflite = to_tflite.convert(network, arrays, precision=precision)
     onnx = to_onnx.convert(network, arrays, precision=precision)
     tolerance = 1e-4 if precision == "fp32" else 2e-3
-    np.testing.assert_allclose(open_litert(tflite, patch_px=network.patch_px).predict(patches), expected, atol=tolerance)
+    np.testing.assert_allclose(
+        open_litert(tflite, patch_px=network.patch_px).predict(patches), expected, atol=tolerance
+    )
     np.testing.assert_allclose(open_ort(onnx, patch_px=network.patch_px).predict(patches), expected, atol=tolerance)
 
 

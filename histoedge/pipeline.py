@@ -66,8 +66,9 @@ def run(
         DataError, ConfigError, ModelError: invalid input; results of completed stages stay valid.
         ComparisonFailed: a file fails verification, after all files are written.
     """
-    from histoedge.lab import compress, export, train
+    from histoedge.lab import catalogue, compress, export, train
 
+    compress.check_recipes(network or catalogue.get_network(train_config.network), recipes)
     splits = data.load(source, cache=cache, progress=progress)
     for done, split in enumerate(splits.values(), start=1):
         progress(

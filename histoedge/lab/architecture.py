@@ -90,13 +90,13 @@ class Network:
 
     @property
     def prunable(self) -> tuple[str, ...]:
-        """Names of the layers that pruning changes: all but the first, depthwise ones, and those with one channel."""
-        _, *others = (node for node in self.nodes if node.row.kind in KERNELS)
-        return tuple(node.name for node in others if node.channels > 1 and node.row.kind != "depthwise")
+        """Names of the layers that pruning changes: not the first conv, depthwise ones, those of one channel."""
+        others = [node for node in self.nodes if node.row.kind in ("conv", "head")][1:]
+        return tuple(node.name for node in others if node.channels > 1)
 
     @property
     def prunable_2of4(self) -> tuple[str, ...]:
-        """Names of the layers with a multiple of 4 input channels, for 2:4 sparsity: all but the 3-channel stem."""
+        """Names of the layers with a multiple of 4 input channels, for 2:4 sparsity; depthwise ones have one."""
         return tuple(name for name, shape in self.kernel_shapes.items() if shape[2] % 4 == 0)
 
     @property

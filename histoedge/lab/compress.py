@@ -13,7 +13,8 @@ from histoedge import files
 from histoedge.config import CompressConfig, Device, PatchesOn, Recipe, ancestry
 from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import appearance, backend, checkpoint, constraints, finetune, placement
+from histoedge.lab import appearance, backend, checkpoint, constraints, finetune, placement, slim
+from histoedge.lab.architecture import Network
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.progress import Progress, silent
 
@@ -38,6 +39,7 @@ def compress_all(
     Raises:
         ModelError, ConfigError, DataError: see ``compress``.
     """
+    check_recipes(checkpoint.read(checkpoint.path_of(run, "fp32")).network, recipes)
     pending = list({step.name: step for recipe in recipes for step in ancestry(recipe)}.values())
     checkpoints: list[Checkpoint] = []
     while pending:
@@ -50,6 +52,17 @@ def compress_all(
         others = [recipe for recipe in checkpoint.recipes_in(run) if recipe.name not in done]
         pending = [recipe for recipe in others if _is_outdated(run, recipe)]
     return tuple(checkpoints)
+
+
+def check_recipes(network: Network, recipes: Sequence[Recipe]) -> None:
+    """Check before any training that the recipes can be applied to the network.
+
+    Raises:
+        ModelError: no channel can be removed, see ``slim.slim_network``.
+    """
+    for recipe in recipes:
+        if recipe.scheme == "slim":
+            slim.slim_network(network, recipe.percent)
 
 
 def compress(
@@ -65,7 +78,8 @@ def compress(
     """Compute ``RUN/<recipe>.weights.h5`` from the weights of the parent recipe, unless the file is current.
 
     Raises:
-        ModelError: the parent's weights are missing, or the kernels violate a constraint of the recipe after training.
+        ModelError: the parent's weights are missing, the recipe cannot be applied to the network, or the kernels
+            violate a constraint of the recipe after training.
         ConfigError: other data than in the training, or too little memory.
         DataError: all pixels of the calibration patches have the same colour.
     """

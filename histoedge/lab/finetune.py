@@ -1,8 +1,8 @@
 """Compute compressed weights: half precision, pruning, clustering, slimming, quantisation-aware training.
 
 All recipes start from the source network with batch norm folded in, which makes the integer model equal to the
-simulated one. The exception is slimming, which trains a smaller network with batch norm from the most important
-channels.
+simulated one. The exception is slimming, which trains a smaller network from the most important channels, with the
+batch norm that the source network has.
 """
 
 import dataclasses
@@ -225,7 +225,7 @@ def _slim(job: CompressJob, state: Path, inputs: Mapping[str, Any]) -> Checkpoin
         ),
         devices=job.devices,
         patches_on=job.patches_on,
-        start=slim.slice_weights(source.network, network, source.arrays, ranking),
+        start=slim.slice_weights(source.network, job.recipe.percent, source.arrays, ranking),
         teacher=Teacher(source.network, source.folded, config.teacher_share),
     )
     result = train.fit(training, state=state, inputs=inputs, progress=job.progress)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from histoedge import files
-from histoedge.lab.graph import Row
+from histoedge.lab.graph import MERGES, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,15 @@ class Point:
 
     @property
     def shape(self) -> str:
-        """The rows except the head: channels, ``k`` with the kernel if it is not 3, ``s`` with the stride if not 1."""
+        """The rows except the head: channels, ``k`` with the kernel if it is not 3, ``s`` with the stride if not 1.
+
+        Rows of other kinds than ``conv`` have their kind instead of the channels.
+        """
         parts = []
         for row in self.network["rows"][:-1]:
-            kernel = "" if row["kernel"] == 3 else f"k{row['kernel']}"
-            parts.append(f"{row['channels']}{kernel}" + ("" if row["stride"] == 1 else f"s{row['stride']}"))
+            first = row["channels"] if row["kind"] == "conv" else row["kind"]
+            kernel = "" if row["kernel"] == 3 or row["kind"] in MERGES else f"k{row['kernel']}"
+            parts.append(f"{first}{kernel}" + ("" if row["stride"] == 1 else f"s{row['stride']}"))
         return " ".join(parts)
 
     def as_row(self) -> dict[str, Any]:
@@ -92,6 +96,7 @@ def settings_toml(point: Point) -> str:
         "[network]",
         f"name = {_value(point.network['name'])}",
         f"symmetric = {_value(point.network['symmetric'])}",
+        *(f"patch_px = {_value(value)}" for key, value in point.network.items() if key == "patch_px"),
         "rows = [",
     ]
     defaults = {field.name: field.default for field in fields(Row)}

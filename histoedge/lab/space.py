@@ -1,4 +1,4 @@
-"""The search space of ``tune``: training settings, and networks of three stages of 3 x 3 convolutions."""
+"""The search space of ``tune``: training settings, and networks of three stages of blocks."""
 
 import dataclasses
 from pathlib import Path
@@ -22,7 +22,8 @@ SPACE: dict[str, Any] = {
     "symmetric": (False, True),
     "stem_kernel": (3, 5, 7),
     "stem_stride": (2, 4),
-    "rows": ((0, 2), (1, 3), (0, 3)),  # 3 x 3 convolutions per stage; the second and third stage start with stride 2
+    "rows": ((0, 2), (1, 3), (0, 3)),  # blocks per stage; the second and third stage start with stride 2
+    "blocks": ("plain", "separable", "residual"),  # of a stage, see ``_block``; symmetric networks are plain
     "widest": {"nano": 64, "edge": 96, "accurate": 160, "tuned": 160},  # largest channel count by network name
 }
 
@@ -46,7 +47,7 @@ def base_settings(file: Path | None, *, family: str | None, epochs: int | None, 
 def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
     """Return the settings and the network of a trial. The network is valid, but may exceed its budget.
 
-    3 x 3 rows are skipped when the output of the previous row is too small; the head covers the remaining output. In a
+    Blocks are skipped when the output of the previous row is too small; the head covers the remaining output. In a
     symmetric network, kernels are enlarged until their windows reach both edges.
     """
     rate = trial.suggest_float("learning_rate", *SPACE["learning_rate"], log=True)
@@ -65,14 +66,15 @@ def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
     rows: list[Row] = []
     size = PATCH_PX
 
-    def add(channels: int, kernel: int, stride: int) -> None:
+    def add(block: str, channels: int, kernel: int, stride: int) -> None:
         nonlocal size
         if symmetric:
             kernel += (size - kernel) % stride
-        rows.append(Row(kind="conv", channels=channels, kernel=kernel, stride=stride))
+        rows.extend(_block(block, channels, kernel, stride, number=len(rows) + 1))
         size = (size - kernel) // stride + 1
 
     add(
+        "plain",
         trial.suggest_int("stem_channels", 8, widest // 2, step=8),
         trial.suggest_categorical("stem_kernel", SPACE["stem_kernel"]),
         trial.suggest_categorical("stem_stride", SPACE["stem_stride"]),
@@ -80,9 +82,27 @@ def suggest(trial: Any, base: TrainConfig) -> tuple[TrainConfig, Network]:
     for stage, (minimum, maximum) in enumerate(SPACE["rows"], start=1):
         count = trial.suggest_int(f"rows_{stage}", minimum, maximum)
         channels = trial.suggest_int(f"channels_{stage}", 8, widest, step=8)
+        block = "plain" if symmetric else trial.suggest_categorical(f"block_{stage}", SPACE["blocks"])
         for number in range(count):
             stride = 2 if stage > 1 and number == 0 else 1
             if size >= 4:
-                add(channels, 3, stride)
+                add(block, channels, 3, stride)
     rows.append(Row(kind="head", channels=1, kernel=size, bias=True))
     return settings, Network(base.network, tuple(rows), symmetric)
+
+
+def _block(kind: str, channels: int, kernel: int, stride: int, *, number: int) -> list[Row]:
+    """Return the rows of a block, the first of which is row ``number``. No block has padding: networks stay dense.
+
+    ``plain``: a convolution. ``separable``: a depthwise convolution, then one with kernel 1 (MobileNet, Howard et al.
+    2017). ``residual``: a convolution, and two with kernel 1 that are added to its output (He et al. 2016).
+    """
+    wide = Row(kind="conv", channels=channels, kernel=kernel, stride=stride)
+    narrow = Row(kind="conv", channels=channels)
+    if kind == "separable":
+        return [Row(kind="depthwise", kernel=kernel, stride=stride), narrow]
+    if kind == "residual":
+        branch = [narrow, dataclasses.replace(narrow, activation="none")]
+        inputs = (f"conv{number}", f"conv{number + 2}")
+        return [wide, *branch, Row(kind="add", inputs=inputs, activation="relu")]
+    return [wide]

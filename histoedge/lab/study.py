@@ -60,8 +60,9 @@ def open_study(out: Path, inputs: Mapping[str, Any]) -> Any:
             old, new = existing.get(table, {}).get(key), current[table].get(key)
             if old != new:
                 difference = "differs" if isinstance(old, dict) else f"is {old!r} there and {new!r} now"
+                remedy = "the version of histoedge that started it" if table == "search" else "the same settings"
                 raise ConfigError(
-                    f"{out}: contains another study: {table}.{key} {difference}; use the same settings or another --out"
+                    f"{out}: contains another study: {table}.{key} {difference}; use {remedy} or another --out"
                 )
     return study
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from histoedge.edge.errors import ConfigError
+from histoedge.lab import graph
 from histoedge.lab import weights as keras_weights
 from histoedge.lab.architecture import Network
-from histoedge.lab.graph import Row
+from histoedge.lab.graph import Node, Row
 from histoedge.lab.weights import Arrays
 
 ORIENTATIONS = 8
@@ -75,9 +76,16 @@ def check_network(network: Network) -> None:
     Raises:
         ConfigError: a row does not fit; the message states the layer and the reason.
     """
-    size = network.patch_px
-    for name, row in network.layers:
+    size, previous = network.patch_px, graph.PIXELS
+    for node in network.nodes:
+        name, row = node.name, node.row
         where = f"network {network.name}, layer {name}: symmetric training"
+        if (reason := _not_plain(node, previous)) is not None:
+            raise ConfigError(
+                f"{where} requires a chain of valid convolutions with batch norm and ReLU, and of max-pools; this "
+                f"{row.kind} {reason}; change the layer, or remove symmetric = true"
+            )
+        previous = name
         if (size - row.kernel) % row.stride:
             raise ConfigError(
                 f"{where} requires windows that reach both edges; kernel {row.kernel} with stride {row.stride} leaves "
@@ -90,6 +98,22 @@ def check_network(network: Network) -> None:
         size = (size - row.kernel) // row.stride + 1
 
 
+def _not_plain(node: Node, previous: str) -> str | None:
+    """Return what a layer has or is that the orientations of a symmetric network do not have, or None."""
+    row = node.row
+    if row.kind not in ("conv", "maxpool", "head"):
+        return "is another layer"
+    if node.inputs != (previous,):
+        return f"reads {', '.join(node.inputs)} instead of {previous}"
+    if row.padding != "valid" or row.dilation > 1:
+        return "has padding or dilation"
+    if row.kind == "conv" and not row.norm:
+        return "has no batch norm"
+    if row.kind == "conv" and row.activated_by != "relu":
+        return f"has the activation {row.activated_by}"
+    return None
+
+
 def expand(network: Network, arrays: Arrays) -> Arrays:
     """Return the weights of the plain network from those of the symmetric form."""
     plain: Arrays = {}
@@ -100,7 +124,7 @@ def expand(network: Network, arrays: Arrays) -> Arrays:
                 if row.kind == "head":
                     value = plain_head_kernel(np, value)
                 else:
-                    value = plain_kernel(np, value, on_pixels=name == "stem")
+                    value = plain_kernel(np, value, on_pixels=name == network.nodes[0].name)
             elif row.kind == "conv":
                 value = np.tile(value, ORIENTATIONS)
             plain[key] = np.ascontiguousarray(value)
@@ -135,12 +159,16 @@ def build(keras: Any, network: Network) -> Any:
         ConfigError: see ``check_network``.
     """
     check_network(network)
+    first = network.nodes[0].name
     return keras_weights.build(
-        keras, network, convolution=lambda row, name: _convolution(keras, row, name), blocks=ORIENTATIONS
+        keras,
+        network,
+        convolution=lambda row, name: _convolution(keras, row, name, on_pixels=name == first),
+        blocks=ORIENTATIONS,
     )
 
 
-def _convolution(keras: Any, row: Row, name: str) -> Any:
+def _convolution(keras: Any, row: Row, name: str, *, on_pixels: bool) -> Any:
     """Return the layer of a ``conv`` or ``head`` row with a shared kernel."""
     ops = keras.ops
 
@@ -163,6 +191,6 @@ def _convolution(keras: Any, row: Row, name: str) -> Any:
             weights = ops.cast(self.kernel, tensor.dtype)
             if row.kind == "head":
                 return ops.conv(tensor, plain_head_kernel(ops, weights), row.stride, "valid") + self.bias
-            return ops.conv(tensor, plain_kernel(ops, weights, on_pixels=name == "stem"), row.stride, "valid")
+            return ops.conv(tensor, plain_kernel(ops, weights, on_pixels=on_pixels), row.stride, "valid")
 
     return Convolution()

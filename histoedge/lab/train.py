@@ -14,7 +14,17 @@ from histoedge.cell import peak_rss_bytes
 from histoedge.config import Device, PatchesOn, TrainConfig
 from histoedge.data import Split
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import appearance, architecture, backend, calibrate, callbacks, catalogue, checkpoint, placement
+from histoedge.lab import (
+    appearance,
+    architecture,
+    backend,
+    calibrate,
+    callbacks,
+    catalogue,
+    checkpoint,
+    placement,
+    symmetry,
+)
 from histoedge.lab.architecture import Network
 from histoedge.lab.callbacks import EpochCallback
 from histoedge.lab.checkpoint import Checkpoint
@@ -63,6 +73,8 @@ def train(
             f"network {network.name} is for patches of {network.patch_px} px, the data has {splits['train'].patch_px} "
             "px; write a network for them into [network] of a settings file, with patch_px"
         )
+    if network.symmetric:
+        symmetry.check_network(network)
     loaded_teacher = None if teacher is None else _load_teacher(teacher, splits, config)
     inputs = train_inputs(config, splits, network, teacher)
     check_same_settings(out, inputs)

@@ -20,7 +20,8 @@ from histoedge import metrics
 from histoedge.cell import Cell
 from histoedge.config import BenchPlan, CompressConfig, PatchesOn, Recipe, TrainConfig
 from histoedge.data import Split
-from histoedge.edge.errors import DataError, ModelError
+from histoedge.edge.errors import ConfigError, DataError, ModelError
+from histoedge.edge.patches import PATCH_PX
 from histoedge.lab import backend, batches, catalogue, checkpoint, compress, export, front, placement, space, train
 from histoedge.lab import study as studies
 from histoedge.lab.architecture import Network
@@ -69,11 +70,13 @@ def tune(
         The Pareto front by latency, and its point with the highest AUC.
 
     Raises:
-        ConfigError: ``out`` contains another study or other files.
+        ConfigError: ``out`` contains another study or other files, or patches of another size than 96 px.
         DataError: the journal of the study cannot be read.
         ModelError: no trial was completed.
         CellFailed: the latency of a file cannot be measured.
     """
+    if (side := splits["train"].patch_px) != PATCH_PX:
+        raise ConfigError(f"tune searches networks for patches of {PATCH_PX} px, the data has {side} px; use train")
     splits = {"train": batches.draw_subset(splits["train"], patches, seed=base.seed), "valid": splits["valid"]}
     inputs = {
         "train": dataclasses.asdict(base),

@@ -5,79 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from branched_networks import NETWORKS, random_weights
 
 from histoedge.edge.litert import open_litert
 from histoedge.edge.ort import open_ort
 from histoedge.lab import architecture, backend, quantise, readback, saturate, to_onnx, to_tflite, weights
 from histoedge.lab.architecture import Network
-from histoedge.lab.graph import Row
 from histoedge.lab.weights import Arrays
 
 pytestmark = pytest.mark.lab
-
-STEM = Row(kind="conv", channels=8, kernel=3, stride=2, padding="same", name="stem")
-
-
-def conv(name: str, channels: int = 8, kernel: int = 1, **rest: Any) -> Row:
-    return Row(kind="conv", name=name, channels=channels, kernel=kernel, **rest)
-
-
-def head(kernel: int = 1) -> Row:
-    return Row(kind="head", channels=1, kernel=kernel)
-
-
-NETWORKS = {
-    "residual": Network(
-        "residual",
-        (
-            STEM,
-            conv("a", kernel=3, padding="same"),
-            conv("b", kernel=3, padding="same", activation="none"),
-            Row(kind="add", inputs=("stem", "b"), activation="relu"),
-            Row(kind="avgpool", kernel=48),
-            head(),
-        ),
-    ),
-    "mobile": Network(
-        "mobile",
-        (
-            Row(kind="depthwise", activation="none", norm=False, bias=True, name="normalise"),
-            conv("stem", kernel=3, stride=2, padding="same", activation="relu6"),
-            conv("wide", 24, activation="relu6"),
-            Row(kind="depthwise", kernel=3, stride=2, padding="same", activation="relu6"),
-            conv("narrow", activation="none"),
-            Row(kind="activation", activation="hard_swish"),
-            Row(kind="depthwise", kernel=3, padding="same", activation="none"),
-            Row(kind="activation", activation="swish"),
-            Row(kind="avgpool", kernel=24),
-            head(),
-        ),
-    ),
-    "joined": Network(
-        "joined",
-        (
-            conv("stem", kernel=4, stride=4),
-            conv("a", kernel=3, activation="none"),
-            Row(kind="activation", activation="hard_swish", name="bent"),
-            conv("b", 4, kernel=3, inputs=("stem",), activation="none"),
-            Row(kind="activation", activation="sigmoid", name="gate"),
-            Row(kind="concat", inputs=("bent", "gate"), name="both"),
-            Row(kind="maxpool", kernel=2, stride=2),
-            Row(kind="concat", inputs=("pool7", "pool7"), name="twice"),
-            head(11),
-        ),
-    ),
-}
-
-
-def random_weights(network: Network, seed: int = 0) -> Arrays:
-    random = np.random.default_rng(seed)
-    arrays: Arrays = {}
-    for name, shape in network.kernel_shapes.items():
-        fan_in = int(np.prod(shape[:3]))
-        arrays[f"{name}/kernel"] = random.normal(0, (2 / fan_in) ** 0.5, shape).astype(np.float32)
-        arrays[f"{name}/bias"] = random.normal(0, 0.1, shape[-1:]).astype(np.float32)
-    return arrays
 
 
 def quantised(network: Network, arrays: Arrays, pixels: np.ndarray, largest_code: int = 63) -> Arrays:

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,14 +84,49 @@ def changed(row: int, **values: Any) -> Network:
     return Network("changed", tuple(rows))
 
 
+STEM, CONV, HEAD = SMALL.rows[0], Row(kind="conv", channels=8), Row(kind="head", channels=1, kernel=23)
+BRANCHED = Network("branched", (STEM, CONV, CONV, Row(kind="add", inputs=("stem", "conv3")), HEAD))
+JUMPING = Network(
+    "jumping",
+    (STEM, CONV, Row(kind="conv", channels=8, inputs=("stem",)), Row(kind="add", inputs=("conv2", "conv3")), HEAD),
+)
+
+
 @pytest.mark.parametrize(
     ("network", "complaint"),
     [
         (changed(1, channels=12), "layer conv2: .* multiple of 8 channels, got 12"),
         (changed(1, bias=True), "layer conv2: .* does not support a bias"),
+        (changed(1, norm=False), "layer conv2: .* this conv has no batch norm"),
+        (changed(1, activation="relu6"), "layer conv2: .* this conv has the activation relu6"),
+        (changed(1, kernel=2, dilation=2), "layer conv2: .* this conv has padding or dilation"),
+        (changed(2, kind="avgpool"), "layer pool3: .* this avgpool is another layer"),
+        (BRANCHED, "layer add4: .* this add is another layer"),
+        (JUMPING, "layer conv3: .* this conv reads stem instead of conv2"),
         (changed(0, kernel=5), "layer stem: .* leaves 3 of 96 px unused"),
     ],
 )
 def test_a_row_that_cannot_have_the_orientations_is_named(network: Network, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         symmetry.build(backend.keras(), network)
+
+
+def test_layers_may_have_names_of_their_own(pixels: np.ndarray) -> None:
+    keras = backend.keras()
+    rows = (changed(0, name="first").rows[0], *SMALL.rows[1:])
+    network = Network("named", rows, symmetric=True)
+    model, plain = symmetry.build(keras, network), weights.build(keras, network)
+    weights.set_weights(plain, symmetry.expand(network, weights.get_weights(model)), where="test")
+    np.testing.assert_allclose(np.asarray(plain(pixels)), np.asarray(model(pixels)), atol=1e-5)
+
+
+def test_a_network_that_cannot_be_symmetric_is_refused_before_anything_is_written(
+    settings: Path, tiny_data: Path, tmp_path: Path, invoke: Callable[..., Any]
+) -> None:
+    file = tmp_path / "mine.toml"
+    rows = "{kind='conv', channels=8, kernel=4, stride=4}, {kind='depthwise'}, {kind='head', channels=1, kernel=24}"
+    file.write_text(f"{settings.read_text()}[network]\nname = 'mine'\nsymmetric = true\nrows = [{rows}]\n")
+    result = invoke("train", "--data", tiny_data, "--out", tmp_path / "run", "--network", "mine", "--config", file)
+    assert result.exit_code == 1
+    assert "network mine, layer depthwise2: symmetric training requires a chain of valid convolutions" in result.stderr
+    assert not (tmp_path / "run" / "network.json").exists()

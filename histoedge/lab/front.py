@@ -38,13 +38,13 @@ class Point:
     def shape(self) -> str:
         """The rows except the head: channels, ``k`` with the kernel if it is not 3, ``s`` with the stride if not 1.
 
-        Rows of other kinds than ``conv`` have their kind instead of the channels.
+        Other rows than ``conv`` have their kind instead of channels.
         """
         parts = []
         for row in self.network["rows"][:-1]:
-            first = row["channels"] if row["kind"] == "conv" else row["kind"]
-            kernel = "" if row["kernel"] == 3 or row["kind"] in MERGES else f"k{row['kernel']}"
-            parts.append(f"{first}{kernel}" + ("" if row["stride"] == 1 else f"s{row['stride']}"))
+            kernel = "" if row["kernel"] == 3 or row["kind"] in (*MERGES, "activation") else f"k{row['kernel']}"
+            stride = "" if row["stride"] == 1 else f"s{row['stride']}"
+            parts.append(f"{row['channels'] if row['kind'] == 'conv' else row['kind']}{kernel}{stride}")
         return " ".join(parts)
 
     def as_row(self) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def ranges_of(network: Network) -> dict[str, str]:
         name, read = node.name, [entry for entry in node.inputs if entry != graph.PIXELS]
         groups[name] = groups[read[0]] if node.row.kind in ("maxpool", "avgpool") else name
         passes = node.row.kind in ("maxpool", "avgpool", "concat")
-        positive[name] = all(positive[entry] for entry in read) if passes else node.row.activated_by != "none"
+        clipped = node.row.activated_by in ("relu", "relu6", "sigmoid")
+        positive[name] = all(positive[entry] for entry in read) if passes else clipped
         if node.row.kind == "concat":
             joined = {groups[entry] for entry in read if positive[entry] == positive[name]}
             groups = {entry: name if group in joined else group for entry, group in groups.items()}

@@ -16,7 +16,7 @@ from histoedge import data
 from histoedge.cli import main
 from histoedge.config import BenchPlan, CompressConfig, TrainConfig, resolve
 from histoedge.edge.errors import ConfigError, ModelError
-from histoedge.lab import catalogue, checkpoint, compress, space, study, symmetry, tune
+from histoedge.lab import catalogue, checkpoint, compress, space, study, tune
 
 optuna = pytest.importorskip("optuna")
 pytestmark = pytest.mark.lab
@@ -46,18 +46,11 @@ def searched(tiny_data: Path, settings: Path, tmp_path_factory: pytest.TempPathF
     return out
 
 
-@pytest.mark.parametrize("family", [*catalogue.BUDGETS, "tuned"])
-def test_every_point_of_the_space_is_a_network_and_some_keep_the_budget(family: str) -> None:
-    random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    made = [space.suggest(random.ask(), TrainConfig(network=family)) for _ in range(100)]
-    for chosen, network in made:  # Network itself refuses what breaks the contract
-        assert network.name == chosen.network == family
-        assert {row.channels % 8 for row in network.rows[:-1]} == {0}
-        assert {row.kernel for row in network.rows[1:-1]} <= ({3, 4} if network.symmetric else {3})
-        if network.symmetric:
-            symmetry.check_network(network)
-    assert {network.symmetric for _, network in made} == {False, True}
-    assert family not in catalogue.BUDGETS or any(catalogue.over_budget(one, family) is None for _, one in made)
+def test_patches_of_another_size_are_refused_before_the_search(tmp_path: Path) -> None:
+    splits = {"train": SimpleNamespace(patch_px=64)}
+    with pytest.raises(ConfigError, match="for patches of 96 px, the data has 64 px"):
+        tune.tune(splits, TrainConfig(), tmp_path / "out", trials=1, compress_config=CompressConfig(), plan=BenchPlan())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_search_leaves_its_front_and_nothing_else(searched: Path) -> None:
@@ -175,7 +168,7 @@ def test_another_study_is_refused_in_one_line(
 def test_another_search_space_is_refused(tmp_path: Path) -> None:
     study.open_study(tmp_path, {"search": {"space": {"batch": (32, 64)}}})
     study.open_study(tmp_path, {"search": {"space": {"batch": (32, 64)}}})
-    with pytest.raises(ConfigError, match="search.space differs"):
+    with pytest.raises(ConfigError, match="search.space differs; use the version of histoedge that started it"):
         study.open_study(tmp_path, {"search": {"space": {"batch": (32,)}}})
 
 
@@ -184,13 +177,6 @@ def test_a_folder_without_a_readable_study_is_one_line(tiny_data: Path, settings
     assert "not a study of histoedge" in search(tiny_data, tmp_path, settings).stderr
     (tmp_path / study.JOURNAL).write_text("mine\ntoo\n")
     assert "not a readable journal of a study" in search(tiny_data, tmp_path, settings).stderr
-
-
-def test_a_file_with_a_network_of_its_own_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "mine.toml"
-    file.write_text('[network]\nname = "nano"\nrows = []\n')
-    with pytest.raises(ConfigError, match=r"mine\.toml: tune searches the network"):
-        space.base_settings(file, family="nano", epochs=None, seed=None)
 
 
 def with_rungs(*rungs: tuple[float, int]) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ def test_a_recipe_that_the_network_cannot_have_is_refused_before_any_training(ru
     with pytest.raises(ModelError, match="network branched, layer both: slim10 removes none of 40 channels"):
         compress.compress_all(run, recipes(("prune90", "slim10")), splits(tiny_data), CONFIG)
     assert not checkpoint.path_of(run, "prune90").exists()
+
+
+def test_a_whole_run_is_refused_before_its_training(
+    tiny_data: Path, small_settings: Path, tmp_path: Path, invoke: Callable[..., Any]
+) -> None:
+    out = tmp_path / "run"
+    result = invoke("run", "--data", tiny_data, "--out", out, "--config", small_settings, "--recipe", "slim50_int8")
+    assert result.exit_code == 1
+    assert "network small, layer stem: slim50 removes none of 8 channels" in result.stderr
+    assert not (out / "fp32.weights.h5").exists()
 
 
 @pytest.mark.parametrize(

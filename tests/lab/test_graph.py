@@ -5,22 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from branched_networks import NETWORKS, random_weights
+from branched_networks import NETWORKS, STEM, conv, head, quantised, random_weights
 
 from histoedge.edge.litert import open_litert
 from histoedge.edge.ort import open_ort
 from histoedge.lab import architecture, backend, quantise, readback, saturate, to_onnx, to_tflite, weights
 from histoedge.lab.architecture import Network
-from histoedge.lab.weights import Arrays
+from histoedge.lab.graph import Row
 
 pytestmark = pytest.mark.lab
-
-
-def quantised(network: Network, arrays: Arrays, pixels: np.ndarray, largest_code: int = 63) -> Arrays:
-    folded = weights.build(backend.tf_keras(), network, folded=True)
-    weights.set_weights(folded, arrays, where=network.name)
-    ranges = quantise.calibrate(folded, network, [pixels])
-    return {**arrays, **ranges, quantise.KERNEL_CODES: np.array([-largest_code, largest_code])}
 
 
 @pytest.fixture(params=NETWORKS)
@@ -86,3 +79,18 @@ def test_integer_files_agree_within_a_quantum(network: Network, patches: np.ndar
         assert max(np.abs(kernel).max() for kernel in kernels.values()) <= largest_code
         largest = {name: np.abs(kernel.astype(int)).max() for name, kernel in kernels.items()}
         assert set(largest.values()) == {largest_code}
+
+
+@pytest.mark.parametrize("activation", ["swish", "hard_swish", "none"])
+def test_a_relu_keeps_its_range_in_a_concat_with_a_layer_below_zero(activation: str) -> None:
+    rows = (
+        STEM,
+        conv("clipped", activation="relu6"),
+        conv("other", activation="none"),
+        Row(kind="activation", activation=activation, name="bent"),
+        Row(kind="concat", inputs=("bent", "clipped")),
+        head(48),
+    )
+    groups = quantise.ranges_of(Network("both", rows))
+    assert groups["clipped"] == "clipped"
+    assert groups["bent"] == groups["concat5"]

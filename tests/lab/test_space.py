@@ -5,14 +5,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from branched_networks import quantised, random_weights
 
 from histoedge.config import TrainConfig
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import backend, catalogue, space, symmetry, weights
+from histoedge.edge.litert import open_litert
+from histoedge.edge.ort import open_ort
+from histoedge.lab import catalogue, space, symmetry, to_onnx, to_tflite
 from histoedge.lab.architecture import Network
 
 optuna = pytest.importorskip("optuna")
 pytestmark = pytest.mark.lab
+
+ONE_OF_EACH: dict[str, Any] = {
+    **{"symmetric": False, "stem_kernel": 3, "stem_stride": 4, "stem_channels": 8, "batch": 32},
+    **{f"rows_{stage}": 1 for stage in (1, 2, 3)},
+    **{f"channels_{stage}": 16 for stage in (1, 2, 3)},
+}
 
 
 @pytest.mark.parametrize("family", [*catalogue.BUDGETS, "tuned"])
@@ -35,19 +44,23 @@ def test_every_point_of_the_space_is_a_network_and_some_keep_the_budget(family: 
 
 
 def test_a_residual_block_adds_to_its_own_first_convolution() -> None:
-    fixed = {"symmetric": False, "stem_kernel": 3, "stem_stride": 4, "stem_channels": 8, "batch": 32}
-    stages = {f"rows_{stage}": 1 for stage in (1, 2, 3)} | {f"channels_{stage}": 16 for stage in (1, 2, 3)}
-    blocks = {"block_1": "residual", "block_2": "separable", "block_3": "plain"}
-    network = chosen_network({**fixed, **stages, **blocks})
+    network = chosen_network({**ONE_OF_EACH, "block_1": "residual", "block_2": "separable", "block_3": "plain"})
     inputs = {node.name: node.inputs for node in network.nodes}
     assert list(inputs) == ["stem", "conv2", "conv3", "conv4", "add5", "depthwise6", "conv7", "conv8", "head"]
     assert inputs["add5"] == ("conv2", "conv4")
     assert [row.stride for row in network.rows] == [4, 1, 1, 1, 1, 2, 1, 2, 1]
-    keras = backend.keras()
-    field = np.random.default_rng(0).random((1, 128, 128, 3), dtype=np.float32)
-    model = weights.build(keras, network, field_px=None)
-    answers, corner = np.asarray(model(field)), np.asarray(model(field[:, 32:, 32:]))
-    np.testing.assert_allclose(answers[0, -1, -1], corner[0, 0, 0], atol=1e-5)
+
+
+def test_a_network_of_blocks_has_dense_integer_files_in_both_formats() -> None:
+    network = chosen_network({**ONE_OF_EACH, "block_1": "residual", "block_2": "separable", "block_3": "plain"})
+    field = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), dtype=np.uint8)
+    arrays = quantised(network, random_weights(network), field[:, :96, :96].astype(np.float32) / 255)
+    low, high = arrays["head/range"]
+    onnx = open_ort(to_onnx.convert(network, arrays, precision="int8"))
+    litert = open_litert(to_tflite.convert(network, arrays, precision="int8"))
+    patch = onnx.predict(field[:, 32:, 32:])
+    np.testing.assert_array_equal(onnx.predict(field)[:, 2:, 2:], patch)
+    assert np.abs(litert.predict(field[:, 32:, 32:]) - patch).max() <= 1.01 * (high - low) / 255
 
 
 def chosen_network(parameters: dict[str, Any]) -> Network:

@@ -96,6 +96,7 @@ def import_one(name: str, splits: Mapping[str, Split], folder: Path, *, epochs: 
     quantum = manifests.read(models["int8ptq", "onnx"]).output_quantum or 1.0
     aucs = {key: metrics.auc(labels, values) for key, values in logits.items()}
     operators = edge.operators(models["int8ptq", "onnx"], runtime="onnxruntime")
+    in_floats = {entry.kind for entry in operators if not entry.integer}
     return {
         "model": name,
         "patch_px": side,
@@ -106,7 +107,7 @@ def import_one(name: str, splits: Mapping[str, Split], folder: Path, *, epochs: 
         "int8_auc": round(aucs["int8ptq", "onnx"], 4),
         "int8_d_auc": round(aucs["int8ptq", "onnx"] - aucs["fp32", "onnx"], 4),
         "twin_quanta": round(float(np.abs(logits["int8ptq", "onnx"] - logits["int8ptq", "tflite"]).max()) / quantum, 2),
-        "in_floats": " ".join(sorted({entry.kind for entry in operators if not entry.integer} - set(CONVERSIONS))),
+        "in_floats": " ".join(sorted(in_floats - set(CONVERSIONS))),
         "verified": f"{sum(verified)} of {len(verified)}",
         "self_test": "passed" if selftest == 0 else "failed",
     }

@@ -136,6 +136,8 @@ def nodes(rows: tuple[Row, ...], patch_px: int) -> tuple[Node, ...]:
         name = row.name or _default_name(row, number)
         if (fault := row.fault(largest=patch_px)) is not None:
             raise ModelError(f"layer {name}: {fault}")
+        if (row.kind == "head") != (name == "head"):
+            raise ModelError(f"layer {name}: the head, and no other layer, is named head")
         if name in known or name == PIXELS or "/" in name:
             raise ModelError(f"layer {name}: the name is taken or contains '/'; give the row another name")
         inputs = row.inputs or ((next(reversed(known)),) if known else (PIXELS,))

@@ -58,7 +58,8 @@ def imports_command() -> None:
                 "difference of a logit between Keras and the imported network on 256 patches of valid, the larger of "
                 "both files. `int8_d_auc`: AUC of int8 without training minus that of fp32, on valid, with ONNX "
                 "Runtime. `twin_quanta`: largest difference between the TFLite and the ONNX int8 file on valid, in "
-                "output quanta. `in_floats`: operators of the int8 ONNX file that ONNX Runtime computes in floats, but for conversions of codes.",
+                "output quanta. `in_floats`: "
+                "operators of the int8 ONNX file that ONNX Runtime computes in floats, but for conversions of codes.",
                 rows=rows,
             )
 

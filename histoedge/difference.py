@@ -30,14 +30,14 @@ GROUPS = {
     ),
     "weights": ("network", "recipe", "params", "macs", "zeros", "parents"),
     "decision": ("classes", "temperature", "threshold", "operating_points"),
-    "arithmetic": ("output_quantum", "tolerance", "may_saturate"),
+    "arithmetic": ("output_quantum", "tolerance", "may_saturate", "float_layers"),
     "input statistics": ("input_statistics",),
     "tools": ("golden_runtime", "tools"),
 }
 """The manifest's keys by group."""
 
 ANSWERS = {
-    *("contract", "network", "recipe", "source", "weights", "may_saturate"),
+    *("contract", "network", "recipe", "source", "weights", "may_saturate", "float_layers"),
     *GROUPS["geometry"],
     *GROUPS["decision"],
 }

@@ -66,9 +66,11 @@ def run(
         DataError, ConfigError, ModelError: invalid input; results of completed stages stay valid.
         ComparisonFailed: a file fails verification, after all files are written.
     """
-    from histoedge.lab import catalogue, compress, export, train
+    from histoedge.lab import catalogue, compress, export, keep_float, train
 
-    compress.check_recipes(network or catalogue.get_network(train_config.network), recipes)
+    chosen = network or catalogue.get_network(train_config.network)
+    compress.check_recipes(chosen, recipes)
+    keep_float.check_names(compress_config, chosen)
     splits = data.load(source, cache=cache, progress=progress)
     for done, split in enumerate(splits.values(), start=1):
         progress(

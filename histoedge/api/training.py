@@ -1,7 +1,7 @@
 """From data to exported files: run, train, tune, compress, export."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from histoedge.api.arguments import Names, Place, as_path, as_tuple
 from histoedge.progress import Progress, silent
@@ -213,6 +213,7 @@ def compress(
     run: Place,
     *,
     data: Place,
+    calibration: Place | None = None,
     recipe: Names = (),
     device: "Device" = "auto",
     patches_on: "PatchesOn" = "auto",
@@ -221,6 +222,9 @@ def compress(
     progress: Progress = silent,
 ) -> "tuple[Checkpoint, ...]":
     """Prune and quantise the network of a run, fine-tuning on the training split.
+
+    ``calibration``, a data set or a folder of patches as images, sets the activation ranges instead of training
+    patches.
 
     Returns:
         The weights of the recipes and of all recipes that they build on; then other weights of the run that were
@@ -233,16 +237,28 @@ def compress(
     from histoedge import config as settings
     from histoedge import data as sources
     from histoedge import lock
+    from histoedge.data import unlabelled
     from histoedge.lab import checkpoint
     from histoedge.lab import compress as compressing
 
     recipes = settings.recipes(as_tuple(recipe))
     with lock.held(folder := Path(run)):
-        train_seed = checkpoint.read(checkpoint.path_of(folder, "fp32")).inputs["train"]["seed"]
-        chosen = settings.compress_settings(as_path(config), train_seed=train_seed)
-        splits = sources.load(str(data), splits=("train", "valid"), cache=not no_cache, progress=progress)
+        source = checkpoint.read(checkpoint.path_of(folder, "fp32"))
+        chosen = settings.compress_settings(as_path(config), train_seed=source.inputs["train"]["seed"])
+        reading: dict[str, Any] = {"cache": not no_cache, "progress": progress}
+        splits = sources.load(str(data), splits=("train", "valid"), **reading)
+        patches = None
+        if calibration is not None:
+            patches = unlabelled.load_unlabelled(str(calibration), patch_px=source.network.patch_px, **reading)
         return compressing.compress_all(
-            folder, recipes, splits, chosen, device=device, patches_on=patches_on, progress=progress
+            folder,
+            recipes,
+            splits,
+            chosen,
+            calibration=patches,
+            device=device,
+            patches_on=patches_on,
+            progress=progress,
         )
 
 

@@ -274,6 +274,11 @@ def tune_command(
 @main.command("compress")
 @click.argument("run_folder", metavar="RUN", type=PATH)
 @data_option
+@click.option(
+    "--calibration",
+    metavar="FOLDER|DATA",
+    help="Patches that set the activation ranges: images in a folder, or a data set.  [default: training patches]",
+)
 @recipe_option
 @device_option
 @patches_on_option
@@ -284,6 +289,7 @@ def compress_command(
     run_folder: Path,
     source: str,
     no_cache: bool,
+    calibration: str | None,
     recipe_names: tuple[str, ...],
     device: config.Device,
     patches_on: config.PatchesOn,
@@ -299,6 +305,7 @@ def compress_command(
         checkpoints = histoedge.compress(
             run_folder,
             data=source,
+            calibration=calibration,
             recipe=recipe_names,
             device=device,
             config=file,

@@ -60,6 +60,10 @@ class CompressConfig:
     teacher_share: float = setting(0.7, "pruning, slimming: weight of the source network's output in the target, 0..1")
     calibration_patches: int = setting(1024, "training patches that set activation ranges and rank channels")
     seed: int = setting(0, "random seed; if not set, the seed of the training")
+    keep_float: tuple[str, ...] = setting(
+        (), "int8: names of the layers that stay in float32; auto: the fewest that reach keep_float_loss"
+    )
+    keep_float_loss: float = setting(0.001, "keep_float = auto: largest loss of AUC on valid against the float network")
 
     def __post_init__(self) -> None:
         for name in ("prune_steps", "quantise_steps"):
@@ -69,6 +73,17 @@ class CompressConfig:
         for name in ("prune_learning_rate", "slim_learning_rate", "quantise_learning_rate"):
             require(getattr(self, name) > 0, f"{name} must be above 0, got {getattr(self, name)}")
         require(0 <= self.teacher_share <= 1, f"teacher_share must be in 0..1, got {self.teacher_share}")
+        names = self.keep_float
+        require(len(set(names)) == len(names), f"keep_float contains a name twice: {', '.join(names)}")
+        require(
+            "auto" not in names or len(names) == 1, "keep_float contains auto and other names; use only one of both"
+        )
+        require(0 <= self.keep_float_loss <= 1, f"keep_float_loss must be in 0..1, got {self.keep_float_loss}")
+
+    @property
+    def chooses_float(self) -> bool:
+        """Whether the layers that stay in float are chosen by their errors."""
+        return self.keep_float == ("auto",)
 
 
 @dataclasses.dataclass(frozen=True, order=True)

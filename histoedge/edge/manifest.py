@@ -77,6 +77,8 @@ class Manifest:
     correct runtime. ``zeros`` is the share of zeros among the weights of all kernels. ``may_saturate`` lists the
     convolutions of an int8 file whose sums may overflow 16 bits on x86 CPUs without VNNI and then return other values;
     when it is empty, overflow is proved impossible. ``input_statistics`` is ``drift.describe`` of the training patches.
+    ``float_layers`` lists the convolutions of an int8 file that compute in float32; if there are none, the JSON
+    document has no such key.
     """
 
     contract: int
@@ -108,6 +110,7 @@ class Manifest:
     may_saturate: list[str]
     input_statistics: dict[str, dict[str, float]]
     tools: dict[str, str]
+    float_layers: list[str] = dataclasses.field(default_factory=list)
 
     def probability(self, logits: np.ndarray) -> np.ndarray:
         """Return the calibrated probability of the positive class, float64, for logits of any shape."""
@@ -140,6 +143,8 @@ class Manifest:
         body = dataclasses.asdict(self)
         if self.contract == CLASSLESS:
             del body["classes"]
+        if not self.float_layers:
+            del body["float_layers"]
         return {**body, "digest": digest(body)}
 
 
@@ -234,7 +239,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _checked_fields(path: Path, body: dict[str, Any]) -> Manifest:
     names = {field.name for field in dataclasses.fields(Manifest)}
     if body["contract"] == CLASSLESS:
-        names.remove("classes")
+        names -= {"classes", "float_layers"}
+    body = {"float_layers": [], **body} if "float_layers" in names else body
     if wrong := sorted(names - body.keys()) + sorted(body.keys() - names):
         listed = ", ".join(name if name in names else repr(name[:40]) for name in wrong[:5])
         raise ModelError(f"{path}: missing or unknown keys: {listed}; export the model again")

@@ -12,8 +12,9 @@ from typing import Any
 from histoedge import files
 from histoedge.config import CompressConfig, Device, PatchesOn, Recipe, ancestry
 from histoedge.data import Split
+from histoedge.data.unlabelled import Unlabelled
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import appearance, backend, checkpoint, constraints, finetune, placement, slim
+from histoedge.lab import appearance, backend, checkpoint, constraints, finetune, keep_float, placement, slim
 from histoedge.lab.architecture import Network
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.progress import Progress, silent
@@ -27,6 +28,7 @@ def compress_all(
     splits: Mapping[str, Split],
     config: CompressConfig,
     *,
+    calibration: Unlabelled | None = None,
     device: Device = "auto",
     patches_on: PatchesOn = "auto",
     progress: Progress = silent,
@@ -39,13 +41,24 @@ def compress_all(
     Raises:
         ModelError, ConfigError, DataError: see ``compress``.
     """
-    check_recipes(checkpoint.read(checkpoint.path_of(run, "fp32")).network, recipes)
+    network = checkpoint.read(checkpoint.path_of(run, "fp32")).network
+    check_recipes(network, recipes)
+    keep_float.check_names(config, network)
     pending = list({step.name: step for recipe in recipes for step in ancestry(recipe)}.values())
     checkpoints: list[Checkpoint] = []
     while pending:
         total = len(checkpoints) + len(pending)
         for recipe in pending:
-            saved = compress(run, recipe, splits, config, device=device, patches_on=patches_on, progress=progress)
+            saved = compress(
+                run,
+                recipe,
+                splits,
+                config,
+                calibration=calibration,
+                device=device,
+                patches_on=patches_on,
+                progress=progress,
+            )
             checkpoints.append(saved)
             progress("compress, recipes", len(checkpoints), total, f"{recipe.name}: valid AUC {saved.valid_auc:.4f}")
         done = {saved.recipe for saved in checkpoints}
@@ -71,16 +84,19 @@ def compress(
     splits: Mapping[str, Split],
     config: CompressConfig,
     *,
+    calibration: Unlabelled | None = None,
     device: Device = "auto",
     patches_on: PatchesOn = "auto",
     progress: Progress = silent,
 ) -> Checkpoint:
     """Compute ``RUN/<recipe>.weights.h5`` from the weights of the parent recipe, unless the file is current.
 
+    If the layers in float are chosen by their errors, ``RUN/<recipe>.keep_float.json`` lists them.
+
     Raises:
         ModelError: the parent's weights are missing, the recipe cannot be applied to the network, or the kernels
             violate a constraint of the recipe after training.
-        ConfigError: other data than in the training, or too little memory.
+        ConfigError: other data than in the training, an unknown layer in ``keep_float``, or too little memory.
         DataError: all pixels of the calibration patches have the same colour.
     """
     path = checkpoint.path_of(run, recipe.name)
@@ -91,7 +107,8 @@ def compress(
     appearance.write_appearance(run, splits["train"])
     if recipe.parent is None:
         return source
-    inputs = compress_inputs(run, recipe, config, splits)
+    keep_float.check_names(config, source.network)
+    inputs = compress_inputs(run, recipe, config, splits, calibration)
     if checkpoint.is_current(path, inputs):
         return checkpoint.read(path)
     placement.check_minimum_memory()
@@ -108,9 +125,15 @@ def compress(
         devices=devices,
         patches_on=where.on,
         progress=progress,
+        calibration=None if calibration is None else calibration.patches,
     )
     state = run / f".{recipe.name}.state.h5"
     result = finetune.compressed_checkpoint(job, state=state, inputs=inputs)
+    table = run / f"{recipe.name}.keep_float.json"
+    table.unlink(missing_ok=True)
+    if recipe.precision == "int8" and config.chooses_float:
+        result, steps = keep_float.choose(job, result)
+        files.write_json(table, keep_float.table(job, steps))
     kernels = {name: result.folded[f"{name}/kernel"] for name in result.network.convolutions}
     constraints.check_kernels(recipe, result.network, kernels, where=recipe.name)
     checkpoint.write(path, dataclasses.replace(result, inputs=inputs))
@@ -118,18 +141,37 @@ def compress(
     return checkpoint.read(path)
 
 
-def compress_inputs(run: Path, recipe: Recipe, config: CompressConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
+def compress_inputs(
+    run: Path,
+    recipe: Recipe,
+    config: CompressConfig,
+    splits: Mapping[str, Split],
+    calibration: Unlabelled | None = None,
+) -> dict[str, Any]:
     """Return everything that determines the recipe's weights: hashes of parents and data, settings of its stage."""
     stage = "quantise" if recipe.precision == "int8" else "slim" if recipe.scheme == "slim" else "prune"
     other_stages = tuple(f"{other}_" for other in STAGES if other != stage)
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if not name.startswith(other_stages)}
+    settings = {name: value for name, value in settings_json(config).items() if not name.startswith(other_stages)}
+    data = {name: splits[name].content_hash for name in ("train", "valid")}
+    if stage == "quantise":
+        if calibration is not None:
+            data["calibration"] = calibration.content_hash
+        if config.keep_float:
+            settings["keep_float"] = config.keep_float
+        if config.chooses_float:
+            settings["keep_float_loss"] = config.keep_float_loss
     return {
         "recipe": recipe.name,
         "compress": settings,
         "parents": _parent_hashes(run, recipe),
-        "data": {name: splits[name].content_hash for name in ("train", "valid")},
+        "data": data,
         **checkpoint.geometry_inputs(splits["train"]),
     }
+
+
+def settings_json(config: CompressConfig) -> dict[str, Any]:
+    """Return the settings as a JSON object, without those of layers in float, which came later."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if not name.startswith("keep_float")}
 
 
 def _is_outdated(run: Path, recipe: Recipe) -> bool:

@@ -18,7 +18,7 @@ from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
 from histoedge.edge.manifest import FORMATS
-from histoedge.lab import appearance, checkpoint, constraints, readback, saturate, to_onnx, to_tflite
+from histoedge.lab import appearance, checkpoint, constraints, quantise, readback, saturate, to_onnx, to_tflite
 from histoedge.lab.architecture import Network
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.weights import Arrays
@@ -258,4 +258,5 @@ def _manifest(
         may_saturate=content.may_saturate,
         input_statistics=statistics,
         tools=tools,
+        float_layers=list(quantise.float_layers(network, saved.arrays)),
     )

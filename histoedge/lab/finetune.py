@@ -16,6 +16,7 @@ import numpy as np
 from histoedge import metrics
 from histoedge.config import CompressConfig, Recipe, TrainConfig
 from histoedge.data import Split
+from histoedge.data.split import Patches
 from histoedge.lab import augment, backend, batches, calibrate, constraints, quantise, slim, symmetry, train, weights
 from histoedge.lab.architecture import Network
 from histoedge.lab.backend import Devices
@@ -40,6 +41,7 @@ class CompressJob:
         devices: devices of Keras.
         patches_on: ``device`` or ``disk``, see ``placement.choose``.
         progress: called after each step.
+        calibration: patches that set the activation ranges; None: training patches.
     """
 
     recipe: Recipe
@@ -50,19 +52,23 @@ class CompressJob:
     devices: Devices
     patches_on: str
     progress: Progress
+    calibration: Patches | None = None
 
     @property
     def augmentation(self) -> TrainConfig:
         """The source network's training settings with this job's seed."""
         return dataclasses.replace(TrainConfig(**self.source.inputs["train"]), seed=self.config.seed)
 
-    def calibration_pixels(self) -> Iterator[np.ndarray]:
-        """Yield batches of random training patches without augmentation, float32 (n, 96, 96, 3) in 0..1."""
-        split = self.splits["train"]
-        count = min(self.config.calibration_patches, len(split.labels))
-        rows = np.sort(batches.order(len(split.labels), seed=self.config.seed, epoch=0)[:count])
+    def calibration_pixels(self, patches: Patches | None = None) -> Iterator[np.ndarray]:
+        """Yield batches of random patches without augmentation, float32 (n, side, side, 3) in 0..1.
+
+        ``patches`` are those to draw from; None: all training patches.
+        """
+        patches = self.splits["train"].patches if patches is None else patches
+        count = min(self.config.calibration_patches, len(patches))
+        rows = np.sort(batches.order(len(patches), seed=self.config.seed, epoch=0)[:count])
         for start in range(0, count, 256):
-            yield split.patches[rows[start : start + 256]].astype(np.float32) / 255.0
+            yield patches[rows[start : start + 256]].astype(np.float32) / 255.0
 
     def checkpoint(self, arrays: Arrays) -> Checkpoint:
         """Return the parent's network with these weights, and the AUC and calibration of its deployed form on valid."""
@@ -239,22 +245,37 @@ def _slim(job: CompressJob, state: Path, inputs: Mapping[str, Any]) -> Checkpoin
 def _quantise(job: CompressJob) -> Checkpoint:
     """Return a network with kernel codes that cannot saturate, or with the finer grid if those lose too much AUC."""
     safe, fine = quantise.LARGEST_CODES
-    limited = job.checkpoint(_quantised_weights(job, safe))
+    ranges = _ranges(job)
+    limited = job.checkpoint(_quantised_weights(job, ranges, safe))
     if limited.valid_auc >= job.parent.valid_auc - LARGEST_AUC_LOSS:
         return limited
-    unlimited = job.checkpoint(_quantised_weights(job, fine))
+    unlimited = job.checkpoint(_quantised_weights(job, ranges, fine))
     return limited if limited.valid_auc >= unlimited.valid_auc - LARGEST_AUC_LOSS else unlimited
 
 
-def _quantised_weights(job: CompressJob, largest_code: int) -> Arrays:
-    """Calibrate the ranges, then train towards the logits of the parent network."""
+def _ranges(job: CompressJob) -> Arrays:
+    """Return the activation ranges, and the keys of the layers that stay in float."""
+    network = job.parent.network
+    pixels = job.calibration_pixels(job.calibration)
+    ranges = quantise.calibrate(_folded(job), network, pixels, note=lambda line: job.progress(line, 0, 0))
+    kept = () if job.config.chooses_float else job.config.keep_float
+    return ranges | quantise.keep_in_float(network, ranges, kept)
+
+
+def _folded(job: CompressJob) -> Any:
+    """Return a ``tf_keras`` model of the parent network."""
+    folded = weights.build(backend.tf_keras(), job.parent.network, folded=True)
+    weights.set_weights(folded, job.parent.folded, where=job.recipe.name)
+    return folded
+
+
+def _quantised_weights(job: CompressJob, ranges: Arrays, largest_code: int) -> Arrays:
+    """Train towards the logits of the parent network."""
     recipe, config, network = job.recipe, job.config, job.parent.network
-    folded = weights.build(backend.tf_keras(), network, folded=True)
-    weights.set_weights(folded, job.parent.folded, where=recipe.name)
-    arrays = quantise.calibrate(folded, network, job.calibration_pixels())
-    arrays[quantise.KERNEL_CODES] = np.array([-largest_code, largest_code])
-    if not network.plain:
+    arrays = {**ranges, quantise.KERNEL_CODES: np.array([-largest_code, largest_code])}
+    if not network.plain or quantise.float_layers(network, arrays):
         return _train_simulation(job, arrays)
+    folded = _folded(job)
     model = quantise.wrap(folded, network, largest_code=largest_code)
     quantise.set_ranges(model, network, arrays)
     steps = config.quantise_steps if recipe.trained else 0
@@ -272,9 +293,9 @@ def _quantised_weights(job: CompressJob, largest_code: int) -> Arrays:
 def _train_simulation(job: CompressJob, ranges: Arrays) -> Arrays:
     """Train the simulated integer network itself, for networks that the toolkit does not quantise as they are exported.
 
-    The toolkit quantises chains of convolutions, ReLU and max-pools as they are exported; for other layers it has
-    ranges and fusions of its own, or none. Loss, optimiser, schedule and data are the same; gradients pass the rounding
-    unchanged (Bengio et al. 2013).
+    The toolkit quantises chains of convolutions, ReLU and max-pools as they are exported; for other layers, and next to
+    layers in float, it has ranges and fusions of its own, or none. Loss, optimiser, schedule and data are the same;
+    gradients pass the rounding unchanged (Bengio et al. 2013).
     """
     tf, recipe, config, network = backend.tensorflow(), job.recipe, job.config, job.parent.network
     source, steps = job.parent.folded, config.quantise_steps if job.recipe.trained else 0

@@ -21,7 +21,7 @@ from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.edge.manifest import FORMATS
-from histoedge.lab import backend, checkpoint, graph, layer_codes, quantise, weights
+from histoedge.lab import backend, checkpoint, graph, layer_codes, quantise
 from histoedge.lab.architecture import Network
 from histoedge.lab.checkpoint import Checkpoint
 from histoedge.lab.graph import Node
@@ -37,7 +37,7 @@ class LayerError:
     Attributes:
         layer: name of the layer.
         channels: number of output channels.
-        quantum: step between two codes of the activation.
+        quantum: step between two codes of the activation; of a layer in float, of the codes that the next layer reads.
         rms_quanta: rms error of the activation against the float network in quanta, errors of earlier layers included.
         largest_quanta: largest such error in quanta.
         relative_rms: rms error over the rms of the float activation; None if all float activations are 0.
@@ -97,18 +97,15 @@ def errors_in_order(model: Path, patches: np.ndarray | None = None) -> tuple[Lay
     opened = layer_codes.open_codes(content, manifest.format, saved.network)
     twin = _open_twin(model, manifest, saved.network)
     simulation = _Simulation(tf, saved)
-    sums = {name: _Sums(*opened.quanta[name]) for name in saved.network.convolutions}
-    squares: dict[str | None, list[float]] = {}
+    sums = {name: _Sums(*_quantum(opened, saved, name)) for name in saved.network.convolutions}
     for start in range(0, len(checked), CHUNK_PATCHES):
         chunk = checked[start : start + CHUNK_PATCHES]
         exact = simulation.activations(chunk)
         codes = opened.codes(chunk)
         twin_codes = twin.codes(chunk) if twin is not None else {}
         for name, layer in sums.items():
-            layer.add(codes[name], exact[name], twin_codes.get(name))
-        for float_layer, logits in simulation.logits(chunk).items():
-            squares.setdefault(float_layer, []).append(float(np.mean(np.square(logits - exact["head"]))) * len(chunk))
-    logit_rms = {float_layer: float(np.sqrt(sum(parts) / len(checked))) for float_layer, parts in squares.items()}
+            layer.add(codes[name], exact[name], twin_codes.get(name), in_float=name not in opened.quanta)
+    logit_rms = logit_errors(saved, checked)
     return tuple(
         LayerError(
             layer=name,
@@ -124,6 +121,23 @@ def errors_in_order(model: Path, patches: np.ndarray | None = None) -> tuple[Lay
         )
         for name, layer in sums.items()
     )
+
+
+def logit_errors(saved: Checkpoint, patches: np.ndarray) -> dict[str | None, float]:
+    """Return the rms error of the logit of the simulated integer network (None), and with each layer in float.
+
+    Args:
+        saved: weights of an int8 recipe.
+        patches: raw pixels, uint8 (N, side, side, 3).
+    """
+    simulation = _Simulation(backend.tensorflow(), saved)
+    squares: dict[str | None, list[float]] = {}
+    for start in range(0, len(patches), CHUNK_PATCHES):
+        chunk = patches[start : start + CHUNK_PATCHES]
+        exact = simulation.activations(chunk)[saved.network.nodes[-1].name]
+        for float_layer, logits in simulation.logits(chunk).items():
+            squares.setdefault(float_layer, []).append(float(np.mean(np.square(logits - exact))) * len(chunk))
+    return {float_layer: float(np.sqrt(sum(parts) / len(patches))) for float_layer, parts in squares.items()}
 
 
 def advice(errors: Sequence[LayerError]) -> str:
@@ -166,16 +180,28 @@ def _read_weights(model: Path, manifest: Manifest) -> Checkpoint:
     return checkpoint.read(path)
 
 
+def _quantum(opened: layer_codes.Opened, saved: Checkpoint, layer: str) -> tuple[float, float]:
+    """Return quantum and zero point of a layer, in float those of its range."""
+    if layer in opened.quanta:
+        return opened.quanta[layer]
+    low, high = (float(bound) for bound in saved.arrays[quantise.float_key(layer)])
+    return (high - low) / 255, -low * 255 / (high - low)
+
+
 class _Sums:
     """Sums over one layer's activations in quanta."""
 
-    def __init__(self, quantum: float, zero: int) -> None:
+    def __init__(self, quantum: float, zero: float) -> None:
         self.quantum, self.zero = quantum, zero
         self.squares = self.exact_squares = self.largest = 0.0
         self.outside = self.count = 0
         self.twin_largest: int | None = None
 
-    def add(self, codes: np.ndarray, exact: np.ndarray, twin_codes: np.ndarray | None) -> None:
+    def add(self, codes: np.ndarray, exact: np.ndarray, twin_codes: np.ndarray | None, *, in_float: bool) -> None:
+        """Add the codes of a file and of its twin, or with ``in_float`` the activations, against the exact ones."""
+        if in_float:
+            codes = codes / self.quantum + self.zero
+            twin_codes = None if twin_codes is None else twin_codes / self.quantum + self.zero
         in_quanta = exact.astype(np.float64) / self.quantum
         exact_codes = in_quanta + self.zero
         error = np.abs(codes - exact_codes)
@@ -185,7 +211,7 @@ class _Sums:
         self.outside += int(np.count_nonzero((exact_codes < 0) | (exact_codes > 255)))
         self.count += error.size
         if twin_codes is not None:
-            self.twin_largest = max(self.twin_largest or 0, int(np.abs(codes - twin_codes).max()))
+            self.twin_largest = max(self.twin_largest or 0, round(np.abs(codes - twin_codes).max()))
 
 
 # ---- the float network, and the integer network as quantisation-aware training simulates it ----------------------
@@ -227,11 +253,7 @@ class _Simulation:
         return self.tf.constant(patches.astype(np.float32) / np.float32(255))
 
     def _float(self, node: Node, tensors: Mapping[str, Any]) -> Any:
-        read = [tensors[name] for name in node.inputs]
-        if node.row.kind not in graph.KERNELS:
-            return weights.activate(self.tf.nn, node.row, quantise.combine(self.tf, node, read))
-        sums = quantise.convolve(self.tf, node, read[0], self.arrays[f"{node.name}/kernel"])
-        return weights.activate(self.tf.nn, node.row, sums + self.arrays[f"{node.name}/bias"])
+        return quantise.compute_in_float(node, self.arrays, [tensors[name] for name in node.inputs])
 
 
 def _answer(request: cell.Request) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Passes over the graph of an ONNX file: each changes it in place and skips patterns that it does not recognise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -171,30 +171,83 @@ def pack_stem(graph: onnx.GraphProto) -> None:
 MOVES = ("Transpose", "Reshape", "Concat")  # of codes
 IN_INTEGERS = ("Conv", "MaxPool", "AveragePool", "Add", "Mul", "Sigmoid", "HardSwish", "Relu", "Clip", *MOVES)
 """Operators that stand between DequantizeLinear and QuantizeLinear; a runtime may compute some of them in floats."""
+AFTER_FLOATS = ("Relu", "Clip", "MaxPool", "Transpose", "Reshape")  # may follow a layer in float
 
 
-def check_integer_only(graph: onnx.GraphProto) -> None:
+def check_integer_only(
+    graph: onnx.GraphProto, convolutions: Sequence[str] = (), in_float: Collection[str] = ()
+) -> None:
     """Check that all operators have quantised inputs and outputs: runtimes then compute in integers.
+
+    Args:
+        graph: the graph.
+        convolutions: names of the layers of its Conv operators, in their order.
+        in_float: those that must have a float kernel; clipping and max-pools may follow them in float.
 
     Raises:
         ModelError: an operator without integer support, or with a float input or output; the message states it.
     """
     producers = {output: node for node in graph.node for output in node.output}
+    outputs = [node.output[0] for node in graph.node if node.op_type == "Conv"]
+    layers = dict(zip(outputs, convolutions, strict=False))
+    kept = {output for output, layer in layers.items() if layer in in_float}
+    floats: set[str] = set()  # values that are computed in float
     for node in graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             continue
+        output, readers = node.output[0], _consumers(graph, node.output[0])
+        label = layers.get(output) or node.name or output
+        if node.op_type == "Conv" and (_constant(graph, node.input[1]) is not None) != (output in kept):
+            expected = "a float kernel" if output in kept else "a kernel of int8 codes"
+            raise ModelError(f"int8: operator Conv (layer {label}) must have {expected}; report this as a bug")
+        scales = node.op_type == "Mul" and all(reader.output[0] in kept for reader in readers)
+        if output in kept or scales or (node.op_type in AFTER_FLOATS and node.input[0] in floats):
+            floats.add(output)
+            continue
         if node.op_type not in IN_INTEGERS:
             raise ModelError(
-                f"int8: operator {node.op_type} (layer {node.name or node.output[0]}) has no integer support; "
+                f"int8: operator {node.op_type} (layer {label}) has no integer support; "
                 "replace the layer, or export as fp32"
             )
         quantised = [producers[name].op_type == "DequantizeLinear" for name in node.input if name in producers]
-        read = [consumer.op_type == "QuantizeLinear" for consumer in _consumers(graph, node.output[0])]
+        read = [consumer.op_type == "QuantizeLinear" for consumer in readers]
         if node.op_type not in MOVES and not (quantised and all(quantised) and read and all(read)):
             raise ModelError(
-                f"int8: operator {node.op_type} (layer {node.name or node.output[0]}) has a float input or output; "
+                f"int8: operator {node.op_type} (layer {label}) has a float input or output; "
                 "its activation requires a range of its own from calibration"
             )
+
+
+def shield_floats(graph: onnx.GraphProto) -> None:
+    """Double the input of each Conv with a float kernel and halve the scale of the DequantizeLinear before it.
+
+    Both are exact. ONNX Runtime (``WeightBiasQuantization``) would round a float kernel between a DequantizeLinear and
+    a QuantizeLinear; it does not after a Mul.
+    """
+    producers = {output: node for node in graph.node for output in node.output}
+    for convolution in [node for node in graph.node if node.op_type == "Conv"]:
+        path = [convolution.input[0]]
+        while path[-1] in producers and producers[path[-1]].op_type in ("Transpose", "Reshape"):
+            path.append(producers[path[-1]].input[0])
+        dequantise, before = producers.get(path[-1]), f"{convolution.output[0]}_halved"
+        if dequantise is None or dequantise.op_type != "DequantizeLinear":
+            continue
+        if _constant(graph, convolution.input[1]) is None:
+            continue
+        scale = _add_constant(graph, f"{before}_scale", _constant(graph, dequantise.input[1]) / np.float32(2))
+        inputs = [dequantise.input[0], scale, *dequantise.input[2:]]
+        added = [helper.make_node("DequantizeLinear", inputs, [before])]
+        for place, value in enumerate(reversed(path[:-1])):  # a copy: others may read the same value
+            moved = onnx.NodeProto()
+            moved.CopyFrom(producers[value])
+            moved.input[0], moved.output[0] = before, (before := f"{before}_{place}")
+            added.append(moved)
+        two = _add_constant(graph, f"{before}_two", np.array(2, np.float32))
+        added.append(helper.make_node("Mul", [before, two], [f"{before}_doubled"]))
+        convolution.input[0] = added[-1].output[0]
+        place = list(graph.node).index(convolution)
+        for node in reversed(added):
+            graph.node.insert(place, node)
 
 
 def store_half_precision(graph: onnx.GraphProto) -> None:

@@ -23,9 +23,12 @@ from histoedge.lab.graph import Node
 from histoedge.lab.weights import Arrays
 
 SMALLEST_RANGE = 1e-4  # share of the layer's largest range: a channel of zeros needs a scale, its bias must fit 32 bits
+LARGEST_MOVE = 0.05  # share of a range by which a bound may move when the calibration patches are doubled
 SIGMOID_RANGE = (0.0, 255 / 256)  # the codes of a sigmoid are fixed in TFLite: scale 1/256
 LARGEST_CODES = (63, 127)  # largest kernel code that cannot saturate, and that of the finer grid
 KERNEL_CODES = "kernels/range"  # key in a checkpoint's arrays: smallest and largest kernel code
+
+Mark = Callable[[Any], Any]
 
 
 def wrap(folded: Any, network: Network, *, largest_code: int) -> Any:
@@ -39,13 +42,16 @@ def wrap(folded: Any, network: Network, *, largest_code: int) -> Any:
     return model
 
 
-def calibrate(folded: Any, network: Network, pixels: Iterable[np.ndarray]) -> Arrays:
+def calibrate(
+    folded: Any, network: Network, pixels: Iterable[np.ndarray], *, note: Callable[[str], None] | None = None
+) -> Arrays:
     """Return the ranges ``layer/range`` of the input and the layers of ``ranges_of``, float32 (minimum, maximum).
 
     Args:
         folded: a ``tf_keras`` model of the network with batch norm folded in.
         network: the architecture.
         pixels: batches float32 (n, side, side, 3) in 0..1.
+        note: called with one line if every other patch alone gives clearly different ranges.
 
     Raises:
         DataError: all pixels have the same colour.
@@ -56,32 +62,72 @@ def calibrate(folded: Any, network: Network, pixels: Iterable[np.ndarray]) -> Ar
     nodes = [node for node in network.nodes if node.name in groups]
     names = [node.name for node in nodes]
     probe = keras.Model(folded.input, [folded.get_layer(weights.output_layer(folded, node)).output for node in nodes])
-    lows, highs = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    lows: list[np.ndarray] = []  # of each batch (n, layers)
+    highs: list[np.ndarray] = []
     colours = []
     for batch in pixels:
         colours += [batch.min(axis=(0, 1, 2)), batch.max(axis=(0, 1, 2))]
         activations = probe.predict_on_batch(batch)
-        for number, activation in enumerate([activations] if len(names) == 1 else activations):
-            lows[number] = np.minimum(lows[number], activation.min())  # unlike min(), keeps a NaN
-            highs[number] = np.maximum(highs[number], activation.max())
+        activations = [activations] if len(names) == 1 else activations
+        lows.append(np.stack([activation.min(axis=(1, 2, 3)) for activation in activations], axis=1))
+        highs.append(np.stack([activation.max(axis=(1, 2, 3)) for activation in activations], axis=1))
     if np.ptp(colours, axis=0).max() == 0:
         colour = np.round(255 * colours[0]).astype(int).tolist()
         raise DataError(f"calibration: every pixel has the colour {colour}; expected patches of tissue")
     ranges = {"input/range": np.array([0.0, 1.0], np.float32)}
+    low_by_patch, high_by_patch = np.concatenate(lows), np.concatenate(highs)
+    moves: dict[str, _Move] = {}
     for node in nodes:
         name = node.name
-        # the converter would shift a range without 0
         group = [number for number, other in enumerate(names) if groups[other] == groups[name]]
-        low, high = np.min(lows[group], initial=0.0), np.max(highs[group], initial=0.0)
+        low, high = _range(low_by_patch[:, group], high_by_patch[:, group])
         if node.row.activated_by == "sigmoid":
             low, high = SIGMOID_RANGE
+        else:
+            half = _range(low_by_patch[::2, group], high_by_patch[::2, group])
+            moves[name] = _Move((low, high), half)
         if not low < high or not np.isfinite([low, high]).all():
             raise ModelError(
                 f"{network.name}: outputs of layer {name} are in {low:g} .. {high:g} on the calibration patches, "
                 "expected finite and not all 0; the layer is dead or diverged, train the network again"
             )
         ranges[f"{name}/range"] = np.array([low, high], np.float32)
+    if note is not None and (line := _unsettled(moves, len(low_by_patch))) is not None:
+        note(f"{network.name}: {line}")
     return ranges
+
+
+def _range(lows: np.ndarray, highs: np.ndarray) -> tuple[float, float]:
+    """Return the range of all patches and layers, with 0: the converter would shift a range without it."""
+    return np.min(lows, initial=0.0), np.max(highs, initial=0.0)  # unlike min() and max(), keep a NaN
+
+
+@dataclasses.dataclass(frozen=True)
+class _Move:
+    """The range of a layer on all patches, and on every other patch."""
+
+    whole: tuple[float, float]
+    half: tuple[float, float]
+
+    @property
+    def share(self) -> float:
+        """The larger move of a bound, as a share of the whole range."""
+        moved = max(abs(a - b) for a, b in zip(self.whole, self.half, strict=True))
+        return moved / (self.whole[1] - self.whole[0])
+
+
+def _unsettled(moves: Mapping[str, _Move], n_patches: int) -> str | None:
+    """Return a line about the layer whose range moves most if that is above ``LARGEST_MOVE``, else None."""
+    moving = {name: move for name, move in moves.items() if move.share > LARGEST_MOVE}
+    if not moving:
+        return None
+    name, worst = max(moving.items(), key=lambda item: item[1].share)
+    half, whole = (f"{low:.4g} .. {high:.4g}" for low, high in (worst.half, worst.whole))
+    return (
+        f"the range of layer {name} is {half} on {-(-n_patches // 2)} calibration patches and {whole} on {n_patches}: "
+        f"{worst.share:.0%} of it, and above {LARGEST_MOVE:.0%} in {len(moving)} of {len(moves)} layers; "
+        "raise calibration_patches or give more images"
+    )
 
 
 def ranges_of(network: Network) -> dict[str, str]:
@@ -158,33 +204,83 @@ def rounded(kernel: Any, *, largest_code: int, bounds: Any = None) -> Any:
     return per_channel(kernel, -bounds, bounds, narrow_range=True)
 
 
-def simulate(network: Network, arrays: Mapping[str, Any], pixels: Any, *, packed: bool = False) -> Any:
+def keep_in_float(network: Network, ranges: Mapping[str, np.ndarray], layers: Iterable[str]) -> Arrays:
+    """Return ``layer/float/range`` for these layers and for the max-pools that pass their outputs on.
+
+    A layer with this key computes in float32, with its kernel as it is. Its output stays float until a layer without
+    the key reads it, which first rounds it to the codes of this range.
+
+    Args:
+        network: the architecture.
+        ranges: ``layer/range`` from ``calibrate``.
+        layers: names of layers with kernels.
+    """
+    kept = set(layers)
+    marks: Arrays = {}
+    for node in network.nodes:
+        if node.name in kept:
+            marks[float_key(node.name)] = ranges[f"{node.name}/range"]
+        elif node.row.kind == "maxpool" and float_key(node.inputs[0]) in marks:
+            marks[float_key(node.name)] = marks[float_key(node.inputs[0])]
+    return marks
+
+
+def float_key(layer: str) -> str:
+    """Return the key in a checkpoint's arrays that a layer in float has, see ``keep_in_float``."""
+    return f"{layer}/float/range"
+
+
+def float_layers(network: Network, arrays: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the layers with kernels that compute in float, in order."""
+    return tuple(name for name in network.convolutions if float_key(name) in arrays)
+
+
+def simulate(
+    network: Network, arrays: Mapping[str, Any], pixels: Any, *, packed: bool = False, mark: Mark | None = None
+) -> Any:
     """Return the logits of the integer network, simulated in floats with rounding.
 
     Args:
         network: the architecture.
-        arrays: from ``quantised_weights``: ``layer/kernel``, ``layer/bias``, ``layer/range`` and ``KERNEL_CODES``. In
-            training, kernels and biases are variables, and ``layer/bounds`` are their current ``kernel_range``.
+        arrays: from ``quantised_weights``: ``layer/kernel``, ``layer/bias``, ``layer/range`` and ``KERNEL_CODES``, and
+            ``keep_in_float`` for layers in float. In training, kernels and biases are variables, and ``layer/bounds``
+            are their current ``kernel_range``.
         pixels: tensor float32 (N, H, W, 3) in 0..1.
         packed: compute the first convolution over blocks of pixels (see ``stem``).
+        mark: applied to each tensor that passes from integer layers to one in float or back.
 
     Returns:
         Logits, a float32 tensor (N, h, w, 1).
     """
-    fake_quantise = backend.tensorflow().quantization.fake_quant_with_min_max_vars
-    tensors = {graph.PIXELS: fake_quantise(pixels, *(float(bound) for bound in arrays["input/range"]))}
+    if float_key(network.nodes[0].name) not in arrays:
+        pixels = _to_codes(pixels, arrays["input/range"])
+    tensors = {graph.PIXELS: pixels}
     for node in network.nodes:
-        tensors[node.name] = simulate_node(node, arrays, tensors, packed=packed)
+        tensors[node.name] = simulate_node(node, arrays, tensors, packed=packed, mark=mark)
     return tensors[network.nodes[-1].name]
 
 
-def simulate_node(node: Node, arrays: Mapping[str, Any], tensors: Mapping[str, Any], *, packed: bool = False) -> Any:
+def simulate_node(
+    node: Node,
+    arrays: Mapping[str, Any],
+    tensors: Mapping[str, Any],
+    *,
+    packed: bool = False,
+    mark: Mark | None = None,
+) -> Any:
     """Return the output of one layer of the integer network; ``tensors`` are the outputs that it reads, by name."""
     tf = backend.tensorflow()
-    fake_quantise = tf.quantization.fake_quant_with_min_max_vars
     largest_code = int(arrays[KERNEL_CODES][1])
     name, row = node.name, node.row
-    read = [tensors[entry] for entry in node.inputs]
+    in_float = float_key(name) in arrays
+    read = []
+    for entry in node.inputs:
+        tensor, bounds = tensors[entry], arrays.get(float_key(entry))
+        if mark is not None and in_float != (bounds is not None):
+            tensor = mark(tensor)
+        read.append(tensor if in_float or bounds is None else _to_codes(tensor, bounds))
+    if in_float:
+        return compute_in_float(node, arrays, read)
     if row.kind in graph.KERNELS:
         kernel, bounds = arrays[f"{name}/kernel"], arrays.get(f"{name}/bounds")
         if packed and name == "stem":
@@ -198,10 +294,25 @@ def simulate_node(node: Node, arrays: Mapping[str, Any], tensors: Mapping[str, A
     if row.kind == "maxpool":  # passes the codes of its input on
         return tensor
     if row.activated_by == "swish":
-        tensor = tensor * fake_quantise(tf.nn.sigmoid(tensor), *SIGMOID_RANGE)
+        tensor = tensor * _to_codes(tf.nn.sigmoid(tensor), SIGMOID_RANGE)
     else:
         tensor = weights.activate(tf.nn, row, tensor)
-    return fake_quantise(tensor, *(float(bound) for bound in arrays[f"{name}/range"]))
+    return _to_codes(tensor, arrays[f"{name}/range"])
+
+
+def compute_in_float(node: Node, arrays: Mapping[str, Any], read: Sequence[Any]) -> Any:
+    """Return the output of one layer without any rounding; ``read`` are the outputs that it reads."""
+    tf = backend.tensorflow()
+    if node.row.kind in graph.KERNELS:
+        tensor = convolve(tf, node, read[0], arrays[f"{node.name}/kernel"]) + arrays[f"{node.name}/bias"]
+    else:
+        tensor = combine(tf, node, read)
+    return weights.activate(tf.nn, node.row, tensor)
+
+
+def _to_codes(tensor: Any, bounds: Iterable[float]) -> Any:
+    """Return the tensor rounded to the 256 codes of a range."""
+    return backend.tensorflow().quantization.fake_quant_with_min_max_vars(tensor, *(float(bound) for bound in bounds))
 
 
 def convolve(tf: Any, node: Node, tensor: Any, kernel: Any) -> Any:

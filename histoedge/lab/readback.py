@@ -14,7 +14,7 @@ LARGEST_PAIR = 128  # sum of two codes: 255 x 128 fits into 16 bits, 255 x 129 d
 
 
 def read_kernels(content: bytes, format_: str, network: Network) -> Arrays:
-    """Return the kernels (height, width, in, out) of a file by layer: int8 codes, or floats.
+    """Return the kernels (height, width, in, out) of a file by layer: int8 codes, or floats; a file may have both.
 
     Args:
         content: a ``.tflite`` or ``.onnx`` file of this network.
@@ -25,10 +25,9 @@ def read_kernels(content: bytes, format_: str, network: Network) -> Arrays:
         ModelError: kernels of other shapes than the network's, or a kernel that is not a constant.
     """
     kernels = {"tflite": _from_tflite, "onnx": _from_onnx}[format_](content)
-    integer = bool(kernels) and kernels[0].dtype == np.int8
     nodes = [node for node in network.from_output() if node.row.kind in graph.KERNELS]
     shapes = [node.kernel_shape for node in nodes]
-    if integer and stem.packs(network):
+    if kernels and kernels[0].dtype == np.int8 and stem.packs(network):
         rows, stride = format_ == "tflite", network.rows[0].stride
         if kernels[0].shape == stem.pack(np.zeros(shapes[0]), stride, rows=rows).shape:
             kernels[0] = stem.unpack(kernels[0], shapes[0], stride, rows=rows)
@@ -46,11 +45,13 @@ def may_saturate(codes: Mapping[str, np.ndarray]) -> list[str]:
     this takes the two largest of each output channel. An empty list proves that all CPUs compute the same logits.
 
     Args:
-        codes: int8 kernels (height, width, in, out) by layer, without depthwise ones: kernels for these add in 32 bits
-            (MLAS's ``ConvSymDepthwise`` and ``qdwconv``).
+        codes: kernels (height, width, in, out) by layer, without depthwise ones: kernels for these add in 32 bits
+            (MLAS's ``ConvSymDepthwise`` and ``qdwconv``). Float kernels have no such sums.
     """
     layers = []
     for name, kernel in codes.items():
+        if kernel.dtype.kind == "f":
+            continue
         columns = np.sort(kernel.reshape(-1, kernel.shape[-1]).astype(np.int64), axis=0)
         positive = np.maximum(columns[-2:], 0).sum(axis=0)
         negative = -np.minimum(columns[:2], 0).sum(axis=0)

@@ -103,18 +103,43 @@ def pairwise_sums(rows: np.ndarray, columns: np.ndarray, *, saturating: bool) ->
 
 
 def _convolve(
-    pixels: _Codes,
-    kernel: _Codes,
-    bias: _Codes | None = None,
+    pixels: _Codes | np.ndarray,
+    kernel: _Codes | np.ndarray,
+    bias: _Codes | np.ndarray | None = None,
     *,
     attributes: Mapping[str, Any],
     saturating: bool,
-) -> _Codes:
-    """Return the sums int32 (N, C, h, w) of a convolution with bias, and the scale per channel."""
-    channels, inputs, height, width = kernel.codes.shape
+) -> _Codes | np.ndarray:
+    """Return the sums int32 (N, C, h, w) of a convolution with bias, and the scale per channel; float32 for a float."""
+    if not (isinstance(pixels, _Codes) and isinstance(kernel, _Codes)):  # a layer in float
+        sums = _slide(_floats(pixels), _floats(kernel), attributes, np.matmul)
+        return sums if bias is None else np.asarray(sums + _floats(bias).reshape(-1, 1, 1), np.float32)
+    zero, exact = pixels.zero, not saturating or attributes.get("group", 1) > 1  # depthwise kernels add in 32 bits
+
+    def product(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        sums = pairwise_sums(rows, columns, saturating=not exact)
+        sums -= zero * columns.sum(axis=0, dtype=np.int32)
+        return sums
+
+    total = _slide(pixels.codes, kernel.codes, attributes, product, border=zero)
+    if isinstance(bias, _Codes):
+        total += bias.codes.reshape(-1, 1, 1)
+    return _Codes(total, pixels.scale * kernel.scale)
+
+
+def _slide(
+    pixels: np.ndarray,
+    kernel: np.ndarray,
+    attributes: Mapping[str, Any],
+    product: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    *,
+    border: int = 0,
+) -> np.ndarray:
+    """Return (N, C, h, w) of a convolution, where ``product`` multiplies (P, K) windows by a (K, C) kernel."""
+    channels, inputs, height, width = kernel.shape
     group, (down, right) = attributes.get("group", 1), attributes["strides"]
     step_down, step_right = attributes.get("dilations", (1, 1))
-    padded = _pad(pixels.codes, attributes.get("pads"), pixels.zero)
+    padded = _pad(pixels, attributes.get("pads"), border)
     reach = (height - 1) * step_down + 1, (width - 1) * step_right + 1
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
     windows = windows[:, :, ::down, ::right, ::step_down, ::step_right]  # (N, in, h, w, height, width)
@@ -123,18 +148,14 @@ def _convolve(
     for part in range(group):
         own = windows[:, part * inputs : (part + 1) * inputs]
         flat = own.transpose(0, 2, 3, 4, 5, 1).reshape(count * rows * columns, -1)
-        own_kernel = kernel.codes[part * channels // group : (part + 1) * channels // group]
-        weights = own_kernel.transpose(2, 3, 1, 0).reshape(flat.shape[1], -1)
-        sums = pairwise_sums(flat, weights, saturating=saturating and group == 1)  # depthwise kernels add in 32 bits
-        totals.append(sums - pixels.zero * weights.sum(axis=0, dtype=np.int32))
+        own_kernel = kernel[part * channels // group : (part + 1) * channels // group]
+        totals.append(product(flat, own_kernel.transpose(2, 3, 1, 0).reshape(flat.shape[1], -1)))
     total = np.concatenate(totals, axis=1)
-    if bias is not None:
-        total += bias.codes
-    return _Codes(total.reshape(count, rows, columns, channels).transpose(0, 3, 1, 2), pixels.scale * kernel.scale)
+    return total.reshape(count, rows, columns, channels).transpose(0, 3, 1, 2)
 
 
-def _pad(codes: np.ndarray, pads: Sequence[int] | None, value: int) -> np.ndarray:
-    """Pad (N, C, H, W) with a code; ``pads`` as in ONNX: top, left, bottom, right."""
+def _pad(codes: np.ndarray, pads: Sequence[int] | None, value: float) -> np.ndarray:
+    """Pad (N, C, H, W) with a value; ``pads`` as in ONNX: top, left, bottom, right."""
     if not pads or not any(pads):
         return codes
     top, left, bottom, right = pads
@@ -151,11 +172,14 @@ def _requantise(total: _Codes | np.ndarray, scale: np.ndarray, zero: np.ndarray)
     return np.asarray(np.clip(codes, limits.min, limits.max), zero.dtype)
 
 
-def _max_pool(pixels: _Codes, attributes: Mapping[str, Any]) -> _Codes:
-    padded = _pad(pixels.codes, attributes.get("pads"), np.iinfo(pixels.codes.dtype).min)
+def _max_pool(pixels: _Codes | np.ndarray, attributes: Mapping[str, Any]) -> _Codes | np.ndarray:
+    values = pixels.codes if isinstance(pixels, _Codes) else pixels
+    least = np.iinfo(values.dtype).min if isinstance(pixels, _Codes) else -np.inf
+    padded = _pad(values, attributes.get("pads"), least)
     windows = np.lib.stride_tricks.sliding_window_view(padded, attributes["kernel_shape"], axis=(2, 3))
     down, right = attributes["strides"]
-    return _Codes(windows[:, :, ::down, ::right].max(axis=(4, 5)), pixels.scale, pixels.zero)
+    largest: np.ndarray = windows[:, :, ::down, ::right].max(axis=(4, 5))
+    return replace(pixels, codes=largest) if isinstance(pixels, _Codes) else largest
 
 
 def _transpose(tensor: Any, order: Sequence[int]) -> Any:

@@ -16,8 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from histoedge.config import Precision
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import backend, onnx_passes, stem, to_tflite
+from histoedge.lab import backend, onnx_passes, quantise, stem, to_tflite
 from histoedge.lab.architecture import Network
+from histoedge.lab.graph import KERNELS
 
 OPSET, IR_VERSION = 17, 8
 DEFAULT_TARGET = "1.15"  # the oldest ONNX Runtime wheel for Python 3.11
@@ -69,8 +70,11 @@ def convert(
     if precision == "fp16":
         onnx_passes.store_half_precision(model.graph)
     if precision == "int8":
-        onnx_passes.check_integer_only(model.graph)
+        onnx_passes.shield_floats(model.graph)
     model = canonicalise(model, ir_version=ir_version, patch_px=None if network.dense else network.patch_px)
+    if precision == "int8":
+        convolutions = [node.name for node in network.from_output() if node.row.kind in KERNELS]
+        onnx_passes.check_integer_only(model.graph, convolutions, quantise.float_layers(network, arrays))
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 

@@ -52,17 +52,20 @@ def _integers(network: Network, arrays: Mapping[str, np.ndarray], shape: Shape, 
     """Return the integer file: the deployed one, or with a variable shape the plain layout for conversion to ONNX."""
     tf = backend.tensorflow()
     deployed = None not in shape
+    in_float = [quantise.float_key(node.name) in arrays for node in network.nodes]
 
     def answer(pixels: Any) -> Any:
-        return quantise.simulate(network, arrays, pixels, packed=packed and deployed)
+        return quantise.simulate(network, arrays, pixels, packed=packed and deployed, mark=tf.floor)
 
     converter = _converter(answer, tf.float32, shape, tf.Module())
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if deployed:
-        return _with_raw_input(_convert(converter))
+    if not all(in_float):  # a graph without any rounding would get rounded kernels
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if deployed or in_float[0]:
+        content = _convert(converter)
+        return _with_raw_input(_without_marks(content) if any(in_float) else content)
     converter.inference_input_type = tf.uint8
     converter.inference_output_type = tf.float32
-    return _convert(converter)
+    return _without_marks(_convert(converter)) if any(in_float) else _convert(converter)
 
 
 def _converter(answer: Callable[[Any], Any], dtype: Any, shape: Shape, owner: Any) -> Any:
@@ -85,7 +88,6 @@ def _with_raw_input(content: bytes) -> bytes:
     value at a time on x86, which takes longer than any convolution of a small network. XNNPACK supports DEQUANTIZE
     and the QUANTIZE after it, and the codes are the same.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
@@ -103,6 +105,12 @@ def _with_raw_input(content: bytes) -> bytes:
     graph.tensors.append(codes)
     index = len(graph.tensors) - 1
     kinds = [code.builtinCode for code in model.operatorCodes]
+    if schema.BuiltinOperator.DEQUANTIZE not in kinds:  # all layers are in float
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+        code.version = 2
+        kinds.append(code.builtinCode)
+        model.operatorCodes.append(code)
     dequantise = schema.OperatorT()
     dequantise.opcodeIndex = kinds.index(schema.BuiltinOperator.DEQUANTIZE)  # the logit's
     dequantise.inputs, dequantise.outputs = np.array([index], np.int32), np.array([pixels], np.int32)
@@ -111,7 +119,36 @@ def _with_raw_input(content: bytes) -> bytes:
     for signature in model.signatureDefs or ():
         for entry in signature.inputs:
             entry.tensorIndex = index
-    builder = flatbuffers.Builder(len(content))
+    return _packed(model, len(content))
+
+
+def _without_marks(content: bytes) -> bytes:
+    """Return the file without its FLOOR operators, which ``_integers`` puts around the layers in float.
+
+    The converter would quantise a layer between codes although its kernel is not rounded. FLOOR has no integer form, so
+    that it leaves everything between two of them in float.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    (graph,) = model.subgraphs
+    kinds = [code.builtinCode for code in model.operatorCodes]
+    mark = kinds.index(schema.BuiltinOperator.FLOOR)
+    marks = [entry for entry in graph.operators if entry.opcodeIndex == mark]
+    sources = {entry.outputs[0]: entry.inputs[0] for entry in marks}
+    graph.operators = [entry for entry in graph.operators if entry.opcodeIndex != mark]
+    for entry in graph.operators:
+        entry.inputs = np.array([sources.get(index, index) for index in entry.inputs], np.int32)
+        entry.opcodeIndex -= entry.opcodeIndex > mark
+    model.operatorCodes.pop(mark)
+    return _packed(model, len(content))
+
+
+def _packed(model: Any, size: int) -> bytes:
+    """Return the bytes of a model of the schema; ``size`` is about how many."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(size)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 

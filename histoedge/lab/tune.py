@@ -70,17 +70,22 @@ def tune(
         The Pareto front by latency, and its point with the highest AUC.
 
     Raises:
-        ConfigError: ``out`` contains another study or other files, or patches of another size than 96 px.
+        ConfigError: ``out`` contains another study or other files, patches of another size than 96 px, or layers are to
+            stay in float.
         DataError: the journal of the study cannot be read.
         ModelError: no trial was completed.
         CellFailed: the latency of a file cannot be measured.
     """
     if (side := splits["train"].patch_px) != PATCH_PX:
         raise ConfigError(f"tune searches networks for patches of {PATCH_PX} px, the data has {side} px; use train")
+    if compress_config.keep_float:
+        raise ConfigError(
+            "tune: [compress] keep_float is set, but the layers of each trial differ; remove it for the search"
+        )
     splits = {"train": batches.draw_subset(splits["train"], patches, seed=base.seed), "valid": splits["valid"]}
     inputs = {
         "train": dataclasses.asdict(base),
-        "compress": dataclasses.asdict(compress_config),
+        "compress": compress.settings_json(compress_config),
         "bench": {name: getattr(plan, name) for name in ("rounds", "runs_per_round", "warmup_runs")},
         "data": {name: split.content_hash for name, split in splits.items()},
         "search": {"space": space.SPACE, "reference": catalogue.get_network(REFERENCE).as_json()},

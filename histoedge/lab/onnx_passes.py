@@ -188,18 +188,19 @@ def check_integer_only(
         ModelError: an operator without integer support, or with a float input or output; the message states it.
     """
     producers = {output: node for node in graph.node for output in node.output}
-    outputs = [node.output[0] for node in graph.node if node.op_type == "Conv"]
-    layers = dict(zip(outputs, convolutions, strict=False))
-    kept = {output for output, layer in layers.items() if layer in in_float}
+    found = [node for node in graph.node if node.op_type == "Conv"]
+    kept: set[str] = set()  # outputs of layers in float
+    for layer, node in zip(convolutions, found, strict=False):
+        if (_constant(graph, node.input[1]) is not None) != (layer in in_float):
+            expected = "a float kernel" if layer in in_float else "a kernel of int8 codes"
+            raise ModelError(f"int8: operator Conv (layer {layer}) must have {expected}; report this as a bug")
+        kept.update(node.output if layer in in_float else ())
     floats: set[str] = set()  # values that are computed in float
     for node in graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             continue
         output, readers = node.output[0], _consumers(graph, node.output[0])
-        label = layers.get(output) or node.name or output
-        if node.op_type == "Conv" and (_constant(graph, node.input[1]) is not None) != (output in kept):
-            expected = "a float kernel" if output in kept else "a kernel of int8 codes"
-            raise ModelError(f"int8: operator Conv (layer {label}) must have {expected}; report this as a bug")
+        label = node.name or output
         scales = node.op_type == "Mul" and all(reader.output[0] in kept for reader in readers)
         if output in kept or scales or (node.op_type in AFTER_FLOATS and node.input[0] in floats):
             floats.add(output)

@@ -9,6 +9,7 @@ On x86 CPUs without VNNI, kernels for uint8 x int8 add two products in 16 bits a
 -63 .. 63 they cannot: 2 x 255 x 63 fits into 16 bits. These codes are a 7-bit grid; the alternative is -127 .. 127.
 """
 
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -93,6 +93,7 @@ def calibrate(
                 "expected finite and not all 0; the layer is dead or diverged, train the network again"
             )
         ranges[f"{name}/range"] = np.array([low, high], np.float32)
+    _share_steps(network, ranges)
     if note is not None and (line := _unsettled(moves, len(low_by_patch))) is not None:
         note(f"{network.name}: {line}")
     return ranges
@@ -132,7 +133,13 @@ def _unsettled(moves: Mapping[str, _Move], n_patches: int) -> str | None:
 
 
 def ranges_of(network: Network) -> dict[str, str]:
-    """Return the layers with a range of their own, each with the name of its group: layers of a group share a range.
+    """Return the layers with a range of their own, each with the name of its group: layers of a group share a range."""
+    groups = _groups(network)
+    return {node.name: groups[node.name] for node in network.nodes if node.row.kind != "maxpool"}
+
+
+def _groups(network: Network) -> dict[str, str]:
+    """Return the group of each layer, see ``ranges_of``.
 
     A max-pool passes the codes of its input on, an average pool rounds to them, and a concat passes those of its inputs
     on, which therefore share its range. The exception are inputs that end with a ReLU, next to others: a range that
@@ -149,7 +156,29 @@ def ranges_of(network: Network) -> dict[str, str]:
         if node.row.kind == "concat":
             joined = {groups[entry] for entry in read if positive[entry] == positive[name]}
             groups = {entry: name if group in joined else group for entry, group in groups.items()}
-    return {node.name: groups[node.name] for node in network.nodes if node.row.kind != "maxpool"}
+    return groups
+
+
+def _share_steps(network: Network, ranges: Arrays) -> None:
+    """Widen the ranges of layers that are added, and of their sum, to steps of one size between codes.
+
+    The sum of codes is then exact; with different steps, runtimes round it at different places and disagree by a code,
+    which grows to several quanta of the logit over ten additions.
+    """
+    groups = _groups(network)
+    sets = {group: group for group in groups.values()}
+    for node in network.nodes:
+        if node.row.kind == "add":
+            joined = {sets[groups[name]] for name in (node.name, *node.inputs)}
+            sets = {group: node.name if found in joined else found for group, found in sets.items()}
+    added = {sets[groups[node.name]] for node in network.nodes if node.row.kind == "add"}
+    fixed = {node.name for node in network.nodes if node.row.activated_by == "sigmoid"}
+    for shared in added:
+        names = [name for name in ranges_of(network) if sets[groups[name]] == shared and name not in fixed]
+        step = max(float(np.ptp(ranges[f"{name}/range"])) for name in names) / 255
+        for name in names:
+            below = np.ceil(-float(ranges[f"{name}/range"][0]) / step - 1e-6) * step
+            ranges[f"{name}/range"] = np.array([-below, 255 * step - below], np.float32)
 
 
 def kernel_range(kernel: np.ndarray, *, largest_code: int) -> np.ndarray:

@@ -15,6 +15,8 @@ from histoedge.lab.rebuild import TRAINING_ONLY
 from histoedge.lab.row_writer import RowWriter, Value
 from histoedge.lab.weights import Arrays
 
+LARGEST_CONVOLVED_MEAN = 8  # px; XNNPACK is slow with depthwise kernels much larger than this
+
 
 def translate(
     model: Model, *, name: str, patch_px: int, pixels: str, positive: int, where: str
@@ -200,10 +202,22 @@ class _Translator(RowWriter):
         )
         if kind == "avgpool" and row.padding == "same":
             raise self.fault(layer, "an average pool with padding; expected padding = 'valid'")
-        return self.row(layer, row, [value])
+        return self._mean(layer, row, value) if kind == "avgpool" else self.row(layer, row, [value])
 
     def _globalaveragepooling2d(self, layer: Layer, read: list[Value]) -> Value:
-        return self.row(layer, Row(kind="avgpool", kernel=read[0].px), read)
+        return self._mean(layer, Row(kind="avgpool", kernel=read[0].px), read[0])
+
+    def _mean(self, layer: Layer, row: Row, value: Value) -> Value:
+        """Return the mean of windows: of small ones as a depthwise convolution.
+
+        Runtimes round a half differently: LiteRT away from zero, ONNX Runtime to the even code. A mean of few values is
+        often a half; the sum of a convolution is scaled before it is rounded, and rounded alike.
+        """
+        if row.kernel > LARGEST_CONVOLVED_MEAN:
+            return self.row(layer, row, [value])
+        equal = np.full((row.kernel, row.kernel, 1, value.channels), 1 / row.kernel**2)
+        convolution = dataclasses.replace(row, kind="depthwise", activation="none", bias=True)
+        return self.row(layer, convolution, [value], equal)
 
     def _globalmaxpooling2d(self, layer: Layer, read: list[Value]) -> Value:
         return self.row(layer, Row(kind="maxpool", kernel=read[0].px), read)

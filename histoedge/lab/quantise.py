@@ -160,20 +160,20 @@ def _groups(network: Network) -> dict[str, str]:
 
 
 def _share_steps(network: Network, ranges: Arrays) -> None:
-    """Widen the ranges of layers that are added, and of their sum, to steps of one size between codes.
+    """Widen the ranges of layers that are added or concatenated, and of the result, to steps of one size between codes.
 
-    The sum of codes is then exact; with different steps, runtimes round it at different places and disagree by a code,
-    which grows to several quanta of the logit over ten additions.
+    The sum of codes is then exact, and a concat shifts codes; with different steps, runtimes round at different places
+    and disagree by a code, which grows to several quanta of the logit over ten additions.
     """
     groups = _groups(network)
     sets = {group: group for group in groups.values()}
     for node in network.nodes:
-        if node.row.kind == "add":
+        if node.row.kind in graph.MERGES:
             joined = {sets[groups[name]] for name in (node.name, *node.inputs)}
             sets = {group: node.name if found in joined else found for group, found in sets.items()}
-    added = {sets[groups[node.name]] for node in network.nodes if node.row.kind == "add"}
+    merged = {sets[groups[node.name]] for node in network.nodes if node.row.kind in graph.MERGES}
     fixed = {node.name for node in network.nodes if node.row.activated_by == "sigmoid"}
-    for shared in added:
+    for shared in merged:
         names = [name for name in ranges_of(network) if sets[groups[name]] == shared and name not in fixed]
         step = max(float(np.ptp(ranges[f"{name}/range"])) for name in names) / 255
         for name in names:

@@ -50,6 +50,7 @@ class RowWriter:
                 self.readers[source] = self.readers.get(source, 0) + 1
         scale, offset = PIXEL_RANGES[pixels]
         self.pixels = Value(graph.PIXELS, 3, patch_px, np.full(3, scale), np.full(3, offset))
+        self.means: set[str] = set()  # rows that are means of windows
         self.final: str | None = None  # activation of the output
         self.owner: dict[str, str] = {}  # row -> the layer whose output is the row's, if only one layer reads it
 

@@ -214,10 +214,15 @@ class _Translator(RowWriter):
         often a half; the sum of a convolution is scaled before it is rounded, and rounded alike.
         """
         if row.kernel > LARGEST_CONVOLVED_MEAN:
-            return self.row(layer, row, [value])
+            mean = self.row(layer, row, [value])
+            self.means.add(mean.source)
+            return mean
         equal = np.full((row.kernel, row.kernel, 1, value.channels), 1 / row.kernel**2)
         convolution = dataclasses.replace(row, kind="depthwise", activation="none", bias=True)
-        return self.row(layer, convolution, [value], equal)
+        mean = self.row(layer, convolution, [value], equal)
+        if value.scale is None:
+            self.means.add(mean.source)
+        return mean
 
     def _globalmaxpooling2d(self, layer: Layer, read: list[Value]) -> Value:
         return self.row(layer, Row(kind="maxpool", kernel=read[0].px), read)
@@ -260,10 +265,25 @@ class _Translator(RowWriter):
         elif positive == 0:
             weights = [-part for part in weights]
         row = self.rows.pop(value.source)
+        if (mean := self._mean_before(row)) is not None:
+            row = dataclasses.replace(row, kernel=mean.kernel, inputs=mean.inputs)
+            weights[0] = np.broadcast_to(weights[0] / mean.kernel**2, (mean.kernel, mean.kernel, *weights[0].shape[2:]))
         self.rows["head"] = dataclasses.replace(row, kind="head", channels=1, name="head", activation="")
         self.arrays["head/kernel"], self.arrays["head/bias"] = weights
         arrays = {key: np.ascontiguousarray(array, np.float32) for key, array in self.arrays.items()}
         return Network(name, tuple(self.rows.values()), False, self.patch_px), arrays
+
+    def _mean_before(self, head: Row) -> Row | None:
+        """Remove and return the mean that only the head reads: a head with a larger kernel needs no rounded mean."""
+        source = head.inputs[0] if head.inputs else ""
+        mean = self.rows.get(source)
+        if mean is None or source not in self.means or (head.kernel, mean.stride) != (1, 1):
+            return None
+        if any(source in row.inputs for row in self.rows.values()):
+            return None
+        for kind in ("kernel", "bias"):
+            self.arrays.pop(f"{source}/{kind}", None)
+        return self.rows.pop(source)
 
 
 def _dilated(layer: Layer, kernel: np.ndarray) -> np.ndarray:

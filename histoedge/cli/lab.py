@@ -173,7 +173,8 @@ def import_command(
 ) -> None:
     """Import a trained Keras model (.keras, whole-model .h5) into a run, for compress, export, verify and bench."""
     from histoedge import progress
-    from histoedge.lab import checkpoint
+    from histoedge.lab import checkpoint, layer_graph
+    from histoedge.lab.architecture import Network
 
     with progress.on_terminal() as show:
         imported = histoedge.import_model(
@@ -189,11 +190,13 @@ def import_command(
             progress=show,
         )
     saved = imported.checkpoint
+    network = saved.architecture
     document = {
         "weights": str(checkpoint.path_of(out, "fp32")),
-        "network": saved.network.name,
-        "layers": len(saved.network.rows),
-        "edge_mode": "valid" if saved.network.dense else "patch",
+        "network": network.name,
+        "layers": len(network.layers),
+        "not_as_rows": None if isinstance(network, Network) else network.reason,
+        "edge_mode": "valid" if network.dense else "patch",
         "pixels": imported.pixels,
         "valid_auc": saved.valid_auc,
         "patches_compared": imported.n_compared,
@@ -207,6 +210,11 @@ def import_command(
         f"largest difference from the Keras model on {imported.n_compared} patches: "
         f"{imported.largest_difference:.1e} in the logit"
     )
+    if not isinstance(network, Network):
+        click.echo(
+            f"kept as Keras layers: {network.reason}\n"
+            f"recipes: {', '.join(layer_graph.RECIPES)}; slides are computed patch by patch"
+        )
     if saved.valid_auc < 0.5:
         click.echo(f"the AUC is below 0.5: are the classes swapped? Try --positive {1 - positive}", err=True)
 
@@ -350,7 +358,8 @@ def export_command(
     run_folder: Path, recipe_names: tuple[str, ...], formats: tuple[str, ...], target_ort: str, as_json: bool
 ) -> None:
     """Export RUN's recipes as TFLite and ONNX files, each with its manifest and golden patches."""
-    from histoedge.lab import checkpoint
+    from histoedge.lab import checkpoint, layer_graph
+    from histoedge.lab.layer_graph import LayerGraph
 
     rows = [
         {"model": str(exported.model), "size_bytes": exported.model.stat().st_size, "written": exported.written}
@@ -358,7 +367,10 @@ def export_command(
     ]
     print_rows(rows, as_json=as_json)
     compressed = {recipe.name for recipe in checkpoint.recipes_in(run_folder)}
-    missing = [name for name in config.DEFAULT_RECIPES if name not in compressed]
+    source = checkpoint.path_of(run_folder, "fp32")
+    kept = source.is_file() and isinstance(checkpoint.read(source).architecture, LayerGraph)
+    missing = [name for name in (layer_graph.RECIPES if kept else config.DEFAULT_RECIPES) if name not in compressed]
     if missing and not recipe_names:
-        command = f"histoedge compress {run_folder} --data DATA"
+        options = "".join(f" --recipe {name}" for name in missing) if kept else ""
+        command = f"histoedge compress {run_folder} --data DATA{options}"
         click.echo(f"not compressed yet: {', '.join(missing)}; next: {command}", err=as_json)

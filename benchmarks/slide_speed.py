@@ -25,6 +25,7 @@ from targets import files_on_runtimes, labelled
 from histoedge import edge, metrics
 from histoedge.benchmark import environment
 from histoedge.edge import manifest as manifests
+from histoedge.edge.errors import ModelError
 from histoedge.edge.patches import LABEL_PX
 from histoedge.lab import architecture
 from histoedge.scanning import FIELD_PX, Scan, engine, plane, unfinished
@@ -94,6 +95,8 @@ def macs_ratio(model: Path, grid: Grid) -> float:
     """Return the multiply-accumulates of all patches of a field over those of the field computed at once."""
     path = model.parent.parent / "network.json"
     network = architecture.from_json(architecture.read_json(path)["network"], where=path)
+    if not isinstance(network, architecture.Network):
+        raise ModelError(f"{path}: keeps Keras layers, expected a network of rows")
     head = replace(network.rows[-1], stride=LABEL_PX // network.stride_px)
     dense = replace(network, rows=(*network.rows[:-1], head))
     return network.macs() * grid.per_field**2 / dense.macs(grid.field_px)

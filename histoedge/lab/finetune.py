@@ -17,7 +17,19 @@ from histoedge import metrics
 from histoedge.config import CompressConfig, Recipe, TrainConfig
 from histoedge.data import Split
 from histoedge.data.split import Patches
-from histoedge.lab import augment, backend, batches, calibrate, constraints, quantise, slim, symmetry, train, weights
+from histoedge.lab import (
+    activation_ranges,
+    augment,
+    backend,
+    batches,
+    calibrate,
+    constraints,
+    quantise,
+    slim,
+    symmetry,
+    train,
+    weights,
+)
 from histoedge.lab.architecture import Network
 from histoedge.lab.backend import Devices
 from histoedge.lab.checkpoint import Checkpoint
@@ -257,7 +269,7 @@ def _ranges(job: CompressJob) -> Arrays:
     """Return the activation ranges, and the keys of the layers that stay in float."""
     network = job.parent.network
     pixels = job.calibration_pixels(job.calibration)
-    ranges = quantise.calibrate(_folded(job), network, pixels, note=lambda line: job.progress(line, 0, 0))
+    ranges = activation_ranges.calibrate(_folded(job), network, pixels, note=lambda line: job.progress(line, 0, 0))
     kept = () if job.config.chooses_float else job.config.keep_float
     return ranges | quantise.keep_in_float(network, ranges, kept)
 

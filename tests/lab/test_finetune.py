@@ -73,7 +73,7 @@ def test_slimming_starts_from_the_source_and_keeps_adds_equal(run: Path) -> None
 def test_a_network_without_batch_norm_is_slimmed_without(run: Path, tiny_data: Path, tmp_path: Path) -> None:
     source = checkpoint.read(checkpoint.path_of(run, "fp32"))
     rows = tuple(dataclasses.replace(row, norm=False) for row in BRANCHED.rows)
-    imported = dataclasses.replace(source, network=dataclasses.replace(BRANCHED, rows=rows), arrays=source.folded)
+    imported = dataclasses.replace(source, architecture=dataclasses.replace(BRANCHED, rows=rows), arrays=source.folded)
     checkpoint.write(checkpoint.path_of(tmp_path, "fp32"), imported)
     (saved,) = compress.compress_all(tmp_path, recipes(("slim50",)), splits(tiny_data), CONFIG)[-1:]
     assert set(saved.arrays) == {f"{name}/{kind}" for name in saved.network.convolutions for kind in ("kernel", "bias")}

@@ -9,7 +9,17 @@ from branched_networks import NETWORKS, STEM, conv, head, quantised, random_weig
 
 from histoedge.edge.litert import open_litert
 from histoedge.edge.ort import open_ort
-from histoedge.lab import architecture, backend, quantise, readback, saturate, to_onnx, to_tflite, weights
+from histoedge.lab import (
+    activation_ranges,
+    architecture,
+    backend,
+    quantise,
+    readback,
+    saturate,
+    to_onnx,
+    to_tflite,
+    weights,
+)
 from histoedge.lab.architecture import Network
 from histoedge.lab.graph import Row
 
@@ -91,6 +101,6 @@ def test_a_relu_keeps_its_range_in_a_concat_with_a_layer_below_zero(activation: 
         Row(kind="concat", inputs=("bent", "clipped")),
         head(48),
     )
-    groups = quantise.ranges_of(Network("both", rows))
+    groups = activation_ranges.ranges_of(Network("both", rows))
     assert groups["clipped"] == "clipped"
     assert groups["bent"] == groups["concat5"]

@@ -15,6 +15,7 @@ from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.edge.litert import litert_operators, open_litert
 from histoedge.edge.ort import open_ort, ort_operators
 from histoedge.lab import (
+    activation_ranges,
     backend,
     export,
     finetune,
@@ -96,7 +97,7 @@ def quantised(network: Network, kept: Sequence[str] = (), largest_code: int = 12
         arrays[f"{name}/bias"] = random.normal(0, 0.1, shape[-1:]).astype(np.float32)
     folded = weights.build(backend.tf_keras(), network, folded=True)
     weights.set_weights(folded, arrays, where=network.name)
-    arrays |= quantise.calibrate(folded, network, [patches_of(network).astype(np.float32) / 255])
+    arrays |= activation_ranges.calibrate(folded, network, [patches_of(network).astype(np.float32) / 255])
     arrays[quantise.KERNEL_CODES] = np.array([-largest_code, largest_code])
     return arrays | quantise.keep_in_float(network, arrays, kept)
 
@@ -230,7 +231,7 @@ def test_a_range_that_still_moves_is_reported(bright: bool) -> None:
     if bright:
         pixels[5] *= 2
     lines: list[str] = []
-    quantise.calibrate(folded, PLAIN, [pixels[:3], pixels[3:]], note=lines.append)
+    activation_ranges.calibrate(folded, PLAIN, [pixels[:3], pixels[3:]], note=lines.append)
     assert len(lines) == (1 if bright else 0)
     if bright:
         assert "on 4 calibration patches and" in lines[0]

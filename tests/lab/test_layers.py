@@ -18,7 +18,7 @@ from histoedge.data import synthetic
 from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ConfigError, ModelError, RuntimeUnavailable
-from histoedge.lab import backend, calibrate, checkpoint, export, finetune, layers, quantise
+from histoedge.lab import activation_ranges, backend, calibrate, checkpoint, export, finetune, layers, quantise
 from histoedge.lab import weights as keras_weights
 from histoedge.lab.architecture import Network
 from histoedge.lab.graph import Row
@@ -146,7 +146,7 @@ def test_pools_between_convolutions_keep_names_and_activations_together(tmp_path
     keras.utils.set_random_seed(7)
     folded = keras_weights.build(keras, network, folded=True)
     pixels = synthetic.golden(16)[0].astype(np.float32) / 255
-    arrays = keras_weights.get_weights(folded) | quantise.calibrate(folded, network, [pixels])
+    arrays = keras_weights.get_weights(folded) | activation_ranges.calibrate(folded, network, [pixels])
     arrays[quantise.KERNEL_CODES] = np.array([-127, 127])
     files.write_json(tmp_path / "appearance.json", {"data": "none", "statistics": {}})
     inputs = {"data": {"train": "none"}}

@@ -5,7 +5,7 @@ from ai_edge_litert.interpreter import Interpreter
 from histoedge.data import synthetic
 from histoedge.edge import litert
 from histoedge.edge.errors import DataError, ModelError
-from histoedge.lab import backend, catalogue, quantise, to_tflite, weights
+from histoedge.lab import activation_ranges, backend, catalogue, quantise, to_tflite, weights
 from histoedge.lab.architecture import Network
 from histoedge.lab.weights import Arrays
 
@@ -28,7 +28,7 @@ def random_weights(network: Network) -> Arrays:
 def ranges(network: Network, arrays: Arrays, pixels: np.ndarray = PIXELS) -> Arrays:
     folded = weights.build(backend.tf_keras(), network, folded=True)
     weights.set_weights(folded, arrays, where="test")
-    return quantise.calibrate(folded, network, [pixels])
+    return activation_ranges.calibrate(folded, network, [pixels])
 
 
 def calibrated(network: Network, largest_code: int = 63) -> Arrays:

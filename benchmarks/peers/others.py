@@ -147,7 +147,7 @@ def _floats(model: Any) -> bytes:
 
 def _onnx(tflite: bytes) -> bytes:
     """Convert with tf2onnx and the same passes as histoedge's files: ONNX Runtime then fuses the integer parts."""
-    model = to_onnx._from_tflite(tflite, to_onnx.OPSET)
+    model = to_onnx.from_tflite(tflite, to_onnx.OPSET)
     for clean in onnx_passes.PASSES:
         clean(model.graph)
     model = to_onnx.canonicalise(model, ir_version=to_onnx.IR_VERSION)

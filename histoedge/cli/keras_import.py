@@ -45,7 +45,8 @@ def import_command(
 ) -> None:
     """Import a trained Keras model (.keras, whole-model .h5) into a run, for compress, export, verify and bench."""
     from histoedge import progress
-    from histoedge.lab import checkpoint
+    from histoedge.lab import checkpoint, layer_graph
+    from histoedge.lab.architecture import Network
 
     with progress.on_terminal() as show:
         imported = histoedge.import_model(
@@ -61,11 +62,13 @@ def import_command(
             progress=show,
         )
     saved = imported.checkpoint
+    network = saved.architecture
     document = {
         "weights": str(checkpoint.path_of(out, "fp32")),
-        "network": saved.network.name,
-        "layers": len(saved.network.rows),
-        "edge_mode": "valid" if saved.network.dense else "patch",
+        "network": network.name,
+        "layers": len(network.layers),
+        "not_as_rows": None if isinstance(network, Network) else network.reason,
+        "edge_mode": "valid" if network.dense else "patch",
         "pixels": imported.pixels,
         "valid_auc": saved.valid_auc,
         "patches_compared": imported.n_compared,
@@ -79,5 +82,10 @@ def import_command(
         f"largest difference from the Keras model on {imported.n_compared} patches: "
         f"{imported.largest_difference:.1e} in the logit"
     )
+    if not isinstance(network, Network):
+        click.echo(
+            f"kept as Keras layers: {network.reason}\n"
+            f"recipes: {', '.join(layer_graph.RECIPES)}; slides are computed patch by patch"
+        )
     if saved.valid_auc < 0.5:
         click.echo(f"the AUC is below 0.5: are the classes swapped? Try --positive {1 - positive}", err=True)

@@ -277,7 +277,8 @@ def export_command(
     run_folder: Path, recipe_names: tuple[str, ...], formats: tuple[str, ...], target_ort: str, as_json: bool
 ) -> None:
     """Export RUN's recipes as TFLite and ONNX files, each with its manifest and golden patches."""
-    from histoedge.lab import checkpoint
+    from histoedge.lab import checkpoint, layer_graph
+    from histoedge.lab.layer_graph import LayerGraph
 
     rows = [
         {"model": str(exported.model), "size_bytes": exported.model.stat().st_size, "written": exported.written}
@@ -285,7 +286,10 @@ def export_command(
     ]
     print_rows(rows, as_json=as_json)
     compressed = {recipe.name for recipe in checkpoint.recipes_in(run_folder)}
-    missing = [name for name in config.DEFAULT_RECIPES if name not in compressed]
+    source = checkpoint.path_of(run_folder, "fp32")
+    kept = source.is_file() and isinstance(checkpoint.read(source).architecture, LayerGraph)
+    missing = [name for name in (layer_graph.RECIPES if kept else config.DEFAULT_RECIPES) if name not in compressed]
     if missing and not recipe_names:
-        command = f"histoedge compress {run_folder} --data DATA"
+        options = "".join(f" --recipe {name}" for name in missing) if kept else ""
+        command = f"histoedge compress {run_folder} --data DATA{options}"
         click.echo(f"not compressed yet: {', '.join(missing)}; next: {command}", err=as_json)

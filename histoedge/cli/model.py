@@ -48,12 +48,13 @@ def verify_command(model: Path, source: str | None, layers: bool, no_cache: bool
         for check in verdict.golden:
             if check.reason is not None:
                 click.echo(f"{check.runtime}: {check.reason}")
-        for check in verdict.golden if verdict.output_quantum is not None else ():
+        integers = "int8" in verdict.recipe
+        for check in verdict.golden if integers else ():
             if check.operators is not None:
                 click.echo(check.operators_line())
         if (geometry := verdict.geometry_line()) is not None:
             click.echo(geometry)
-        if verdict.output_quantum is not None:
+        if integers:
             click.echo(_sums(verdict.may_saturate))
         for comparison in (verdict.comparison, verdict.twin):
             if comparison is not None:

@@ -11,8 +11,9 @@ from typing import Any
 from histoedge.config import meaning, setting
 from histoedge.edge.errors import ModelError
 from histoedge.edge.patches import LABEL_PX, LARGEST_PATCH_PX, PATCH_PX, SMALLEST_PATCH_PX
-from histoedge.lab import graph
+from histoedge.lab import graph, layer_graph
 from histoedge.lab.graph import KERNELS, Node, Row
+from histoedge.lab.layer_graph import LayerGraph
 
 _FIRST_FIELDS = ("kind", "channels", "kernel", "stride", "bias", "dropout")  # of the first version: always in as_json
 
@@ -53,6 +54,11 @@ class Network:
     def nodes(self) -> tuple[Node, ...]:
         """The rows with names, inputs, shapes and receptive fields, see ``graph.nodes``."""
         return graph.nodes(self.rows, self.patch_px)
+
+    @property
+    def title(self) -> str:
+        """What manifests call the network."""
+        return self.name
 
     def from_output(self) -> list[Node]:
         """Return the nodes in the order of ``graph.from_output``."""
@@ -140,6 +146,11 @@ class Network:
         """Kernel shapes (height, width, in, out) by layer; ``in`` is 1 for depthwise kernels."""
         return {node.name: node.kernel_shape for node in self.nodes if node.row.kind in KERNELS}
 
+    @property
+    def array_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the arrays that each checkpoint of the network contains, by ``layer/weight``."""
+        return {f"{name}/kernel": shape for name, shape in self.kernel_shapes.items()}
+
     def macs(self, field_px: int | None = None) -> int:
         """Return the number of multiply-accumulates for one square input of this side; default: a patch."""
         sides = self._sides(field_px or self.patch_px)
@@ -158,8 +169,8 @@ class Network:
         return document
 
 
-def from_json(document: Mapping[str, Any], *, where: Path) -> Network:
-    """Return the network from the document that ``Network.as_json`` returned.
+def from_json(document: Mapping[str, Any], *, where: Path) -> Network | LayerGraph:
+    """Return the network from the document that ``as_json`` returned: of rows, or of Keras layers.
 
     Args:
         document: the JSON document.
@@ -168,6 +179,8 @@ def from_json(document: Mapping[str, Any], *, where: Path) -> Network:
     Raises:
         ModelError: not a network description.
     """
+    if "layers" in document:
+        return layer_graph.graph_from_json(document, where=where)
     try:
         rows = tuple(Row(**{**row, "inputs": tuple(row.get("inputs", ()))}) for row in document["rows"])
         return Network(

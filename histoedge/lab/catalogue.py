@@ -12,6 +12,7 @@ from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.edge.patches import PATCH_PX
 from histoedge.lab.architecture import Network
 from histoedge.lab.graph import Kind, Row
+from histoedge.lab.layer_graph import LayerGraph
 
 
 def _conv(channels: int, kernel: int = 3, stride: int = 1, **rest: Any) -> Row:
@@ -148,7 +149,7 @@ def network_setting_rows() -> list[dict[str, Any]]:
     return config.setting_rows(Network, table="network") + config.setting_rows(Row, table="network.rows")
 
 
-def write_network(run: Path, network: Network, settings: Mapping[str, Any]) -> None:
+def write_network(run: Path, network: Network | LayerGraph, settings: Mapping[str, Any]) -> None:
     """Write ``RUN/network.json``: the architecture and the settings of the run."""
     files.write_json(run / "network.json", {"format": 1, "network": network.as_json(), **settings})
 

@@ -14,6 +14,7 @@ from histoedge.edge.errors import ConfigError, ModelError
 from histoedge.lab import architecture, calibrate, weights
 from histoedge.lab.architecture import Network
 from histoedge.lab.calibrate import Calibration
+from histoedge.lab.layer_graph import LayerGraph
 from histoedge.lab.weights import Arrays
 
 SUFFIX = ".weights.h5"
@@ -25,7 +26,7 @@ class Checkpoint:
     """Weights with their network and their inputs.
 
     Attributes:
-        network: the architecture.
+        architecture: the network: rows, or the layers of an imported model as they are.
         recipe: name of the recipe.
         arrays: weights by ``layer/weight`` name. ``fp32`` contains batch norm as trained; other recipes have it folded
             in. ``int8`` recipes add ``layer/range``, the minimum and maximum of the activation of the input and of
@@ -35,12 +36,26 @@ class Checkpoint:
         calibration: calibration on ``valid``, from the same logits.
     """
 
-    network: Network
+    architecture: Network | LayerGraph
     recipe: str
     arrays: Arrays
     inputs: Mapping[str, Any]
     valid_auc: float
     calibration: Calibration
+
+    @property
+    def network(self) -> Network:
+        """The network, for all that reads its rows.
+
+        Raises:
+            ConfigError: it keeps the layers of a Keras model.
+        """
+        if isinstance(self.architecture, LayerGraph):
+            raise ConfigError(
+                f"network {self.architecture.name} keeps its Keras layers ({self.architecture.reason}): Grad-CAM, "
+                "errors by layer, teachers and recipes that train need rows; replace that layer and import again"
+            )
+        return self.architecture
 
     @property
     def geometry(self) -> Geometry:
@@ -50,6 +65,8 @@ class Checkpoint:
     @property
     def folded(self) -> Arrays:
         """The deployed form: kernels and biases with batch norm folded in, and the activation ranges of int8."""
+        if isinstance(self.architecture, LayerGraph):  # its converter folds what it can
+            return self.arrays
         ranges = {name: value for name, value in self.arrays.items() if name.endswith("/range")}
         return weights.fold(self.network, self.arrays) | ranges
 
@@ -78,7 +95,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint atomically; the same content gives the same bytes."""
     attributes = {
         "format": FORMAT,
-        "network": json.dumps(checkpoint.network.as_json(), sort_keys=True),
+        "network": json.dumps(checkpoint.architecture.as_json(), sort_keys=True),
         "recipe": checkpoint.recipe,
         "inputs": json.dumps(checkpoint.inputs, sort_keys=True),
         "valid_auc": checkpoint.valid_auc,
@@ -108,11 +125,11 @@ def read(path: Path) -> Checkpoint:
         calibration = calibrate.from_json(attributes["calibration"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: not a histoedge weights file ({error!r} among the attributes)") from error
-    for name, expected in network.kernel_shapes.items():
-        if f"{name}/kernel" not in arrays:
-            raise ModelError(f"{path}: {name}/kernel is missing")
-        if (shape := arrays[f"{name}/kernel"].shape) != expected:
-            raise ModelError(f"{path}: {name}/kernel has shape {shape}, expected {expected}")
+    for name, expected in network.array_shapes.items():
+        if name not in arrays:
+            raise ModelError(f"{path}: {name} is missing")
+        if (shape := arrays[name].shape) != expected:
+            raise ModelError(f"{path}: {name} has shape {shape}, expected {expected}")
     return Checkpoint(network, recipe, arrays, inputs, valid_auc, calibration)
 
 

@@ -14,9 +14,20 @@ from histoedge.config import CompressConfig, Device, PatchesOn, Recipe, ancestry
 from histoedge.data import Split
 from histoedge.data.unlabelled import Unlabelled
 from histoedge.edge.errors import ConfigError
-from histoedge.lab import appearance, backend, checkpoint, constraints, finetune, keep_float, placement, slim
+from histoedge.lab import (
+    appearance,
+    backend,
+    checkpoint,
+    constraints,
+    finetune,
+    keep_float,
+    layer_recipes,
+    placement,
+    slim,
+)
 from histoedge.lab.architecture import Network
 from histoedge.lab.checkpoint import Checkpoint
+from histoedge.lab.layer_graph import LayerGraph
 from histoedge.progress import Progress, silent
 
 STAGES = ("prune", "slim", "quantise")
@@ -39,11 +50,15 @@ def compress_all(
     kill, the next call continues.
 
     Raises:
-        ModelError, ConfigError, DataError: see ``compress``.
+        ModelError, ConfigError, DataError: see ``compress``; ConfigError also before any training: a recipe that a
+            network of Keras layers cannot take.
     """
-    network = checkpoint.read(checkpoint.path_of(run, "fp32")).network
-    check_recipes(network, recipes)
-    keep_float.check_names(config, network)
+    network = checkpoint.read(checkpoint.path_of(run, "fp32")).architecture
+    if isinstance(network, LayerGraph):
+        layer_recipes.check_recipes(network, recipes)
+    else:
+        check_recipes(network, recipes)
+        keep_float.check_names(config, network)
     pending = list({step.name: step for recipe in recipes for step in ancestry(recipe)}.values())
     checkpoints: list[Checkpoint] = []
     while pending:
@@ -115,7 +130,9 @@ def compress(
     devices = backend.use_device(device)
     if devices.processes > 1:
         raise ConfigError("compress runs on a single machine; unset KERAS_DISTRIBUTION_* (only train supports several)")
-    where = placement.choose(patches_on, splits["train"], source.network, batch=config.batch, devices=devices)
+    network, place = source.architecture, "disk"
+    if not isinstance(network, LayerGraph):
+        place = placement.choose(patches_on, splits["train"], network, batch=config.batch, devices=devices).on
     job = finetune.CompressJob(
         recipe=recipe,
         source=source,
@@ -123,19 +140,23 @@ def compress(
         splits=splits,
         config=config,
         devices=devices,
-        patches_on=where.on,
+        patches_on=place,
         progress=progress,
         calibration=None if calibration is None else calibration.patches,
     )
     state = run / f".{recipe.name}.state.h5"
-    result = finetune.compressed_checkpoint(job, state=state, inputs=inputs)
-    table = run / f"{recipe.name}.keep_float.json"
-    table.unlink(missing_ok=True)
-    if recipe.precision == "int8" and config.chooses_float:
-        result, steps = keep_float.choose(job, result)
-        files.write_json(table, keep_float.table(job, steps))
-    kernels = {name: result.folded[f"{name}/kernel"] for name in result.network.convolutions}
-    constraints.check_kernels(recipe, result.network, kernels, where=recipe.name)
+    if isinstance(network, LayerGraph):
+        layer_recipes.check_recipes(network, [recipe])
+        result = layer_recipes.compressed_layers(job, network)
+    else:
+        result = finetune.compressed_checkpoint(job, state=state, inputs=inputs)
+        table = run / f"{recipe.name}.keep_float.json"
+        table.unlink(missing_ok=True)
+        if recipe.precision == "int8" and config.chooses_float:
+            result, steps = keep_float.choose(job, result)
+            files.write_json(table, keep_float.table(job, steps))
+        kernels = {name: result.folded[f"{name}/kernel"] for name in result.network.convolutions}
+        constraints.check_kernels(recipe, result.network, kernels, where=recipe.name)
     checkpoint.write(path, dataclasses.replace(result, inputs=inputs))
     state.unlink(missing_ok=True)
     return checkpoint.read(path)

@@ -18,9 +18,20 @@ from histoedge.edge import golden as goldens
 from histoedge.edge import manifest as manifests
 from histoedge.edge.errors import ModelError
 from histoedge.edge.manifest import FORMATS
-from histoedge.lab import appearance, checkpoint, constraints, quantise, readback, saturate, to_onnx, to_tflite
+from histoedge.lab import (
+    appearance,
+    checkpoint,
+    constraints,
+    layer_files,
+    quantise,
+    readback,
+    saturate,
+    to_onnx,
+    to_tflite,
+)
 from histoedge.lab.architecture import Network
 from histoedge.lab.checkpoint import Checkpoint
+from histoedge.lab.layer_graph import LayerGraph
 from histoedge.lab.weights import Arrays
 from histoedge.version import __version__
 
@@ -35,6 +46,18 @@ INT8_TOLERANCE = {
     False: (4.01, "runtimes round sums of branches at different places: OpenVINO by three output quanta"),
 }
 """Output quanta and the reason, for chains of convolutions and for other networks; 3.0 measured for a MobileNetV2."""
+
+COMPARED_PATCHES = 256  # synthetic ones, for networks that keep their Keras layers
+
+
+@dataclass(frozen=True)
+class _Tolerance:
+    """Largest difference to the golden logits, its reason, and the output quantum of integer-only files."""
+
+    logits: float
+    reason: str
+    output_quantum: float | None
+
 
 Statistics = dict[str, dict[str, float]]
 
@@ -82,21 +105,19 @@ def export(
             exported.append(Exported(model, written=False))
             continue
         if tflite is None:  # also for ONNX: the golden logits come from LiteRT
-            tflite = to_tflite.convert(saved.network, saved.folded, precision=recipe.precision, packed=packed)
-            golden = _golden(tflite, saved.network.patch_px)
+            tflite = _tflite(saved, recipe, packed=packed)
+            golden = _golden(tflite, saved.architecture.patch_px)
+            tolerance = _tolerance(saved, recipe, tflite, target_ort)
         content = tflite
         if name == "onnx":
-            content = to_onnx.convert(
-                saved.network, saved.folded, precision=recipe.precision, target_ort=target_ort, packed=packed
-            )
-        kernels = readback.read_kernels(content, name, saved.network)
-        constraints.check_kernels(recipe, saved.network, kernels, where=model.name)
-        may_saturate = _may_saturate(saved.network, kernels) if recipe.precision == "int8" else []
-        golden_bytes = _npz(_with_saturated_logits(golden, content) if may_saturate and name == "onnx" else golden)
+            content = _onnx(saved, recipe, tflite, target_ort=target_ort, packed=packed)
+        kernels, may_saturate = _checked_kernels(saved, recipe, content, tflite, model)
+        emulated = may_saturate and name == "onnx" and not isinstance(saved.architecture, LayerGraph)
+        golden_bytes = _npz(_with_saturated_logits(golden, content) if emulated else golden)
         manifest = _manifest(
             saved,
             recipe,
-            _Content(name, content, golden_bytes, kernels, may_saturate),
+            _Content(name, content, golden_bytes, kernels, may_saturate, tolerance),
             parents=parents,
             statistics=statistics,
             tools=tools,
@@ -165,6 +186,55 @@ def _tools(target_ort: str | None) -> dict[str, str]:
     return versions if target_ort is None else {**versions, "target onnxruntime": target_ort}
 
 
+def _tflite(saved: Checkpoint, recipe: Recipe, *, packed: bool) -> bytes:
+    if isinstance(saved.architecture, LayerGraph):
+        return layer_files.tflite_of(saved.architecture, saved.arrays, precision=recipe.precision)
+    return to_tflite.convert(saved.network, saved.folded, precision=recipe.precision, packed=packed)
+
+
+def _onnx(saved: Checkpoint, recipe: Recipe, tflite: bytes, *, target_ort: str, packed: bool) -> bytes:
+    precision = recipe.precision
+    if isinstance(saved.architecture, LayerGraph):
+        return layer_files.to_onnx_file(tflite, saved.architecture, precision=precision, target_ort=target_ort)
+    return to_onnx.convert(saved.network, saved.folded, precision=precision, target_ort=target_ort, packed=packed)
+
+
+def _checked_kernels(
+    saved: Checkpoint, recipe: Recipe, content: bytes, tflite: bytes, model: Path
+) -> tuple[Arrays, list[str]]:
+    """Return the kernels of a file, which satisfy the recipe's constraint, and the layers whose sums may overflow."""
+    format_ = model.suffix.removeprefix(".")
+    if isinstance(saved.architecture, LayerGraph):
+        kernels = layer_files.read_kernels(tflite)
+        if recipe.precision == "fp32":
+            layer_files.check_fp32(content, format_, saved.architecture, saved.arrays, _compared(saved.architecture))
+    else:
+        kernels = readback.read_kernels(content, format_, saved.network)
+        constraints.check_kernels(recipe, saved.network, kernels, where=model.name)
+    if recipe.precision != "int8":
+        return kernels, []
+    if isinstance(saved.architecture, LayerGraph):
+        return kernels, readback.may_saturate({n: kernel for n, kernel in kernels.items() if kernel.dtype == np.int8})
+    return kernels, _may_saturate(saved.network, kernels)
+
+
+def _tolerance(saved: Checkpoint, recipe: Recipe, tflite: bytes, target_ort: str) -> _Tolerance:
+    if recipe.precision != "int8":
+        return _Tolerance(*FLOAT_TOLERANCE[recipe.precision], None)
+    if isinstance(saved.architecture, LayerGraph):
+        patches = _compared(saved.architecture)
+        measured = layer_files.int8_tolerance(tflite, saved.architecture, patches, target_ort=target_ort)
+        return _Tolerance(*measured, None)
+    low, high = (float(bound) for bound in saved.arrays["head/range"])
+    quantum = (high - low) / 255
+    quanta, reason = INT8_TOLERANCE[saved.network.plain]
+    return _Tolerance(quanta * quantum, reason, quantum)
+
+
+def _compared(network: LayerGraph) -> np.ndarray:
+    return _sized(synthetic.golden(COMPARED_PATCHES)[0], network.patch_px)
+
+
 def _golden(tflite: bytes, patch_px: int) -> Arrays:
     """Return the arrays of the golden file: synthetic patches, their labels and LiteRT's logits."""
     patches, labels = synthetic.golden(GOLDEN_PATCHES)
@@ -209,6 +279,7 @@ class _Content:
     golden: bytes
     kernels: Arrays
     may_saturate: list[str]
+    tolerance: _Tolerance
 
 
 def _manifest(
@@ -220,26 +291,19 @@ def _manifest(
     statistics: Statistics,
     tools: dict[str, str],
 ) -> Manifest:
-    network, geometry = saved.network, saved.geometry
-    quantum = None
-    tolerance, reason = FLOAT_TOLERANCE.get(recipe.precision, (0.0, ""))
-    if recipe.precision == "int8":
-        low, high = (float(bound) for bound in saved.arrays["head/range"])
-        quantum = (high - low) / 255
-        quanta, reason = INT8_TOLERANCE[network.plain]
-        tolerance = quanta * quantum
+    network, geometry = saved.architecture, saved.geometry
     return Manifest(
         contract=manifests.CONTRACT,
         format=content.format,
         recipe=recipe.name,
-        network=network.name,
+        network=network.title,
         params=network.params,
         macs=network.macs(),
         sha256=hashlib.sha256(content.model).hexdigest(),
         golden_sha256=hashlib.sha256(content.golden).hexdigest(),
         parents=parents,
         fp32=f"fp32.{content.format}",
-        stride_px=network.stride_px if network.dense else geometry.label_px,
+        stride_px=network.stride_px if isinstance(network, Network) and network.dense else geometry.label_px,
         receptive_field_px=network.receptive_field_px,
         centre_offset_px=network.patch_px / 2,
         label_px=geometry.label_px,
@@ -251,9 +315,9 @@ def _manifest(
         threshold=0.5,
         operating_points=saved.calibration.operating_points,
         golden_runtime="litert",
-        tolerance=tolerance,
-        tolerance_reason=reason,
-        output_quantum=quantum,
+        tolerance=content.tolerance.logits,
+        tolerance_reason=content.tolerance.reason,
+        output_quantum=content.tolerance.output_quantum,
         zeros=readback.zero_share(content.kernels),
         may_saturate=content.may_saturate,
         input_statistics=statistics,

@@ -6,6 +6,7 @@ benchmark applies to it.
 
 import dataclasses
 import importlib
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,11 +21,24 @@ from histoedge.config import TrainConfig
 from histoedge.data import Split
 from histoedge.data.split import evenly_spaced
 from histoedge.edge.errors import ConfigError, DataError, HistoedgeError, ModelError
-from histoedge.lab import appearance, archive, backend, batches, calibrate, catalogue, checkpoint, rebuild, train
+from histoedge.lab import (
+    appearance,
+    archive,
+    backend,
+    batches,
+    calibrate,
+    catalogue,
+    checkpoint,
+    layer_graph,
+    layer_writer,
+    rebuild,
+    train,
+)
 from histoedge.lab import weights as keras_weights
 from histoedge.lab.architecture import Network
 from histoedge.lab.archive import Model
 from histoedge.lab.checkpoint import Checkpoint
+from histoedge.lab.layer_graph import LayerGraph
 from histoedge.lab.row_writer import PIXEL_RANGES
 from histoedge.lab.translate import translate
 from histoedge.lab.weights import Arrays
@@ -95,7 +109,7 @@ def import_model(
                 "resample = true in DATA/data.toml, or cut other patches"
             )
     pixels = pixels or _pixels(model, where)
-    network, arrays = translate(model, name=name, patch_px=side, pixels=pixels, positive=positive, where=where)
+    network, arrays = _network(model, name=name, pixels=pixels, positive=positive, where=where)
     inputs = {
         "import": {"sha256": sha256, "pixels": pixels, "positive": positive},
         "train": dataclasses.asdict(dataclasses.replace(config, network=name)),
@@ -124,6 +138,18 @@ def import_model(
         appearance.write_appearance(out, splits["train"])
         checkpoint.write(path, saved)
     return Imported(checkpoint.read(path), compared, difference, pixels)
+
+
+def _network(model: Model, *, name: str, pixels: str, positive: int, where: str) -> tuple[Network | LayerGraph, Arrays]:
+    """Return the network of rows or, if a layer has none, the graph of Keras layers, and the weights."""
+    side = rebuild.input_px(model, where=where)
+    try:
+        return translate(model, name=name, patch_px=side, pixels=pixels, positive=positive, where=where)
+    except ModelError as error:  # also of a network without a meaning, for example several logits
+        reason = str(error).removeprefix(f"{where}: ")
+    graph, arrays = layer_writer.keep(model, name=name, pixels=pixels, positive=positive, reason=reason, where=where)
+    stored = layer_graph.graph_from_json(json.loads(json.dumps(graph.as_json())), where=Path(where))
+    return stored, arrays
 
 
 def _read(source: str, *, trust_code: bool) -> tuple[Model, str]:
@@ -173,7 +199,7 @@ def _pixels(model: Model, where: str) -> str:
 
 
 def _compare(
-    model: Model, network: Network, arrays: Arrays, valid: Split, pixels: str, positive: int, where: str
+    model: Model, network: Network | LayerGraph, arrays: Arrays, valid: Split, pixels: str, positive: int, where: str
 ) -> tuple[int, float]:
     """Return the number of compared patches and the largest difference of a logit.
 
@@ -201,7 +227,9 @@ def _compare(
     return len(patches), difference
 
 
-def _predict(network: Network, arrays: Arrays) -> Callable[[np.ndarray], np.ndarray]:
+def _predict(network: Network | LayerGraph, arrays: Arrays) -> Callable[[np.ndarray], np.ndarray]:
+    if isinstance(network, LayerGraph):
+        return layer_graph.predictor(network, arrays)
     built = keras_weights.build(backend.tf_keras(), network, folded=True)
     keras_weights.set_weights(built, arrays, where=network.name)
     return built.predict_on_batch  # type: ignore[no-any-return]

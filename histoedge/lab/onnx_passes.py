@@ -10,6 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from histoedge.edge.errors import ModelError
 from histoedge.lab import stem
 
+WITH_KERNEL = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+"""Operators that multiply by a kernel."""
 CLIP_TOLERANCE = 1e-6  # a range of 0..6 ends at 6.0000003 after rounding of its scale to float32
 
 
@@ -59,6 +61,21 @@ def activations_to_uint8(graph: onnx.GraphProto) -> None:
         if _constant(graph, node.input[0]) is None and zero_point is not None and zero_point.dtype == np.int8:
             shifted = (zero_point.astype(np.int16) + 128).astype(np.uint8)
             node.input[2] = _add_constant(graph, f"{node.output[0]}_zero_point", shifted)
+
+
+def constants_to_uint8(graph: onnx.GraphProto) -> None:
+    """Convert int8 constants that are added or multiplied, such as gains, to uint8; kernels stay int8.
+
+    ONNX Runtime 1.31 cannot open a file with such int8 constants when exact sums are requested.
+    """
+    for node in [node for node in graph.node if node.op_type == "DequantizeLinear" and len(node.input) == 3]:
+        codes, zero_point = _constant(graph, node.input[0]), _constant(graph, node.input[2])
+        kinds = {consumer.op_type for consumer in _consumers(graph, node.output[0])}
+        if codes is None or zero_point is None or codes.dtype != np.int8 or kinds & {*WITH_KERNEL}:
+            continue
+        for position, value in ((0, codes), (2, zero_point)):
+            shifted = (value.astype(np.int16) + 128).astype(np.uint8)
+            node.input[position] = _add_constant(graph, f"{node.output[0]}_uint8_{position}", shifted)
 
 
 def drop_requantisation(graph: onnx.GraphProto) -> None:
@@ -135,6 +152,49 @@ PASSES: tuple[Callable[[onnx.GraphProto], None], ...] = (
     drop_reshapes,
     transpose_at_the_end,
 )
+
+
+def spell_gelu(graph: onnx.GraphProto) -> None:
+    """Write the GELU of a TFLite file, which tf2onnx keeps as ``TFL_GELU``, in operators of ONNX.
+
+    GELU (Hendrycks and Gimpel 2016) is x (1 + erf(x / sqrt(2))) / 2, approximately
+    x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+    """
+    for gelu in [node for node in graph.node if node.op_type == "TFL_GELU"]:
+        x, y = gelu.input[0], gelu.output[0]
+        values = {"root": 2**0.5, "one": 1.0, "half": 0.5, "cube": 0.044715, "slope": (2 / np.pi) ** 0.5}
+        c = {name: _add_constant(graph, f"{y}_{name}", np.array(value, np.float32)) for name, value in values.items()}
+        steps: list[tuple[str, list[str], str]] = [("Div", [x, c["root"]], "scaled"), ("Erf", [f"{y}_scaled"], "bent")]
+        if any(entry.name == "approximate" and entry.i for entry in gelu.attribute):
+            steps = [("Mul", [x, x], "square"), ("Mul", [f"{y}_square", x], "third")]
+            steps += [("Mul", [f"{y}_third", c["cube"]], "small"), ("Add", [x, f"{y}_small"], "sum")]
+            steps += [("Mul", [f"{y}_sum", c["slope"]], "scaled"), ("Tanh", [f"{y}_scaled"], "bent")]
+        steps += [("Add", [f"{y}_bent", c["one"]], "gate"), ("Mul", [x, f"{y}_gate"], "double")]
+        place = list(graph.node).index(gelu)
+        graph.node.remove(gelu)
+        nodes = [helper.make_node(kind, inputs, [f"{y}_{name}"]) for kind, inputs, name in steps]
+        for node in [helper.make_node("Mul", [f"{y}_double", c["half"]], [y]), *reversed(nodes)]:
+            graph.node.insert(place, node)
+
+
+def free_batch(model: onnx.ModelProto) -> None:
+    """Let each Reshape of a file for one patch keep the batch: its first side becomes what the others leave.
+
+    Correct where the batch stays the slowest axis, which a comparison of batches with single patches shows.
+    """
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.value_info, *graph.output)}
+    reached = {model.graph.input[0].name}
+    for node in model.graph.node:
+        if not reached.intersection(node.input):
+            continue
+        reached.update(node.output)
+        if node.op_type == "Reshape" and _constant(model.graph, node.input[1]) is not None:
+            sides = [side.dim_value for side in shapes.get(node.output[0], ())]
+            if sides and all(sides):
+                node.input[1] = _add_constant(
+                    model.graph, f"{node.output[0]}_any_batch", np.array([-1, *sides[1:]], np.int64)
+                )
 
 
 def pack_stem(graph: onnx.GraphProto) -> None:
@@ -253,9 +313,11 @@ def shield_floats(graph: onnx.GraphProto) -> None:
 
 def store_half_precision(graph: onnx.GraphProto) -> None:
     """Store float32 kernels and biases as float16 with a Cast, which runtimes compute once when they load the file."""
-    for node in [node for node in graph.node if node.op_type == "Conv"]:
+    for node in [node for node in graph.node if node.op_type in WITH_KERNEL]:
         for position in range(1, len(node.input)):
             value = _constant(graph, node.input[position])
+            if value is None and node.op_type != "Conv":  # a product of two activations
+                continue
             if value is None or value.dtype != np.float32:
                 raise ModelError(f"float16: {node.name or node.op_type} has no float32 constant at input {position}")
             half = _add_constant(graph, f"{node.output[0]}_half{position}", value.astype(np.float16))

@@ -62,7 +62,16 @@ def may_saturate(codes: Mapping[str, np.ndarray]) -> list[str]:
 
 def zero_share(codes: Mapping[str, np.ndarray]) -> float:
     """Return the share of zeros among the weights of all kernels."""
-    return float(sum(np.count_nonzero(kernel == 0) for kernel in codes.values()) / sum(k.size for k in codes.values()))
+    size = sum(kernel.size for kernel in codes.values())
+    return float(sum(np.count_nonzero(kernel == 0) for kernel in codes.values()) / max(size, 1))
+
+
+def tflite_graph(content: bytes) -> tuple[Any, Any, Any]:
+    """Return the schema of TFLite files, and the model and the graph of this file as objects of it."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    return schema, model, model.Subgraphs(0)
 
 
 def tflite_convolutions(content: bytes) -> list[Any]:
@@ -70,10 +79,7 @@ def tflite_convolutions(content: bytes) -> list[Any]:
 
     The items are ``Operator`` objects of the schema; ``Inputs(1)`` is the index of the kernel.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.Model.GetRootAs(content, 0)
-    subgraph = model.Subgraphs(0)
+    schema, model, subgraph = tflite_graph(content)
     operators = [subgraph.Operators(number) for number in range(subgraph.OperatorsLength())]
     producers = {str(operator.Outputs(0)): operator for operator in operators}
     inputs = {
@@ -86,10 +92,7 @@ def tflite_convolutions(content: bytes) -> list[Any]:
 
 
 def _from_tflite(content: bytes) -> list[np.ndarray]:
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.Model.GetRootAs(content, 0)
-    subgraph = model.Subgraphs(0)
+    schema, model, subgraph = tflite_graph(content)
     operators = [subgraph.Operators(number) for number in range(subgraph.OperatorsLength())]
     kinds = [model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode() for operator in operators]
     constants = {  # float16 input of a DEQUANTIZE, by its output tensor

@@ -40,6 +40,9 @@ ACTIVATIONS = _names(
     hard_sigmoid leaky_relu mish exponential
     """
 )
+WITH_KERNEL = {"Conv2D": 2, "DepthwiseConv2D": 2, "SeparableConv2D": 2, "Conv2DTranspose": 3, "Dense": 0}
+"""Layers with a kernel, and the axis of its input channels."""
+
 LARGEST_VALUES = 1 << 26  # outputs of one layer for one patch: 256 MB of float32
 _DROPPED = ("name", "trainable", "dtype", "seed", "batch_shape", "batch_input_shape", "registered_name")
 _OBJECTS = ("_initializer", "_regularizer", "_constraint")
@@ -110,8 +113,11 @@ def build(keras: Any, model: Model, *, where: str, drop_last_activation: bool = 
             (tensors[layer.name],) = read
             continue
         _check_weights(layer, read[0].shape[-1], where)
+        chosen = settings(layer, where=where)
+        if linear and "activation" in chosen:
+            chosen["activation"] = "linear"
         try:
-            built = getattr(keras.layers, layer.kind)(**_settings(layer, linear=linear), dtype="float32")
+            built = getattr(keras.layers, layer.kind)(**chosen, dtype="float32")
             output = built(read if len(read) > 1 else read[0])
             values = math.prod(side or 1 for side in output.shape[1:])
             if values > LARGEST_VALUES:
@@ -126,19 +132,22 @@ def build(keras: Any, model: Model, *, where: str, drop_last_activation: bool = 
 
 def _check_weights(layer: Layer, read_channels: Any, where: str) -> None:
     """Compare the claimed sizes with those of the stored weights, before anything of that size is allocated."""
-    claimed = layer.settings.get("units", layer.settings.get("filters"))
-    kernels = [weight for weight in layer.weights if weight.ndim in (2, 4)]
-    expected: list[Any] = [kernel.shape for kernel in kernels]
-    if kernels and "kernel_size" in layer.settings:
-        size = layer.settings["kernel_size"]
-        expected[0] = (*(size if isinstance(size, list) else [size, size]), *kernels[0].shape[2:])
-    if kernels and layer.kind in ("Dense", "SeparableConv2D", "DepthwiseConv2D"):
-        expected[0] = (*expected[0][:-2], read_channels, *expected[0][-1:])
-    if claimed is not None:
-        transposed = layer.kind == "Conv2DTranspose"
-        shape = expected[-1] if expected else (0, 0)
-        expected[-1:] = [(*shape[:-2], claimed, shape[-1]) if transposed else (*shape[:-1], claimed)]
-    if expected != [kernel.shape for kernel in kernels]:
+    if layer.kind not in WITH_KERNEL:
+        return
+    rank = 2 if layer.kind == "Dense" else 4
+    kernels = [weight.shape for weight in layer.weights if weight.ndim == rank]
+    expected: list[list[Any]] = [list(shape) for shape in kernels or [(0,) * rank]]
+    first, last = expected[0], expected[-1]
+    if rank == 4:
+        size = layer.settings.get("kernel_size")
+        first[:2] = size if isinstance(size, list) else [size, size]
+    groups = layer.settings.get("groups", 1)
+    first[WITH_KERNEL[layer.kind]] = read_channels // groups if type(groups) is int and groups > 0 else None
+    if layer.kind in ("DepthwiseConv2D", "SeparableConv2D"):
+        first[3] = layer.settings.get("depth_multiplier", 1)
+    if layer.kind != "DepthwiseConv2D":
+        last[-2 if layer.kind == "Conv2DTranspose" else -1] = layer.settings.get("units", layer.settings.get("filters"))
+    if expected != [list(shape) for shape in kernels]:
         shapes = ", ".join(str(weight.shape) for weight in layer.weights) or "none"
         raise ModelError(
             f"{where}: layer {layer.name} has weights of shapes {shapes}, its settings require "
@@ -146,18 +155,22 @@ def _check_weights(layer: Layer, read_channels: Any, where: str) -> None:
         )
 
 
-def _settings(layer: Layer, *, linear: bool) -> dict[str, Any]:
-    settings = {
-        key: value for key, value in layer.settings.items() if key not in _DROPPED and not key.endswith(_OBJECTS)
-    }
-    for key, value in settings.items():
+def settings(layer: Layer, *, where: str) -> dict[str, Any]:
+    """Return the settings that a layer is built from.
+
+    Raises:
+        ModelError: a setting that is neither a number, a text nor a list of these.
+    """
+    chosen = {key: value for key, value in layer.settings.items() if key not in _DROPPED and not key.endswith(_OBJECTS)}
+    for key, value in chosen.items():
         items = value if isinstance(value, list) else [value]
         flat = [entry for item in items for entry in (item if isinstance(item, list) else [item])]
         if not all(entry is None or isinstance(entry, str | int | float | bool) for entry in flat):
-            raise ValueError(f"setting {key} is {type(value).__name__}, expected a number, a text or a list of these")
-    if linear and "activation" in settings:
-        settings["activation"] = "linear"
-    return settings
+            raise ModelError(
+                f"{where}: layer {layer.name}, {layer.kind}: setting {key} is {type(value).__name__}, expected a "
+                "number, a text or a list of these"
+            )
+    return chosen
 
 
 def _set_weights(built: Any, layer: Layer) -> None:

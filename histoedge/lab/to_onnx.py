@@ -6,6 +6,7 @@ scales. Small passes over the graph then clean up its result.
 
 import tempfile
 import warnings
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def convert(
     """
     opset, ir_version = opset_and_ir_version(target_ort)
     # not the TFLite file that is exported: with a fixed shape, its Reshapes would fail on other batches or sizes
-    model = _from_tflite(to_tflite.convert(network, arrays, precision=precision, for_onnx=True), opset)
+    model = from_tflite(to_tflite.convert(network, arrays, precision=precision, for_onnx=True), opset)
     for clean in onnx_passes.PASSES:
         clean(model.graph)
     if packed and precision == "int8" and stem.packs(network):
@@ -79,18 +80,35 @@ def convert(
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _from_tflite(content: bytes, opset: int) -> onnx.ModelProto:
+def from_tflite(content: bytes, opset: int) -> onnx.ModelProto:
+    """Return what tf2onnx makes of a TFLite file."""
     backend.tensorflow()
     with tempfile.TemporaryDirectory() as folder, backend.quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tf2onnx
 
         tf2onnx.utils.INTERNAL_NAME = 1  # a counter over all models, on which the result depends
+        _in_order_of_names(tf2onnx.graph)
         path = Path(folder) / "model.tflite"
         path.write_bytes(content)
         model: onnx.ModelProto
         model, _ = tf2onnx.convert.from_tflite(str(path), opset=opset)
     return model
+
+
+def _in_order_of_names(module: Any) -> None:
+    """Let tf2onnx visit nodes in the order of their names, not of their addresses or of a hash with a random seed.
+
+    On this order depends through which operators its optimiser moves a Transpose.
+    """
+    found = module.Graph.find_output_consumers
+    if found.__name__ != "in_order":
+
+        def in_order(graph: Any, output: str) -> list[Any]:
+            return sorted(found(graph, output), key=lambda node: str(node.name))
+
+        module.Graph.find_output_consumers = in_order
+        module.Node.__hash__ = lambda node: zlib.crc32(node.name.encode())
 
 
 def canonicalise(model: onnx.ModelProto, *, ir_version: int, patch_px: int | None = None) -> onnx.ModelProto:
@@ -107,7 +125,7 @@ def canonicalise(model: onnx.ModelProto, *, ir_version: int, patch_px: int | Non
     initializers: list[onnx.TensorProto] = []
 
     def visit(value: str) -> None:
-        if value in names or value in constants:
+        if not value or value in names or value in constants:  # without a name: an optional input that is left out
             return
         node = producers[value]
         for name in node.input:
@@ -121,11 +139,12 @@ def canonicalise(model: onnx.ModelProto, *, ir_version: int, patch_px: int | Non
                 initializers.append(tensor)
                 inputs.append(tensor.name)
             else:
-                inputs.append(names[name])
-        renamed = helper.make_node(node.op_type, inputs, [label], name=label)
+                inputs.append(names[name] if name else "")
+        outputs = [label, *(f"{label}_{number}_out" for number in range(1, len(node.output)))]
+        renamed = helper.make_node(node.op_type, inputs, outputs, name=label)
         renamed.attribute.extend(sorted(node.attribute, key=lambda attribute: attribute.name))
         nodes.append(renamed)
-        names[value] = label
+        names.update(zip(node.output, outputs, strict=True))
 
     output = graph.output[0].name
     visit(output)

@@ -45,7 +45,7 @@ def convert(
     if precision == "fp16":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
-    return _convert(converter)
+    return run_converter(converter)
 
 
 def _integers(network: Network, arrays: Mapping[str, np.ndarray], shape: Shape, *, packed: bool) -> bytes:
@@ -61,11 +61,11 @@ def _integers(network: Network, arrays: Mapping[str, np.ndarray], shape: Shape, 
     if not all(in_float):  # a graph without any rounding would get rounded kernels
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if deployed or in_float[0]:
-        content = _convert(converter)
-        return _with_raw_input(_without_marks(content) if any(in_float) else content)
+        content = run_converter(converter)
+        return with_raw_input(_without_marks(content) if any(in_float) else content)
     converter.inference_input_type = tf.uint8
     converter.inference_output_type = tf.float32
-    return _without_marks(_convert(converter)) if any(in_float) else _convert(converter)
+    return _without_marks(run_converter(converter)) if any(in_float) else run_converter(converter)
 
 
 def _converter(answer: Callable[[Any], Any], dtype: Any, shape: Shape, owner: Any) -> Any:
@@ -75,13 +75,14 @@ def _converter(answer: Callable[[Any], Any], dtype: Any, shape: Shape, owner: An
     return tf.lite.TFLiteConverter.from_concrete_functions([concrete], owner)
 
 
-def _convert(converter: Any) -> bytes:
+def run_converter(converter: Any) -> bytes:
+    """Return the bytes that a converter of TensorFlow writes, without its log output."""
     with backend.quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return bytes(converter.convert())
 
 
-def _with_raw_input(content: bytes) -> bytes:
+def with_raw_input(content: bytes) -> bytes:
     """Return the file with raw uint8 pixels as input and a DEQUANTIZE with scale 1/255 before its float input.
 
     The converter would insert a QUANTIZE from uint8 to int8. XNNPACK does not support it, and LiteRT computes it one

@@ -55,7 +55,7 @@ class _Translator(RowWriter):
             return
         handler: Callable[[Layer, list[Value]], Value] | None = getattr(self, f"_{layer.kind.lower()}", None)
         if handler is None:
-            raise self.fault(layer, f"a {layer.kind} has no counterpart among the rows of a network")
+            raise self.fault(layer, f"{layer.kind} has no counterpart among the rows of a network")
         if layer.settings.get("data_format") not in (None, "channels_last"):
             raise self.fault(layer, "channels first; expected channels last")
         self.values[layer.name] = handler(layer, read)

@@ -122,7 +122,8 @@ def compress(
     appearance.write_appearance(run, splits["train"])
     if recipe.parent is None:
         return source
-    keep_float.check_names(config, source.network)
+    if config.keep_float or not isinstance(source.architecture, LayerGraph):
+        keep_float.check_names(config, source.network)
     inputs = compress_inputs(run, recipe, config, splits, calibration)
     if checkpoint.is_current(path, inputs):
         return checkpoint.read(path)

@@ -322,5 +322,5 @@ def _manifest(
         may_saturate=content.may_saturate,
         input_statistics=statistics,
         tools=tools,
-        float_layers=list(quantise.float_layers(network, saved.arrays)),
+        float_layers=list(quantise.float_layers(network, saved.arrays)) if isinstance(network, Network) else [],
     )

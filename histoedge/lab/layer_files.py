@@ -64,12 +64,13 @@ def to_tflite_file(
         pixels = patches if precision == "int8" else tf.cast(patches, tf.float32) * np.float32(1 / 255)
         return {to_tflite.OUTPUT: tf.reshape(model(pixels, training=False), (-1, 1, 1, 1))}
 
+    from tensorflow.lite.python.convert_phase import ConverterError
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     kind = tf.float32 if precision == "int8" else tf.uint8
     spec = tf.TensorSpec((1, graph.patch_px, graph.patch_px, 3), kind, name=to_tflite.INPUT)
     frozen = convert_variables_to_constants_v2(tf.function(answer).get_concrete_function(spec))
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], tf.Module())
     if precision != "fp32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "fp16":
@@ -78,9 +79,9 @@ def to_tflite_file(
         converter.representative_dataset = lambda: ([pixels[None]] for batch in calibration for pixels in batch)
     try:
         content = to_tflite.run_converter(converter)
-    except Exception as error:  # of many classes, from MLIR
+        return to_tflite.with_raw_input(content) if precision == "int8" else content
+    except (ConverterError, RuntimeError, ValueError) as error:
         raise ModelError(f"network {graph.name}: TensorFlow cannot convert it: {_one_line(error)}") from error
-    return to_tflite.with_raw_input(content) if precision == "int8" else content
 
 
 def _one_line(error: Exception) -> str:

@@ -83,6 +83,8 @@ CASES = [
     (RESIDUAL, ("stem", "a", "deep", "b", "c", "d", "head")),
 ]
 
+SHORT_CASES = (CASES[1], CASES[4], CASES[7])
+
 
 def patches_of(network: Network) -> np.ndarray:
     side = network.patch_px
@@ -102,7 +104,11 @@ def quantised(network: Network, kept: Sequence[str] = (), largest_code: int = 12
     return arrays | quantise.keep_in_float(network, arrays, kept)
 
 
-@pytest.mark.parametrize(("network", "kept"), CASES, ids=lambda value: getattr(value, "name", None) or "+".join(value))
+@pytest.mark.parametrize(
+    ("network", "kept"),
+    [case if case in SHORT_CASES else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+    ids=lambda value: getattr(value, "name", None) or "+".join(value),
+)
 def test_both_files_keep_these_layers_in_float_and_agree(network: Network, kept: tuple[str, ...]) -> None:
     arrays, patches = quantised(network, kept), patches_of(network)
     tflite = to_tflite.convert(network, arrays, precision="int8")

@@ -28,7 +28,9 @@ REASONS = {
 }
 
 
-@pytest.fixture(params=REASONS)
+@pytest.fixture(
+    params=[pytest.param(name, marks=() if name == "squeeze_and_excitation" else pytest.mark.slow) for name in REASONS]
+)
 def run(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -159,7 +161,9 @@ def logits_of(keras: Any, model: Any, tmp_path: Path, patches: np.ndarray, **opt
 
 @pytest.mark.parametrize("end", ["softmax layer", "softmax of dense", "linear", "two logits of a pool", "sigmoid"])
 @pytest.mark.parametrize("positive", [0, 1])
-@pytest.mark.parametrize("pixels", PIXEL_RANGES)
+@pytest.mark.parametrize(
+    "pixels", ["-1..1", *(pytest.param(name, marks=pytest.mark.slow) for name in PIXEL_RANGES if name != "-1..1")]
+)
 def test_the_end_of_a_model_becomes_one_logit(tmp_path: Path, end: str, positive: int, pixels: str) -> None:
     keras = backend.keras()
     layers = keras.layers

@@ -17,7 +17,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("suffix", [".keras", pytest.param(".h5", marks=pytest.mark.slow)])
 def test_a_model_and_its_network_have_the_same_logits(tmp_path: Path, name: str, suffix: str) -> None:
     keras = backend.keras()
     original = keras_models.build(keras, name)

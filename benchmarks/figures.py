@@ -125,6 +125,22 @@ def runtime_releases(file: ResultsFile) -> Iterator[Figure]:
     yield "largest difference from the golden patches, files on the oldest and newest runtimes", value
 
 
+def imports(file: ResultsFile) -> Iterator[Figure]:
+    """Yield the largest differences between Keras, the imported network and its int8 files over all models."""
+    rows = file.document["rows"]
+    yield (
+        "models imported and verified in all their files",
+        (f"{sum(len(set(row['verified'].split(' of '))) == 1 for row in rows)} of {len(rows)}"),
+    )
+    yield "largest difference of a logit from Keras", f"{max(row['difference'] for row in rows):.1e}"
+    worst = min(rows, key=lambda row: row["int8_d_auc"])
+    yield "lowest AUC of int8 minus that of fp32, without training", f"{worst['int8_d_auc']:+.4f} ({worst['model']})"
+    yield (
+        "largest difference between the int8 files of both formats",
+        (f"{max(row['twin_quanta'] for row in rows):.0f} output quanta"),
+    )
+
+
 def installs(file: ResultsFile) -> Iterator[Figure]:
     """Yield the checks of fresh installs: how many hold, and the largest of each time and size."""
     rows = file.document["rows"]

@@ -75,6 +75,11 @@ QUESTIONS = (
         {"peers": figures.other_quantisers},
     ),
     Question(
+        "Does an imported Keras model keep its answers?",
+        "Models of twelve shapes, briefly trained, imported from .keras and .h5; AUC on `valid`.",
+        {"imports": figures.imports},
+    ),
+    Question(
         "How fast is training?",
         "Patches per second against a plain Keras `fit`; 95 % bootstrap intervals of the ratios.",
         {"throughput": figures.throughput, "packing": figures.packing},

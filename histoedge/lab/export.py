@@ -43,9 +43,9 @@ FLOAT_TOLERANCE = {
 }
 INT8_TOLERANCE = {
     True: (1.01, "one output quantum is rounding, two are a wrong scale"),
-    False: (4.01, "runtimes round sums of branches at different places: OpenVINO by three output quanta"),
+    False: (8.01, "OpenVINO adds branches before it rounds them: some output quanta, a wrong scale is many more"),
 }
-"""Output quanta and the reason, for chains of convolutions and for other networks; 3.0 measured for a MobileNetV2."""
+"""Output quanta and the reason, for chains of convolutions and for others; 2 to 5 measured for MobileNetV2s."""
 
 COMPARED_PATCHES = 256  # synthetic ones, for networks that keep their Keras layers
 

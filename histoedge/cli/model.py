@@ -48,7 +48,7 @@ def verify_command(model: Path, source: str | None, layers: bool, no_cache: bool
         for check in verdict.golden:
             if check.reason is not None:
                 click.echo(f"{check.runtime}: {check.reason}")
-        integers = "int8" in verdict.recipe
+        integers = verdict.output_quantum is not None or "int8" in verdict.recipe
         for check in verdict.golden if integers else ():
             if check.operators is not None:
                 click.echo(check.operators_line())

@@ -16,6 +16,7 @@ from scipy import special
 
 from histoedge import metrics
 from histoedge.data import Split
+from histoedge.edge import manifest as manifests
 from histoedge.edge.manifest import OperatingPoint
 from histoedge.lab import backend, batches, weights
 from histoedge.lab.architecture import Network
@@ -57,7 +58,8 @@ def fit_calibration(labels: ArrayLike, logits: ArrayLike) -> Calibration:
     Raises:
         DataError: a label other than 0 and 1, a single class, or a logit that is not finite.
     """
-    temperature = metrics.temperature(labels, logits)
+    low, high = manifests.BOUNDS["temperature"]  # logits of a network that learnt nothing are all alike
+    temperature = min(max(metrics.temperature(labels, logits), low), high)
     thresholds = [
         (f"sensitivity {share:.2f}", metrics.threshold_of_sensitivity(labels, logits, share)) for share in SHARES
     ]

@@ -131,7 +131,7 @@ def test_a_group_that_contains_itself_is_refused(tmp_path: Path) -> None:
     hdf5.write_arrays(tmp_path / "w.h5", {"a": np.zeros(1)}, {})
     with h5py.File(tmp_path / "w.h5", "a") as file:
         file["arrays/again"] = file["arrays"]
-    with pytest.raises(ModelError, match="not a group of arrays, or too deep; not a histoedge file"):
+    with pytest.raises(ModelError, match="not a group of arrays, or too deep; not a file of weights"):
         hdf5.read_arrays(tmp_path / "w.h5")
 
 

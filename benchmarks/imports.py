@@ -110,7 +110,7 @@ def import_one(name: str, splits: Mapping[str, Split], folder: Path, *, epochs: 
         "twin_quanta": round(float(np.abs(logits["int8ptq", "onnx"] - logits["int8ptq", "tflite"]).max()) / quantum, 2),
         "in_floats": " ".join(sorted(in_floats - set(CONVERSIONS))),
         "verified": f"{sum(verified)} of {len(verified)}",
-        "self_test": "passed" if selftest == 0 else "failed",
+        "self_test": {None: "not run", 0: "passed"}.get(selftest, "failed"),
     }
 
 

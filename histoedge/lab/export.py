@@ -45,7 +45,7 @@ INT8_TOLERANCE = {
     True: (1.01, "one output quantum is rounding, two are a wrong scale"),
     False: (8.01, "OpenVINO adds branches before it rounds them: some output quanta, a wrong scale is many more"),
 }
-"""Output quanta and the reason, for chains of convolutions and for others; 2 to 5 measured for MobileNetV2s."""
+"""Output quanta and the reason, for chains of convolutions and for others; the 8 is our choice."""
 
 COMPARED_PATCHES = 256  # synthetic ones, for networks that keep their Keras layers
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import branched_networks
 import numpy as np
 import onnx
 import pytest
+from branched_networks import conv, head, random_weights
 
 from histoedge.config import CompressConfig, Recipe
 from histoedge.data import Split
@@ -39,14 +41,6 @@ from histoedge.progress import silent
 from histoedge.verification.verifier import MULTIPLICATIONS
 
 pytestmark = pytest.mark.lab
-
-
-def conv(name: str, channels: int = 8, kernel: int = 1, **rest: Any) -> Row:
-    return Row(kind="conv", name=name, channels=channels, kernel=kernel, **rest)
-
-
-def head(kernel: int) -> Row:
-    return Row(kind="head", channels=1, kernel=kernel)
 
 
 PLAIN = Network(
@@ -92,15 +86,8 @@ def patches_of(network: Network) -> np.ndarray:
 
 
 def quantised(network: Network, kept: Sequence[str] = (), largest_code: int = 127) -> Arrays:
-    random = np.random.default_rng(0)
-    arrays: Arrays = {}
-    for name, shape in network.kernel_shapes.items():
-        arrays[f"{name}/kernel"] = random.normal(0, (2 / np.prod(shape[:3])) ** 0.5, shape).astype(np.float32)
-        arrays[f"{name}/bias"] = random.normal(0, 0.1, shape[-1:]).astype(np.float32)
-    folded = weights.build(backend.tf_keras(), network, folded=True)
-    weights.set_weights(folded, arrays, where=network.name)
-    arrays |= activation_ranges.calibrate(folded, network, [patches_of(network).astype(np.float32) / 255])
-    arrays[quantise.KERNEL_CODES] = np.array([-largest_code, largest_code])
+    pixels = patches_of(network).astype(np.float32) / 255
+    arrays = branched_networks.quantised(network, random_weights(network), pixels, largest_code)
     return arrays | quantise.keep_in_float(network, arrays, kept)
 
 
